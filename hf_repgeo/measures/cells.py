@@ -1,0 +1,319 @@
+"""How a quantizer's cells are filled: patchiness and kin. Is a cloud spread as evenly as by chance, or in clumps?
+
+The functions ending in `_of` map counts `(codebooks, cells)`, rows in each cell, to a number, tensor to tensor; the
+others take a `PointCloud` and answer with an `Estimate`. `soft_patchiness` is the differentiable form.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from statistics import fmean, stdev
+from typing import TYPE_CHECKING
+
+import torch
+
+from ..errors import BadInput, UnknownName
+from .estimate import Estimate, missing
+from .quantizers import Quantization, quantize
+from .spectrum import jackknife
+
+if TYPE_CHECKING:
+    from .cloud import PointCloud
+
+FEW_ROWS_PER_CELL = 39  # k-means wants as many to place a centroid; with fewer, cells fit the sample's own accidents
+COPIES_SHARE = 0.01
+ADDITIVE_SEEDS = 3  # an additive quantizer's start moves its patchiness more than the rows do
+
+
+# --- from counts to a number ----------------------------------------------------------------------------------------
+
+
+def lloyd_patchiness_of(counts: torch.Tensor) -> torch.Tensor:
+    """`K sum_k n_k (n_k - 1) / n^2`, averaged over codebooks, for `(..., codebooks, K)` counts."""
+    counts = counts.to(torch.float64)
+    pairs = (counts * (counts - 1)).sum(-1)
+    return (counts.shape[-1] * pairs / counts.sum(-1).square()).mean(-1)
+
+
+def marbut_patchiness_of(counts: torch.Tensor) -> torch.Tensor:
+    """`1 + V / m^2 - 1 / m` as the paper's authors ran it, for `(..., codebooks, K)` counts.
+
+    V is the population variance of the counts of all cells; `m = codebooks * n / K`, which is `codebooks` times their
+    mean. With one codebook it equals `lloyd_patchiness_of`.
+    """
+    counts = counts.to(torch.float64)
+    mean = counts.sum((-1, -2)) / counts.shape[-1]
+    return 1 + counts.flatten(-2).var(-1, correction=0) / mean.square() - 1 / mean
+
+
+def cell_count_variance_of(counts: torch.Tensor) -> torch.Tensor:
+    """Variance over the cells of the odds `(K - 1) p_k / (1 - p_k)`, averaged over codebooks."""
+    counts = counts.to(torch.float64)
+    share = counts / counts.sum(-1, keepdim=True)
+    odds = (counts.shape[-1] - 1) * share / (1 - share)
+    return odds.var(-1, correction=0).mean(-1)
+
+
+def cell_count_divergence_of(counts: torch.Tensor) -> torch.Tensor:
+    """Kullback-Leibler divergence `sum_k p_k log(K p_k)` in nats, averaged over codebooks."""
+    counts = counts.to(torch.float64)
+    share = counts / counts.sum(-1, keepdim=True)
+    return (torch.special.xlogy(share, share * counts.shape[-1])).sum(-1).mean(-1)
+
+
+CONVENTIONS = {"lloyd": lloyd_patchiness_of, "marbut": marbut_patchiness_of}
+
+
+# --- from a cloud to an estimate ------------------------------------------------------------------------------------
+
+
+def patchiness(
+    cloud: PointCloud,
+    convention: str = "lloyd",
+    quantizer: str = "product",
+    codebooks: int = 4,
+    bits: int = 8,
+    quantizer_seeds: int | None = None,
+) -> Estimate:
+    """How clumped the rows lie: mean crowding over mean density, counted in the cells of a quantizer.
+
+    For a row, the crowding is the number of other rows in its cell; Lloyd's patchiness is the mean crowding over the
+    mean number of rows in a cell, `K sum_k n_k (n_k - 1) / n^2` for the K = 2**bits cells of one codebook, averaged
+    over codebooks. 1: rows fall into cells as by chance (Poisson); above 1: clumped, K when all share one cell; below
+    1: more even than chance. The cells adapt to the cloud, and the number depends strongly on the kind of quantizer
+    and on n: compare clouds with the same n, d and quantizer only.
+
+    Args:
+        cloud: rows, n >= 2**bits; better `39 * 2**bits` and more.
+        convention: `"lloyd"`, or `"marbut"`: the paper's scale, `1 + V / m^2 - 1 / m`, whose m is `codebooks` times
+            the mean. With mu = n / K, `lloyd = 1 + codebooks^2 (marbut - 1) + (codebooks - 1) / mu`.
+        quantizer: `"product"`, `"residual"`, `"additive"` (the paper's "point patchiness") or `"faiss-lsq"`.
+        codebooks: number of codebooks.
+        bits: a codebook has `2 ** bits` cells.
+        quantizer_seeds: quantizers to fit from different starts; the value is their mean. Default: 3 for the additive
+            quantizers, else 1.
+
+    Returns:
+        Estimate: value in [0, K] for `"lloyd"`. The standard error leaves out one group of rows at a time with the
+        codebooks held fixed; it does not contain the quantizer's own scatter, which
+        `details["seed_standard_deviation"]` has. Value `None` for fewer rows than cells (`too_few_rows`) and when all
+        rows are equal (`no_spread`). Warnings: `few_rows_per_cell`, `duplicates`, `quantizer_failed` (the quantizer
+        stands for the rows worse than a product quantizer would, so its cells say little about them).
+
+    Raises:
+        UnknownName: no such convention or quantizer.
+        BadInput: an option out of range.
+
+    Cost: that of the quantizer, O(n d 2**bits) a round; shared by all measures that use the same cells.
+
+    Source: Lloyd, "Mean crowding", Journal of Animal Ecology 36 (1967), page 4; Marbut, Chandler & Wheeler, "Exploring
+    the Impact of a Transformer's Latent Space Geometry on Downstream Task Performance" (2024), point patchiness.
+
+    Example:
+        >>> import torch
+        >>> from hf_repgeo.measures import PointCloud, patchiness
+        >>> clumps = torch.tensor([0.0, 1.0, 2.0, 3.0]).repeat_interleave(torch.tensor([40, 8, 8, 8]))
+        >>> cloud = PointCloud(torch.stack([clumps, clumps.square()], dim=1))
+        >>> round(patchiness(cloud, codebooks=2, bits=2).value, 4)    # 4 (40 * 39 + 3 * 8 * 7) / 64^2
+        1.6875
+    """
+    if convention not in CONVENTIONS:
+        raise UnknownName("convention of patchiness", convention, CONVENTIONS)
+    fits = _fits(cloud, quantizer, codebooks, bits, quantizer_seeds)
+    if isinstance(fits, str):
+        return missing("patchiness", convention, fits, n=cloud.n, n_distinct=cloud.n_distinct)
+    estimate = _counted(cloud, "patchiness", convention, CONVENTIONS[convention], fits)
+    return estimate.warned(*_failure(cloud, fits[0]))
+
+
+def cell_count_variance(cloud: PointCloud, quantizer: str = "product", codebooks: int = 4, bits: int = 8) -> Estimate:
+    """How unevenly the cells are filled, by the variance of their odds (the paper's PC variance).
+
+    With p_k the share of rows in cell k, the variance over k of `(K - 1) p_k / (1 - p_k)`, averaged over codebooks.
+    0: all cells alike; by chance about K / n. For many cells it is about patchiness - 1 + K / n.
+
+    Args:
+        cloud: rows, n >= 2**bits.
+        quantizer: as in `patchiness`; likewise `codebooks` and `bits`.
+
+    Returns:
+        Estimate: value >= 0, with its jackknife error; `None` as in `patchiness`, and when one cell has all the rows
+        (`one_cell`), where the odds are infinite.
+
+    Cost: that of the quantizer.
+
+    Source: Marbut, Chandler & Wheeler (2024).
+
+    Example:
+        >>> import torch
+        >>> from hf_repgeo.measures import PointCloud
+        >>> from hf_repgeo.measures.cells import cell_count_variance
+        >>> cloud = PointCloud(torch.arange(64.0).remainder(4)[:, None] * torch.ones(4))
+        >>> cell_count_variance(cloud, codebooks=2, bits=2).value
+        0.0
+    """
+    return _count_measure(cloud, "cell_count_variance", cell_count_variance_of, quantizer, codebooks, bits)
+
+
+def cell_count_divergence(cloud: PointCloud, quantizer: str = "product", codebooks: int = 4, bits: int = 8) -> Estimate:
+    """How far the filling of the cells is from uniform, in nats (the paper's PC KL).
+
+    `sum_k p_k log(K p_k)`, averaged over codebooks: `log K` less the entropy of the codes. The authors compare with a
+    random histogram of uniform draws; here uniform is exactly 1 / K. By chance about (K - 1) / 2n.
+
+    Args:
+        cloud: rows, n >= 2**bits.
+        quantizer: as in `patchiness`; likewise `codebooks` and `bits`.
+
+    Returns:
+        Estimate: value in [0, log K], with its jackknife error; `None` as in `patchiness`.
+
+    Cost: that of the quantizer.
+
+    Source: Marbut, Chandler & Wheeler (2024).
+
+    Example:
+        >>> import torch
+        >>> from hf_repgeo.measures import PointCloud
+        >>> from hf_repgeo.measures.cells import cell_count_divergence
+        >>> cloud = PointCloud(torch.arange(64.0).remainder(2)[:, None] * torch.ones(4))
+        >>> round(cell_count_divergence(cloud, codebooks=2, bits=2).value, 6)    # two of four cells: log 2
+        0.693147
+    """
+    return _count_measure(cloud, "cell_count_divergence", cell_count_divergence_of, quantizer, codebooks, bits)
+
+
+def soft_patchiness(rows: torch.Tensor, codebook: torch.Tensor, temperature: float) -> torch.Tensor:
+    """Lloyd's patchiness of one codebook with soft assignments: differentiable, so that it can be a training term.
+
+    `q_i = softmax_k(-|x_i - c_k|^2 / temperature)` and `K / n^2 sum_{i != j} <q_i, q_j>`. As the temperature tends to 0
+    it tends to the patchiness of the nearest-codeword cells. Its gradient vanishes for rows deep inside a cell: choose
+    a temperature near the mean squared distance between a row and its codeword.
+
+    Args:
+        rows: `(n, width)`, floating.
+        codebook: `(K, width)` codewords, such as `cloud.codes().codebooks[0]`, usually detached.
+        temperature: > 0, in squared units of the rows.
+
+    Returns:
+        A tensor `()` in [0, K], with gradients to rows and codebook.
+
+    Raises:
+        BadInput: shapes that do not fit, or a temperature that is not positive.
+
+    Cost: O(n K width) time, O(n K) memory.
+
+    Example:
+        >>> import torch
+        >>> from hf_repgeo.measures.cells import soft_patchiness
+        >>> rows = torch.tensor([[0.0], [0.0], [0.0], [1.0]], dtype=torch.float64)
+        >>> soft_patchiness(rows, torch.tensor([[0.0], [1.0]], dtype=torch.float64), temperature=0.01).item()
+        0.75
+    """
+    if rows.ndim != 2 or codebook.ndim != 2 or rows.shape[1] != codebook.shape[1]:
+        came = f"shapes {tuple(rows.shape)} and {tuple(codebook.shape)}"
+        raise BadInput("codebook", came=came, wanted="rows (n, width) and a codebook (cells, width)")
+    if not temperature > 0:
+        raise BadInput("temperature", came=f"{temperature}", wanted="a positive number")
+    middle = codebook.mean(0).detach()  # distances do not change, and a common offset costs no digits
+    x, c = rows - middle, codebook - middle
+    q = torch.softmax((2 * x @ c.T - c.square().sum(1)) / temperature, dim=1)  # (n, K)
+    pairs = q.sum(0).square().sum() - q.square().sum()
+    return len(c) * pairs / len(x) ** 2
+
+
+# --- shared by the measures -----------------------------------------------------------------------------------------
+
+
+def unanswerable(cloud: PointCloud, bits: int) -> str | None:
+    """Why cells of this cloud cannot be had, as the warning of a missing value; `None` when they can."""
+    if cloud.n_distinct == 1:
+        return "no_spread: all rows are equal, so there is nothing to divide into cells"
+    if cloud.n < 2**bits:
+        return f"too_few_rows: {cloud.n} rows cannot fill {2**bits} cells; use fewer bits"
+    return None
+
+
+def cell_warnings(cloud: PointCloud, cells: int) -> tuple[str, ...]:
+    """What makes cells of this cloud less telling than they look."""
+    warnings = []
+    if cloud.n < FEW_ROWS_PER_CELL * cells:
+        said = f"{cloud.n / cells:.1f} rows per cell; below {FEW_ROWS_PER_CELL} the cells fit accidents of the sample"
+        warnings.append(f"few_rows_per_cell: {said}, and patchiness reads high")
+    if cloud.n_distinct < (1 - COPIES_SHARE) * cloud.n:
+        copies = cloud.n - cloud.n_distinct
+        warnings.append(f"duplicates: {copies} of {cloud.n} rows are copies, which are clumps by themselves")
+    return tuple(warnings)
+
+
+def fit_details(cloud: PointCloud, fit: Quantization) -> dict[str, float | int | str]:
+    """What to know about the quantizer behind a number."""
+    return {
+        "quantizer": fit.quantizer,
+        "relative_error": fit.relative_error,
+        "rows_per_cell": cloud.n / fit.cells,
+        "dead_cells": fit.dead_cells,
+        "iterations": fit.iterations,
+        "n_train": fit.n_train,
+    }
+
+
+def _fits(cloud, quantizer, codebooks, bits, quantizer_seeds) -> list[Quantization] | str:
+    """The quantizers from each start, or why there are none."""
+    n_seeds = quantizer_seeds if quantizer_seeds is not None else ADDITIVE_SEEDS if quantizer == "additive" else 1
+    if n_seeds < 1:
+        raise BadInput("quantizer_seeds", came=f"{n_seeds}", wanted="at least 1")
+    reason = unanswerable(cloud, bits)
+    if reason:
+        return reason
+    first = cloud.codes(quantizer, codebooks=codebooks, bits=bits)
+    others = range(cloud.seed + 1, cloud.seed + n_seeds)
+    return [first] + [quantize(cloud.rows, quantizer, codebooks=codebooks, bits=bits, seed=seed) for seed in others]
+
+
+def _count_measure(cloud, measure: str, function: Callable, quantizer: str, codebooks: int, bits: int) -> Estimate:
+    fits = _fits(cloud, quantizer, codebooks, bits, 1)
+    if isinstance(fits, str):
+        return missing(measure, "marbut", fits, n=cloud.n, n_distinct=cloud.n_distinct)
+    estimate = _counted(cloud, measure, "marbut", function, fits)
+    if estimate.value == float("inf"):
+        reason = "one_cell: one cell has all the rows, so its odds are infinite"
+        return missing(measure, "marbut", reason, n=cloud.n, n_distinct=cloud.n_distinct)
+    return estimate
+
+
+def _counted(cloud, measure: str, convention: str, function: Callable, fits: list[Quantization]) -> Estimate:
+    """The mean over fits of a function of the counts, with its jackknife error."""
+    values = [float(function(fit.counts)) for fit in fits]
+    error, method = None, None
+    if cloud.jackknife:
+        error, method = jackknife(torch.stack([function(leave_one_out_counts(cloud, fit)) for fit in fits]).mean(0))
+    details = fit_details(cloud, fits[0])
+    if len(fits) > 1:
+        details |= {"quantizer_seeds": len(fits), "seed_standard_deviation": stdev(values)}
+    warnings = cell_warnings(cloud, fits[0].cells)
+    return Estimate(
+        measure, convention, fmean(values), error, method, cloud.n, cloud.n_distinct, warnings=warnings, details=details
+    )
+
+
+def leave_one_out_counts(cloud: PointCloud, fit: Quantization) -> torch.Tensor:
+    """Counts with one fold of the rows left out each, `(folds, codebooks, cells)` int64; the codebooks stay."""
+    n_folds = int(cloud.folds.max()) + 1
+    slots = n_folds * fit.cells
+    by_fold = [torch.bincount(cloud.folds * fit.cells + codes, minlength=slots) for codes in fit.codes.T]
+    counts = torch.stack(by_fold).reshape(-1, n_folds, fit.cells).transpose(0, 1)  # (folds, codebooks, cells)
+    return counts.sum(0) - counts
+
+
+def _failure(cloud: PointCloud, fit: Quantization) -> list[str]:
+    """A warning when a quantizer of whole rows does worse than blocks of columns do."""
+    if fit.quantizer == "product":
+        return []
+    codebooks, bits = len(fit.codebooks), fit.cells.bit_length() - 1
+    if codebooks > cloud.d:
+        return []
+    bound = cloud.codes("product", codebooks=codebooks, bits=bits).relative_error
+    if fit.relative_error <= bound:
+        return []
+    return [f"quantizer_failed: relative error {fit.relative_error:.3g}, a product quantizer's is {bound:.3g}"]

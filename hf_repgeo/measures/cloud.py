@@ -1,0 +1,254 @@
+"""PointCloud: rows that were checked once, and what the measures share about them, each computed at most once.
+
+cloud = PointCloud(X)
+anisotropy(cloud); intrinsic_dimension(cloud); patchiness(cloud)     # one spectrum, one neighbour search, one quantizer
+"""
+
+from __future__ import annotations
+
+import warnings
+from functools import cached_property
+
+import numpy as np
+import torch
+
+from ..errors import BadInput, NonFiniteRows, TooFewRows
+from .moments import Moments
+from .neighbors import Neighbors, nearest
+from .products import BLOCK_ROWS
+from .quantizers import Quantization, quantize
+from .spectrum import eigenvalues, fold_spectra
+
+JACKKNIFE_GROUPS = 20
+KEY_COLUMNS = 32
+SAFE_PEAK = (2.0**-20, 2.0**20)  # outside, float32 squares lose digits or overflow: rows are rescaled by a power of two
+
+
+class PointCloud:
+    """Rows of one representation, checked and ready to be measured.
+
+    Half-precision rows are held in float32, integers in float64. Rows whose largest entry lies outside 2^-20 ... 2^20
+    are rescaled by a power of two, which changes no digit; `unit` undoes it. Nothing else is changed, and the caller's
+    array is never written to.
+
+    Args:
+        X: `(n_samples, hidden_size)`; a torch tensor on any device, a numpy array, or nested lists.
+        groups: `(n_samples,)` integers that say which rows belong together, such as the document of each token.
+            Standard errors by jackknife leave out whole groups. Default: every row stands alone.
+        jackknife: whether estimates carry a jackknife standard error.
+        seed: seeds whatever is random in a measure (the quantizers, the split into jackknife folds).
+        argument: the name of `X` in error messages.
+
+    Raises:
+        BadInput: not a matrix of numbers, fewer than two rows, `groups` of the wrong length.
+        NonFiniteRows: NaN or infinity; the message counts the rows.
+
+    Example:
+        >>> import torch
+        >>> from hf_repgeo.measures import PointCloud
+        >>> cloud = PointCloud(torch.eye(4))
+        >>> cloud.n, cloud.d, cloud.n_distinct
+        (4, 4, 4)
+    """
+
+    def __init__(self, X, *, groups=None, jackknife: bool = True, seed: int = 0, argument: str = "X"):
+        given = _as_matrix(X, argument)
+        self.given_dtype = given.dtype
+        peak = _finite_peak(given, argument)
+        rows = given.detach().to(_working_dtype(given.dtype))
+        self.unit = 1.0
+        if peak and not SAFE_PEAK[0] <= peak <= SAFE_PEAK[1]:
+            self.unit = 2.0 ** max(int(np.floor(np.log2(peak))), -1000)
+            rows = rows * (1 / self.unit)
+        self.rows = rows.contiguous()
+        self.jackknife = jackknife
+        self.seed = seed
+        self.groups = _as_groups(groups, self.n, self.rows.device)
+
+    @property
+    def n(self) -> int:
+        """Number of rows, copies included."""
+        return self.rows.shape[0]
+
+    @property
+    def d(self) -> int:
+        """Number of columns: the hidden size."""
+        return self.rows.shape[1]
+
+    @property
+    def n_distinct(self) -> int:
+        """Number of rows when exact copies count once."""
+        return len(self.distinct)
+
+    @cached_property
+    def distinct(self) -> torch.Tensor:
+        """Positions of the first occurrence of every distinct row, ascending, `(n_distinct,)` int64. O(n d)."""
+        return first_occurrences(self.rows)
+
+    @cached_property
+    def distinct_rows(self) -> torch.Tensor:
+        """The rows without exact copies, `(n_distinct, d)`."""
+        return self.rows if self.n_distinct == self.n else self.rows[self.distinct]
+
+    @cached_property
+    def moments(self) -> Moments:
+        """Count, mean and scatter in float64. O(n d^2)."""
+        return Moments.of(self.rows)
+
+    @cached_property
+    def column_variances(self) -> torch.Tensor:
+        """Variance of each column, `(d,)` float64. O(n d)."""
+        blocks = self.rows.split(BLOCK_ROWS)
+        mean = sum(block.sum(0, dtype=torch.float64) for block in blocks) / self.n
+        return sum((block - mean).square().sum(0) for block in blocks) / self.n
+
+    @cached_property
+    def spectrum(self) -> torch.Tensor:
+        """Eigenvalues of the covariance (divided by n), descending, `(min(n, d),)` float64. O(n d^2 + d^3)."""
+        return eigenvalues(self)
+
+    @cached_property
+    def fold_spectra(self) -> torch.Tensor:
+        """Eigenvalues with one jackknife fold left out each, `(folds, min(n, d))` float64. O(n d^2 + d^3)."""
+        return fold_spectra(self)
+
+    @cached_property
+    def neighbors(self) -> Neighbors:
+        """Exact nearest neighbours among the distinct rows. O(n^2 d) time, O(n) memory beside blocks."""
+        return nearest(self.distinct_rows)
+
+    @cached_property
+    def folds(self) -> torch.Tensor:
+        """Jackknife fold of each row, `(n,)` int64 in 0 ... at most 19; a group lies in one fold."""
+        _, group = torch.unique(self.groups, return_inverse=True)
+        n_groups = int(group.max()) + 1
+        n_folds = min(JACKKNIFE_GROUPS, n_groups)
+        order = torch.randperm(n_groups, generator=torch.Generator().manual_seed(self.seed))
+        return (order % n_folds).to(group.device)[group]
+
+    def codes(self, quantizer: str = "product", **options) -> Quantization:
+        """The rows' codes under a quantizer fitted to them; fitted once per set of options."""
+        key = (quantizer, *sorted(options.items()))
+        if key not in self._codes:
+            self._codes[key] = quantize(self.rows, quantizer, seed=self.seed, **options)
+        return self._codes[key]
+
+    @cached_property
+    def _codes(self) -> dict:
+        return {}
+
+    def subset(self, keep: torch.Tensor) -> PointCloud:
+        """The cloud of some of the rows; a neighbour search that was made already is narrowed, not repeated.
+
+        Args:
+            keep: positions of the rows to keep, `(m,)` int64, each at most once.
+        """
+        part = PointCloud(self.rows[keep], groups=self.groups[keep], jackknife=self.jackknife, seed=self.seed)
+        part.unit, part.given_dtype = part.unit * self.unit, self.given_dtype
+        if "neighbors" in self.__dict__:
+            part.neighbors = self._narrowed_neighbors(keep, part)
+        return part
+
+    def _narrowed_neighbors(self, keep: torch.Tensor, part: PointCloud) -> Neighbors:
+        place = torch.full((self.n,), -1, dtype=torch.int64, device=keep.device)  # row -> place among distinct rows
+        place[self.distinct] = torch.arange(self.n_distinct, device=keep.device)
+        kept = place[keep[part.distinct]]
+        if bool((kept < 0).any()):  # a copy was kept and the row it copies was not
+            return nearest(part.distinct_rows)
+        return self.neighbors.narrowed(self.distinct_rows, kept)
+
+
+def first_occurrences(rows: torch.Tensor) -> torch.Tensor:
+    """Positions of rows that equal no earlier row (0.0 equals -0.0), ascending; by 64-bit keys, then proved by entries."""
+    few = rows[:, :: max(1, rows.shape[1] // KEY_COLUMNS)]
+    if len(torch.unique(_row_keys(few.contiguous()))) == len(rows):  # rows that differ in some columns differ
+        return torch.arange(len(rows), device=rows.device)
+    keys = torch.cat([_row_keys(block) for block in rows.split(BLOCK_ROWS)])
+    keys, order = torch.sort(keys, stable=True)
+    new = torch.ones_like(keys, dtype=torch.bool)
+    new[1:] = keys[1:] != keys[:-1]
+    leader = order[torch.nonzero(new)[:, 0]][new.cumsum(0) - 1]  # first row with the same key
+    copies = ~new
+    if not bool((rows[order[copies]] == rows[leader[copies]]).all()):  # two different rows with one key: 1 in 2^64
+        return _first_occurrences_by_sorting(rows)
+    return torch.sort(order[new]).values
+
+
+def _row_keys(rows: torch.Tensor) -> torch.Tensor:
+    words = (rows + 0.0).view(torch.int32 if rows.dtype == torch.float32 else torch.int64).to(torch.int64)
+    generator = torch.Generator().manual_seed(words.shape[1])
+    odd = torch.randint(-(2**62), 2**62, (words.shape[1],), generator=generator) * 2 + 1
+    return (words * odd.to(words.device)).sum(1)
+
+
+def _first_occurrences_by_sorting(rows: torch.Tensor) -> torch.Tensor:
+    _, group = torch.unique(rows, dim=0, return_inverse=True)
+    position = torch.arange(len(rows), device=rows.device)
+    first = torch.full((int(group.max()) + 1,), len(rows), device=rows.device)
+    return torch.sort(first.scatter_reduce(0, group, position, "amin")).values
+
+
+def _as_matrix(X, argument: str) -> torch.Tensor:
+    wanted, cure = "a matrix (n_samples, hidden_size) of real numbers", ""
+    if not isinstance(X, (torch.Tensor, np.ndarray)):
+        try:
+            X = np.asarray(X, dtype=np.float64)
+        except (TypeError, ValueError):
+            raise BadInput(argument, came=f"a {type(X).__name__} that is no table of numbers", wanted=wanted) from None
+    if isinstance(X, np.ndarray):
+        X = _from_numpy(X, argument, wanted)
+    if X.ndim == 3:
+        cure = "Take one layer's states and flatten them: X[attention_mask.bool()]."
+    if X.ndim == 1:
+        cure = "One vector has no shape to measure; stack several."
+    if X.ndim != 2 or X.shape[1] == 0:
+        raise BadInput(argument, came=f"shape {tuple(X.shape)}", wanted=wanted, cure=cure)
+    if X.dtype == torch.bool or X.is_complex():
+        raise BadInput(argument, came=f"dtype {X.dtype}", wanted=wanted)
+    if X.shape[0] < 2:
+        raise TooFewRows(argument, came=f"{X.shape[0]} row(s)", wanted="at least 2")
+    return X
+
+
+def _from_numpy(X: np.ndarray, argument: str, wanted: str) -> torch.Tensor:
+    if X.dtype == np.longdouble or X.dtype.byteorder == ">":
+        X = X.astype(np.float64)
+    if any(stride < 0 for stride in X.strides):
+        X = np.ascontiguousarray(X)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # read-only memory: nothing here writes to it
+        try:
+            return torch.from_numpy(X)
+        except TypeError:
+            raise BadInput(argument, came=f"dtype {X.dtype}", wanted=wanted) from None
+
+
+def _working_dtype(dtype: torch.dtype) -> torch.dtype:
+    if dtype in (torch.float32, torch.float64):
+        return dtype
+    return torch.float32 if dtype.is_floating_point else torch.float64
+
+
+def _finite_peak(X: torch.Tensor, argument: str) -> float:
+    """The largest magnitude, or an error when an entry is not finite."""
+    low, high = (float(end) for end in torch.aminmax(X))
+    peak = max(abs(low), abs(high))
+    if np.isfinite(peak):
+        return peak
+    bad = int((~torch.isfinite(X)).any(dim=1).sum())
+    cause = " float16 overflows above 65504: collect in bfloat16 or float32." if X.dtype == torch.float16 else ""
+    raise NonFiniteRows(
+        argument,
+        came=f"NaN or infinity in {bad} of {X.shape[0]} rows",
+        wanted="finite numbers",
+        cure="Find where the model overflows, or leave those rows out knowingly." + cause,
+    )
+
+
+def _as_groups(groups, n: int, device: torch.device) -> torch.Tensor:
+    if groups is None:
+        return torch.arange(n, device=device)
+    groups = torch.as_tensor(groups, device=device)
+    if groups.shape != (n,) or groups.is_floating_point():
+        raise BadInput("groups", came=f"shape {tuple(groups.shape)}, {groups.dtype}", wanted=f"{n} integers, one a row")
+    return groups

@@ -1,0 +1,105 @@
+"""Three shares that tell when the other numbers speak of a few rows or one coordinate, not of the cloud."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from .estimate import Estimate, missing
+from .spectrum import NO_SPREAD
+
+if TYPE_CHECKING:
+    from .cloud import PointCloud
+
+MASSIVE_NORM = 5.0
+
+
+def massive_share(cloud: PointCloud) -> Estimate:
+    """Share of rows whose norm exceeds five times the median norm.
+
+    Decoders keep such rows at the first position and a few delimiters; under one in a hundred of them can make
+    anisotropy read 0.99 where the rest reads 0.1.
+
+    Args:
+        cloud: rows.
+
+    Returns:
+        Estimate: value in [0, 0.5); warns `massive_rows` when it is not 0.
+
+    Cost: O(n d).
+
+    Source: Sun et al., "Massive activations in large language models" (2024).
+
+    Example:
+        >>> import torch
+        >>> from hf_repgeo.measures import PointCloud, massive_share
+        >>> massive_share(PointCloud(torch.tensor([[1.0], [1.0], [2.0], [100.0]]))).value
+        0.25
+    """
+    norms = torch.linalg.vector_norm(cloud.rows, dim=1)
+    count = int((norms > MASSIVE_NORM * norms.median()).sum())
+    estimate = Estimate("massive_share", "norm_over_5_medians", count / cloud.n, n=cloud.n)
+    if not count:
+        return estimate
+    return estimate.warned(
+        f"massive_rows: {count} of {cloud.n} rows have a norm over {MASSIVE_NORM:g} times the median"
+    )
+
+
+def top_coordinate_share(cloud: PointCloud) -> Estimate:
+    """Share of the variance that lies in the single most variable coordinate.
+
+    `max_j var_j / sum_j var_j`. Near 1 / d when no coordinate stands out; rogue dimensions of language models take up
+    to 0.95, and then cosine and anisotropy speak of that coordinate alone.
+
+    Args:
+        cloud: rows.
+
+    Returns:
+        Estimate: value in [1 / d, 1]; `None` when all rows are equal (`no_spread`).
+
+    Cost: O(n d).
+
+    Source: Timkey, van Schijndel, "All bark and no bite: rogue dimensions in transformer language models" (2021).
+
+    Example:
+        >>> import torch
+        >>> from hf_repgeo.measures import PointCloud, top_coordinate_share
+        >>> top_coordinate_share(PointCloud(torch.tensor([[3.0, 1.0], [-3.0, -1.0]]))).value
+        0.9
+    """
+    variances = cloud.column_variances
+    if not float(variances.sum()) > 0:
+        return missing("top_coordinate_share", "variance", NO_SPREAD, n=cloud.n)
+    share = float(variances.max() / variances.sum())
+    return Estimate(
+        "top_coordinate_share", "variance", share, n=cloud.n, details={"coordinate": int(variances.argmax())}
+    )
+
+
+def duplicate_share(cloud: PointCloud) -> Estimate:
+    """Share of rows that equal an earlier row in every bit.
+
+    Embedding layers of models with rotary positions hold one row per token type. Copies are left out before neighbours
+    are searched; everything else counts them.
+
+    Args:
+        cloud: rows.
+
+    Returns:
+        Estimate: value in [0, 1).
+
+    Cost: O(n d).
+
+    Source: a count.
+
+    Example:
+        >>> import torch
+        >>> from hf_repgeo.measures import PointCloud, duplicate_share
+        >>> duplicate_share(PointCloud(torch.tensor([[1.0], [2.0], [1.0], [1.0]]))).value
+        0.5
+    """
+    return Estimate(
+        "duplicate_share", "bit_equal", 1 - cloud.n_distinct / cloud.n, n=cloud.n, n_distinct=cloud.n_distinct
+    )

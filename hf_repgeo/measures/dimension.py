@@ -1,0 +1,244 @@
+"""Intrinsic dimension from the distances of each row to its nearest neighbours.
+
+TwoNN: Facco, d'Errico, Rodriguez, Laio, "Estimating the intrinsic dimension of datasets by a minimal neighborhood
+information", Scientific Reports 7:12140 (2017). Where the density hardly changes over the two nearest neighbours, the
+ratio of their distances `mu = r2 / r1` follows a Pareto law, `P(mu > t) = t^-d`, whatever the density is: `log mu` is
+exponential with rate d.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from ..errors import UnknownName
+from .estimate import Estimate, missing
+from .spectrum import jackknife
+
+if TYPE_CHECKING:
+    from .cloud import PointCloud
+
+MINIMUM_ROWS = 20  # fewer usable ratios and no convention says anything
+USED_SHARE = 0.9  # of the ratios, the smallest; the largest tenth feels the density's change most (Facco et al.)
+AUTHORS_SHARE = 5  # the authors of "The Shape of Learning" use the smallest fifth
+AUTHORS_EPSILON = 1e-8  # below it they call a distance zero, and a ratio one
+CONVENTIONS = ("facco", "razzhigaev", "mle")
+
+
+# --- pure functions on the logarithms of the ratios -------------------------------------------------------------------
+
+
+def two_nn_line(log_mu: torch.Tensor, kept: torch.Tensor | None = None) -> torch.Tensor:
+    """TwoNN by a line through the origin: `-log(1 - F)` on `log mu` for the smallest 90 % of N ratios, with F = rank / N.
+
+    Args:
+        log_mu: `(N,)` float64, ascending.
+        kept: `(g, N)` bool: g selections of the ratios to fit, each by itself. Default: all, once.
+
+    Returns:
+        `(g,)` float64 slopes; infinite or NaN where every ratio that is used is 1.
+
+    Source: Facco et al. 2017, section "A Two Nearest Neighbors estimator", steps 1 to 6; discarding 10 %: ibidem.
+
+    Example:
+        >>> import torch
+        >>> from hf_repgeo.measures.dimension import two_nn_line
+        >>> rank = torch.arange(1, 101, dtype=torch.float64)
+        >>> log_mu = -torch.log1p(-rank.clamp(max=99) / 100) / 3  # quantiles of ratios in 3 dimensions
+        >>> round(float(two_nn_line(log_mu)), 6)
+        3.0
+    """
+    kept = _all(log_mu) if kept is None else kept
+    n = kept.sum(1)
+    return _slope(log_mu, kept, first=torch.zeros_like(n), last=(n * USED_SHARE).long())
+
+
+def two_nn_authors(log_mu: torch.Tensor, removed: int, kept: torch.Tensor | None = None) -> torch.Tensor:
+    """TwoNN as the authors of "The Shape of Learning" compute it: the smallest fifth of the ratios, and a shifted F.
+
+    Ratios of 1 and rows with r1 = 0 are taken out of the fit but stay in F: the i-th of the rest has
+    `F = (i + removed) / N`. So copies among the rows raise the answer, by much: their code gives 62.5 for a manifold of
+    dimension 10 of which one row in five has a copy.
+
+    Args:
+        log_mu: `(N,)` float64, ascending, the first `removed` of them to be left out of the fit.
+        removed: how many are left out.
+        kept: `(g, N)` bool, as in `two_nn_line`.
+
+    Returns:
+        `(g,)` float64.
+
+    Source: github.com/AIRI-Institute/LLM-Microscope, restated; the paper (Razzhigaev et al. 2024, section 3.2) prints
+    `1 - F` for `-log(1 - F)` and names no share.
+    """
+    kept = _all(log_mu) if kept is None else kept
+    first = kept[:, :removed].sum(1)
+    n_left = kept.sum(1) - first
+    return _slope(log_mu, kept, first, last=first + torch.minimum(n_left // AUTHORS_SHARE, n_left - 1))
+
+
+def two_nn_likelihood(log_mu: torch.Tensor) -> tuple[torch.Tensor, int]:
+    """TwoNN by maximum likelihood, the largest 10 % of the N ratios censored; and how many ratios were used.
+
+    `d = (m - 1) / (sum_{i <= m} log mu_i + (N - m) log mu_m)` with m = 0.9 N: the m smallest values of an exponential
+    law are seen, of the rest only that they are larger (type II censoring). m - 1 in place of m makes it unbiased; its
+    standard error is d / sqrt(m).
+
+    Args:
+        log_mu: `(N,)` float64, ascending.
+
+    Source: Epstein & Sobel, "Life testing" (1953), on Facco et al. 2017, equation 2.
+    """
+    n_used = int(len(log_mu) * USED_SHARE)
+    exposure = log_mu[:n_used].sum() + (len(log_mu) - n_used) * log_mu[n_used - 1]
+    return (n_used - 1) / exposure, n_used
+
+
+def _all(log_mu: torch.Tensor) -> torch.Tensor:
+    return torch.ones(1, len(log_mu), dtype=torch.bool, device=log_mu.device)
+
+
+def _slope(log_mu: torch.Tensor, kept: torch.Tensor, first: torch.Tensor, last: torch.Tensor) -> torch.Tensor:
+    """Slope through the origin over the kept ratios of rank `first` < rank <= `last`, for each of g selections."""
+    rank = kept.cumsum(1, dtype=log_mu.dtype)  # (g, N)
+    used = kept & (rank > first[:, None]) & (rank <= last[:, None])
+    y = -torch.log1p(-rank / kept.sum(1, keepdim=True)).masked_fill_(~used, 0.0)  # a masked rank may have F = 1
+    return (y @ log_mu) / (used.to(log_mu.dtype) @ log_mu.square())
+
+
+# --- the measure ------------------------------------------------------------------------------------------------------
+
+
+def intrinsic_dimension(cloud: PointCloud, convention: str = "facco") -> Estimate:
+    """How many directions the cloud spreads in locally, seen at the scale of the two nearest neighbours (TwoNN).
+
+    Each row's `mu = r2 / r1`, the ratio of the distances to its second and first neighbour, is drawn from
+    `P(mu > t) = t^-d`. Distances are exact, and each distinct row counts once: copies of a row say nothing about
+    dimension, and ruin the estimate in most other libraries.
+
+    Say "TwoNN at n rows", never "the dimension": boundaries and curvature pull it down, by a tenth at d = 10 and a
+    third at d = 50 for some thousand rows.
+
+    Args:
+        cloud: at least 20 distinct rows.
+        convention: `"facco"`, a line through the smallest 90 % of the ratios, as in the TwoNN paper and
+            scikit-dimension; `"razzhigaev"`, the line through the smallest fifth with the F of the authors' code of "The
+            Shape of Learning"; `"mle"`, maximum likelihood with the largest 10 % censored, the least noisy.
+
+    Returns:
+        Estimate: value > 0. `standard_error`: for the lines a delete-a-group jackknife over `cloud.folds` with the
+        neighbours held fixed, for `"mle"` that of the likelihood, which takes the ratios as independent. `details`:
+        `n_used` ratios, the `used_share` they are, `n_ties` ratios of exactly 1, `mean_r1` and `mean_r2` in the units
+        of the rows.
+
+        `None` for `no_spread` (all rows are equal), `too_few_distinct_rows` (fewer than 20) and `all_ratios_one` (a
+        grid). Warnings: `duplicates` (over 1 % of the rows are copies), `few_distinct_rows` (over half are), `ties`
+        (over 1 % of the ratios are 1), `differs_from_authors_code` (`"razzhigaev"` on rows with copies).
+
+    Raises:
+        UnknownName: no such convention.
+
+    Cost: O(n^2 d), once for all conventions: the cloud's neighbours.
+
+    Source: Facco et al. 2017; Razzhigaev et al. 2024, "The Shape of Learning", section 3.2.
+
+    Example:
+        >>> import torch
+        >>> from hf_repgeo.measures import PointCloud, intrinsic_dimension
+        >>> plane = torch.rand(2000, 2, generator=torch.Generator().manual_seed(0)) @ torch.ones(2, 5).triu()
+        >>> estimate = intrinsic_dimension(PointCloud(plane))
+        >>> round(estimate.value, 1), estimate.se_method
+        (2.0, 'jackknife(20 groups)')
+    """
+    if convention not in CONVENTIONS:
+        raise UnknownName("convention of intrinsic_dimension", convention, CONVENTIONS)
+    counts = {"n": cloud.n, "n_distinct": cloud.n_distinct}
+    if cloud.n_distinct < MINIMUM_ROWS:
+        return missing("intrinsic_dimension", convention, _too_few(cloud), **counts)
+    r1, r2 = cloud.neighbors.distances[:, 0], cloud.neighbors.distances[:, 1]
+    log_mu, order = (r2 / r1).log().sort()
+    details = {
+        "n_ties": int((log_mu == 0).sum()),
+        "mean_r1": float(r1.mean()) * cloud.unit,
+        "mean_r2": float(r2.mean()) * cloud.unit,
+    }
+    value, error, method, n_used = _CONVENTIONS[convention](cloud, log_mu, order)
+    details |= {"n_used": n_used, "used_share": n_used / len(log_mu)}
+    if not 0 < value < float("inf"):
+        reason = f"all_ratios_one: each of the {n_used} ratios r2 / r1 that would be used is 1, as on a grid"
+        return missing("intrinsic_dimension", convention, reason, details=details, **counts)
+    warnings = _copies(cloud, convention) + _ties(details["n_ties"], len(log_mu))
+    return Estimate(
+        "intrinsic_dimension", convention, value, error, method, warnings=warnings, details=details, **counts
+    )
+
+
+_Fitted = tuple[float, float | None, str | None, int]  # value, standard error, its method, ratios used
+
+
+def _by_line(cloud: PointCloud, log_mu: torch.Tensor, order: torch.Tensor) -> _Fitted:
+    value = float(two_nn_line(log_mu))
+    error, method = jackknife(two_nn_line(log_mu, _folds_kept(cloud, order))) if cloud.jackknife else (None, None)
+    return value, error, method, int(len(log_mu) * USED_SHARE)
+
+
+def _by_authors(cloud: PointCloud, log_mu: torch.Tensor, order: torch.Tensor) -> _Fitted:
+    removed = _removed_by_authors(cloud)[order]
+    log_mu, order = _first(removed, log_mu), _first(removed, order)
+    n_removed = int(removed.sum())
+    value = float(two_nn_authors(log_mu, n_removed))
+    error, method = None, None
+    if cloud.jackknife:
+        error, method = jackknife(two_nn_authors(log_mu, n_removed, _folds_kept(cloud, order)))
+    n_left = len(log_mu) - n_removed
+    return value, error, method, max(0, min(n_left // AUTHORS_SHARE, n_left - 1))
+
+
+def _by_likelihood(cloud: PointCloud, log_mu: torch.Tensor, order: torch.Tensor) -> _Fitted:
+    value, n_used = two_nn_likelihood(log_mu)
+    return float(value), float(value) / n_used**0.5, "likelihood", n_used
+
+
+_CONVENTIONS = {"facco": _by_line, "razzhigaev": _by_authors, "mle": _by_likelihood}
+
+
+def _folds_kept(cloud: PointCloud, order: torch.Tensor) -> torch.Tensor:
+    """`(folds, n_distinct)` bool: the ratios, in the given order, that stay when each fold is left out."""
+    folds = cloud.folds[cloud.distinct][order]
+    return folds != torch.arange(int(cloud.folds.max()) + 1, device=folds.device)[:, None]
+
+
+def _removed_by_authors(cloud: PointCloud) -> torch.Tensor:
+    r1, r2 = cloud.neighbors.distances[:, 0], cloud.neighbors.distances[:, 1]
+    mean = cloud.rows.mean(0)
+    mean_norm = torch.cat([torch.linalg.vector_norm(rows - mean, dim=1) for rows in cloud.rows.split(2048)]).mean()
+    return (r1 < AUTHORS_EPSILON * mean_norm) | (r2 / r1 <= 1 + AUTHORS_EPSILON)
+
+
+def _first(marked: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+    """The marked values before the others, each part in its own order."""
+    return torch.cat([values[marked], values[~marked]])
+
+
+def _too_few(cloud: PointCloud) -> str:
+    if cloud.n_distinct == 1:
+        return f"no_spread: all {cloud.n} rows are equal"
+    return f"too_few_distinct_rows: {cloud.n_distinct} of {cloud.n} rows are distinct; at least {MINIMUM_ROWS} are needed"
+
+
+def _copies(cloud: PointCloud, convention: str) -> tuple[str, ...]:
+    copies, warnings = cloud.n - cloud.n_distinct, []
+    if copies > 0.01 * cloud.n:
+        warnings.append(f"duplicates: {copies} of {cloud.n} rows are copies of others; each distinct row counts once")
+    if copies > 0.5 * cloud.n:
+        warnings.append(f"few_distinct_rows: only {cloud.n_distinct} of {cloud.n} rows are distinct")
+    if copies and convention == "razzhigaev":
+        warnings.append("differs_from_authors_code: their code lets copies raise the answer; here each counts once")
+    return tuple(warnings)
+
+
+def _ties(n_ties: int, n: int) -> tuple[str, ...]:
+    if n_ties <= 0.01 * n:
+        return ()
+    return (f"ties: {n_ties} of {n} rows have two nearest neighbours at the same distance, as on a grid",)

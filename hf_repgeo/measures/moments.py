@@ -1,0 +1,59 @@
+"""Moments: count, mean and scatter of rows in float64, mergeable, so that any split of the rows gives the same answer.
+
+Chan, Golub, LeVeque, "Updating formulae and a pairwise algorithm for computing sample variances" (1979).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from .products import BLOCK_ROWS, gram
+
+
+@dataclass(frozen=True)
+class Moments:
+    """What a stream of rows leaves behind: enough for every spectral measure.
+
+    `Moments.of(a) + Moments.of(b)` equals `Moments.of(torch.cat([a, b]))` up to float64 rounding, whatever offset the
+    rows share: each block is centred by its own mean before it is multiplied.
+
+    Attributes:
+        count: number of rows.
+        mean: `(d,)` float64.
+        scatter: `(d, d)` float64, the sum of `(x - mean)(x - mean)^T`; divide by `count` for the covariance.
+
+    Example:
+        >>> import torch
+        >>> from hf_repgeo.measures import Moments
+        >>> rows = torch.tensor([[1.0, 0.0], [3.0, 0.0], [2.0, 3.0]])
+        >>> moments = Moments.of(rows[:1]) + Moments.of(rows[1:])
+        >>> moments.count, moments.mean.tolist(), moments.scatter.tolist()
+        (3, [2.0, 1.0], [[2.0, 0.0], [0.0, 6.0]])
+    """
+
+    count: int
+    mean: torch.Tensor
+    scatter: torch.Tensor
+
+    @classmethod
+    def of(cls, rows: torch.Tensor) -> Moments:
+        """Moments of `rows` (n, d), n >= 1. O(n d^2) time, O(d^2) memory beside one block."""
+        blocks = rows.split(BLOCK_ROWS)
+        moments = cls._of_block(blocks[0])
+        for block in blocks[1:]:
+            moments = moments + cls._of_block(block)
+        return moments
+
+    @classmethod
+    def _of_block(cls, block: torch.Tensor) -> Moments:
+        block = block.to(torch.float64)
+        mean = block.mean(0)
+        return cls(len(block), mean, gram(block - mean))
+
+    def __add__(self, other: Moments) -> Moments:
+        count = self.count + other.count
+        step = other.mean - self.mean
+        scatter = self.scatter + other.scatter + torch.outer(step, step) * (self.count * other.count / count)
+        return Moments(count, self.mean + step * (other.count / count), scatter)

@@ -1,0 +1,364 @@
+"""Exact nearest neighbours, in blocks, on CPU and GPU.
+
+Candidates come from one float32 product per block of the upper triangle (n^2 d flops, half of what a full matrix
+takes); the distances of the few best are recomputed as direct differences in float64; and for every row it is proved
+from the rounding error of the product that no other row can be nearer. Rows without proof are searched again in
+float64, and the last of them by direct differences against all rows.
+
+The product gives half squared distances, `v_ij = h_i + h_j - x_i . x_j` with `h = |x|^2 / 2`, for rows x that were
+centred, scaled by a power of two and rounded to float32. With unit roundoff u = 2^-24 and s = |x_i| + |x_j|:
+
+    rounding x moves the distance by at most u s, its square by at most 2 u s^2;
+    the product has d + 2 terms whose absolute values add up to at most s^2 / 2, summed in any order: (d + 2) u s^2 / 2;
+    rounding h: u s^2 / 4 at most;
+
+so `|2 v_ij - |x_i - x_j|^2| <= c s^2` with c = (d + 16) u * 1.01; the slack covers second order terms up to d = 150,000.
+(Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed., section 3.1, for the sums.)
+A row j that is nearer than r to row i has |x_j| <= |x_i| + r, hence s <= 2 |x_i| + r. So when every row outside the
+candidates of i has v >= t, none of them is nearer than the largest r with `r^2 + c (2 |x_i| + r)^2 <= 2 t`: the
+*reach* of row i.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from ..errors import TooFewRows
+from .products import times_transposed
+
+SPARE = 4  # candidates kept beyond the k nearest, for the proof and for narrowed searches
+GROUP = 16  # entries of a block that are first looked at through their minimum: one cache line of float32
+PANEL, STRIP = 512, 4096  # rows and columns of a block on CPU: 8 MiB in float32
+GPU_PANEL, GPU_STRIP = 4096, 16384
+GATHERED, GPU_GATHERED = 1 << 16, 1 << 26  # entries gathered at a time for direct differences: 0.5 MiB, cached
+NOBODY = 1e38  # half squared distance of padding; those of rows are at most 8 d
+TIE = 1e-10  # relative: distances that are closer than this to each other may be taken for one another
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Neighbors:
+    """The k nearest neighbours of every row, and enough beside them to narrow the search to some of the rows.
+
+    Attributes:
+        distances: `(m, k)` float64, ascending: direct differences of the given rows, summed in float64.
+        indices: `(m, k)` int64 positions among the given rows; never the row itself.
+        candidates: `(m, k + 4)` int64, the nearest and some more in no particular order; -1 where there is none.
+        reach: `(m,)` float64: no row outside the candidates is nearer than this.
+    """
+
+    distances: torch.Tensor
+    indices: torch.Tensor
+    candidates: torch.Tensor = field(repr=False)
+    reach: torch.Tensor = field(repr=False)
+
+    def narrowed(self, rows: torch.Tensor, keep: torch.Tensor) -> Neighbors:
+        """The same search among `rows[keep]` only; rows whose stored candidates prove enough are not searched again.
+
+        Args:
+            rows: `(m, d)`, the rows that were searched.
+            keep: `(p,)` int64 positions of the rows to keep, each at most once, in any order.
+
+        Returns:
+            Neighbors: distances equal to those of `nearest(rows[keep], k)`; indices count within `rows[keep]`.
+
+        Raises:
+            TooFewRows: fewer than k + 1 rows are kept.
+
+        Cost: O(p d) for the rows that keep their candidates; 2 p d flops for each that does not.
+
+        Example:
+            >>> import torch
+            >>> from hf_repgeo.measures.neighbors import nearest
+            >>> rows = torch.tensor([[0.0], [1.0], [3.0], [7.0], [15.0]])
+            >>> nearest(rows).narrowed(rows, torch.tensor([4, 0, 2, 3])).distances.tolist()
+            [[8.0, 12.0], [3.0, 7.0], [3.0, 4.0], [4.0, 7.0]]
+        """
+        _enough(len(keep), self.indices.shape[1])
+        place = torch.full((len(rows) + 1,), -1, dtype=torch.int64, device=rows.device)  # the last: of candidate -1
+        place[keep] = torch.arange(len(keep), device=rows.device)
+        kept = rows[keep]
+        found = Neighbors(self.distances[keep], place[self.indices[keep]], place[self.candidates[keep]], self.reach[keep])
+        open_rows = torch.nonzero((found.indices < 0).any(1))[:, 0]
+        open_rows = open_rows[~_settle(kept, open_rows, found)]
+        for dtype in (torch.float32, torch.float64):
+            open_rows = _search_some(kept, open_rows, found, dtype)
+        _search_directly(kept, open_rows, found)
+        return found
+
+
+def nearest(rows: torch.Tensor, k: int = 2, progress: Progress | None = None) -> Neighbors:
+    """The k nearest other rows of every row, by Euclidean distance, exactly.
+
+    Args:
+        rows: `(m, d)` float32 or float64, no two equal, squares within the range of float64; CPU or CUDA.
+        k: how many neighbours, at least 1. More than a few cost more.
+        progress: called with (pairs done, pairs in all) after each block.
+
+    Returns:
+        Neighbors: distances `(m, k)` float64, ascending, and indices `(m, k)` int64.
+
+    Raises:
+        TooFewRows: fewer than k + 1 rows.
+
+    Cost: m^2 d flops in float32; memory: one copy of the rows in float32 beside blocks of 8 MiB.
+
+    Example:
+        >>> import torch
+        >>> from hf_repgeo.measures.neighbors import nearest
+        >>> found = nearest(torch.tensor([[0.0, 0.0], [3.0, 4.0], [0.0, 1.0], [3.0, 5.0]]))
+        >>> found.distances[0].tolist(), found.indices[0].tolist()
+        ([1.0, 5.0], [2, 1])
+    """
+    _enough(len(rows), k)
+    rows = rows.detach()
+    found = _nothing_yet(len(rows), k, rows.device)
+    open_rows = _search_all(rows, found, progress)
+    open_rows = _search_some(rows, open_rows, found, torch.float64)
+    _search_directly(rows, open_rows, found)
+    return found
+
+
+def _enough(n: int, k: int) -> None:
+    if n <= k:
+        raise TooFewRows("rows", came=f"{n} distinct row(s)", wanted=f"at least {k + 1}, for {k} neighbours of each")
+
+
+def _nothing_yet(n: int, k: int, device: torch.device) -> Neighbors:
+    return Neighbors(
+        distances=torch.full((n, k), torch.inf, dtype=torch.float64, device=device),
+        indices=torch.full((n, k), -1, device=device),
+        candidates=torch.full((n, k + SPARE), -1, device=device),
+        reach=torch.zeros(n, dtype=torch.float64, device=device),
+    )
+
+
+# Three searches, each for the rows that the one before could not prove. They write into `found`, and return the rows
+# that are still open.
+
+
+@torch.no_grad()
+def _search_all(rows: torch.Tensor, found: Neighbors, progress: Progress | None) -> torch.Tensor:
+    """Every row against every other, each pair once, in float32."""
+    points = _Points(rows, torch.float32)
+    lists = _Lists(len(points.extended), found.candidates.shape[1], points.extended)
+    panel, strip = (GPU_PANEL, GPU_STRIP) if rows.is_cuda else (PANEL, STRIP)
+    n = len(points.extended)
+    for top in range(0, n, panel):
+        left = points.flipped(slice(top, top + panel))
+        for start in range(top, n, strip):
+            block = times_transposed(left, points.extended[start : start + strip])
+            if start == top:
+                block.diagonal().fill_(torch.inf)
+            lists.offer_rows(block, start, first_point=top)
+            right = max(start, top + len(left))  # the square on the diagonal holds its columns as rows already
+            if right < start + block.shape[1]:
+                lists.offer_columns(block[:, right - start :], start=top, first_point=right)
+            if progress is not None:
+                _report(progress, n, top, min(start + strip, n))
+    everyone = torch.arange(len(rows), device=rows.device)
+    return _accept(rows, everyone, found, points, lists)
+
+
+@torch.no_grad()
+def _search_some(rows: torch.Tensor, which: torch.Tensor, found: Neighbors, dtype: torch.dtype) -> torch.Tensor:
+    """The rows `which` against every row."""
+    if len(which) == 0:
+        return which
+    points = _Points(rows, dtype)
+    panel, strip = (GPU_PANEL, GPU_STRIP) if rows.is_cuda else (PANEL, STRIP)
+    still_open = []
+    for some in which.split(panel):
+        left = points.flipped(some)
+        lists = _Lists(len(some), found.candidates.shape[1], points.extended)
+        for start in range(0, len(points.extended), strip):
+            block = times_transposed(left, points.extended[start : start + strip])
+            own = torch.nonzero((some >= start) & (some < start + strip))[:, 0]
+            block[own, some[own] - start] = torch.inf
+            lists.offer_rows(block, start)
+        still_open.append(_accept(rows, some, found, points, lists))
+    return torch.cat(still_open)
+
+
+@torch.no_grad()
+def _search_directly(rows: torch.Tensor, which: torch.Tensor, found: Neighbors) -> None:
+    """The rows `which` against every row by direct differences, the definition itself."""
+    k, width = found.indices.shape[1], min(found.candidates.shape[1], len(rows) - 1)
+    everyone = rows.to(torch.float64)
+    for some in which.split(max(1, GPU_GATHERED // len(rows))):
+        distances = torch.cdist(everyone[some], everyone, compute_mode="donot_use_mm_for_euclid_dist")
+        distances.scatter_(1, some[:, None], torch.inf)
+        found.candidates[some, :width] = distances.topk(width, largest=False).indices
+        _settle(rows, some, found)
+        found.reach[some] = found.distances[some, k - 1]
+
+
+def _report(progress: Progress, n: int, top: int, right: int) -> None:
+    pairs = n * (n + 1) // 2
+    below = (n - top) * (n - top + 1) // 2
+    progress(min(pairs, pairs - below + right - top), pairs)
+
+
+class _Points:
+    """Rows made ready for the product: centred, scaled, and extended by what turns a product into half a distance.
+
+    `extended` has rows `(x, 1, h)`; `flipped` gives `(-x, h, 1)`, so that their products are `h_i + h_j - x_i . x_j`.
+    Rows of padding make the number of rows a multiple of `GROUP`; they are farther than anything from everything.
+    """
+
+    def __init__(self, rows: torch.Tensor, dtype: torch.dtype):
+        n, self.d = rows.shape
+        centre = _robust_centre(rows)
+        self.scale = _power_of_two(max(float((block - centre).abs().max()) for block in rows.split(PANEL)))
+        self.norms = torch.empty(n, dtype=torch.float64, device=rows.device)
+        self.extended = torch.zeros(-(-n // GROUP) * GROUP, self.d + 2, dtype=dtype, device=rows.device)
+        for i in range(0, n, PANEL):
+            x = (rows[i : i + PANEL].to(centre.dtype) - centre) * (1 / self.scale)
+            self.extended[i : i + len(x), : self.d] = x
+            x = self.extended[i : i + len(x), : self.d]
+            self.norms[i : i + len(x)] = torch.linalg.vector_norm(x, dim=1, dtype=torch.float64)
+        self.extended[:, self.d] = 1
+        self.extended[:n, self.d + 1] = self.norms.square() / 2
+        self.extended[n:, self.d + 1] = NOBODY
+
+    def flipped(self, which: slice | torch.Tensor) -> torch.Tensor:
+        """Left factors of the product, `(p, d + 2)`."""
+        left = self.extended[which].neg()
+        left[:, self.d] = -left[:, self.d + 1]
+        left[:, self.d + 1] = 1
+        return left
+
+    def reach(self, which: torch.Tensor, bound: torch.Tensor) -> torch.Tensor:
+        """The largest r such that no row whose v is at least `bound` can be nearer than r to row `which`, float64."""
+        unit_roundoff = torch.finfo(self.extended.dtype).eps / 2
+        c = 1.01 * (self.d + 16) * unit_roundoff
+        tiny = (self.d + 16) * torch.finfo(self.extended.dtype).tiny  # what underflow may take from v
+        a = self.norms[which]
+        room = 2 * (bound.to(torch.float64) - tiny) - 4 * c * a.square()
+        root = (4 * (c * a).square() + (1 + c) * room.clamp(min=0)).sqrt()
+        return torch.where(room > 0, (root - 2 * c * a) / (1 + c), 0.0) * self.scale
+
+
+class _Lists:
+    """For each of n points the few others of smallest v seen so far, and a bound below which no v was left out.
+
+    Attributes:
+        values: `(n, width)` the v.
+        others: `(n, width)` int64, whose they are; -1 where there is none.
+        bound: `(n,)`: every v that was seen and is not in the list is at least this.
+    """
+
+    def __init__(self, n: int, width: int, like: torch.Tensor):
+        self.values = like.new_full((n, width), torch.inf)
+        self.others = torch.full((n, width), -1, device=like.device)
+        self.bound = like.new_full((n,), torch.inf)
+        self.looked_at = width - SPARE + 1  # groups whose entries are looked at, per point and block
+
+    def offer_rows(self, block: torch.Tensor, start: int, first_point: int = 0) -> None:
+        """Entry (i, j) of `block` is the v of point `first_point + i` and other `start + j`."""
+        groups = block.unflatten(1, (GROUP, -1))  # (points, GROUP, groups)
+        self._offer(groups.amin(1), lambda some, chosen: groups[some[:, None], :, chosen], start, first_point)
+
+    def offer_columns(self, block: torch.Tensor, start: int, first_point: int) -> None:
+        """Entry (i, j) of `block` is the v of other `start + i` and point `first_point + j`."""
+        groups = block.unflatten(0, (GROUP, -1))  # (GROUP, groups, points)
+        minima = groups.amin(0).T.contiguous()
+        self._offer(minima, lambda some, chosen: groups[:, chosen, some[:, None]].movedim(0, 2), start, first_point)
+
+    def _offer(self, minima: torch.Tensor, entries_of: Callable, start: int, first_point: int) -> None:
+        """Merge what may be nearer than the bound; the bound falls to the lowest v that is left out.
+
+        `minima` is `(points, groups)`; `entries_of(some, chosen)` gives the `(some, chosen, GROUP)` entries.
+        """
+        n, n_groups = minima.shape
+        some = torch.nonzero(minima.amin(1) < self.bound[first_point : first_point + n])[:, 0]
+        if len(some) == 0:
+            return
+        points = some + first_point
+        lows, chosen = _smallest(minima[some], min(self.looked_at + 1, n_groups))
+        left_out = lows[:, -1] if n_groups > self.looked_at else torch.inf
+        chosen = chosen[:, : self.looked_at]
+        entries = entries_of(some, chosen)  # group c holds the others start + c, start + c + n_groups, ...
+        others = chosen[:, :, None] + torch.arange(start, start + GROUP * n_groups, n_groups, device=chosen.device)
+        others = torch.cat([self.others[points], others.flatten(1)], 1)
+        values, best = _smallest(torch.cat([self.values[points], entries.flatten(1)], 1), self.values.shape[1] + 1)
+        self.values[points] = values[:, :-1]
+        self.others[points] = others.gather(1, best[:, :-1])
+        self.bound[points] = self.bound[points].minimum(values[:, -1]).clamp(max=left_out)
+
+    def ranked(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Values and others, nearest first; other -1 where there is none."""
+        values, order = self.values.sort(1)
+        others = self.others.gather(1, order)
+        return values, others.masked_fill_(values >= NOBODY / 2, -1)
+
+
+def _smallest(values: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The k smallest values of each row, the largest of them last, the others in any order, and their positions.
+
+    The position is written into the last bits of the value, so that one partition of integers (which order as
+    non-negative floats do) moves both; the values come back with those bits cleared, that is, rounded down.
+    """
+    integers = torch.int32 if values.dtype == torch.float32 else torch.int64
+    last_bits = (1 << (values.shape[1] - 1).bit_length()) - 1
+    keys = values.clamp(min=0).view(integers).bitwise_and_(~last_bits)
+    keys |= torch.arange(values.shape[1], dtype=integers, device=values.device)
+    if keys.is_cuda:
+        keys = keys.topk(k, largest=False).values
+    else:
+        keys = torch.from_numpy(np.partition(keys.numpy(), k - 1, axis=1)[:, :k])  # 5 times as fast as torch.topk
+    return (keys & ~last_bits).view(values.dtype), (keys & last_bits).to(torch.int64)
+
+
+def _accept(
+    rows: torch.Tensor, which: torch.Tensor, found: Neighbors, points: _Points, lists: _Lists
+) -> torch.Tensor:
+    """Put the lists of the rows `which` into `found`; returns the rows that are not proved."""
+    n, k = len(which), found.indices.shape[1]
+    values, others = (ranked[:n] for ranked in lists.ranked())
+    found.candidates[which] = others
+    found.reach[which] = points.reach(which, lists.bound[:n].clamp(max=NOBODY))
+    distances, order = _distances(rows, which, others[:, :k]).sort(1)
+    found.distances[which] = distances
+    found.indices[which] = others[:, :k].gather(1, order)
+    bound = torch.minimum(values[:, k], lists.bound[:n]).clamp(max=NOBODY)
+    unsure = which[distances[:, -1] > points.reach(which, bound)]
+    tolerance = TIE if points.extended.dtype == torch.float64 else 0.0
+    return unsure[~_settle(rows, unsure, found, tolerance)]
+
+
+def _settle(rows: torch.Tensor, which: torch.Tensor, found: Neighbors, tolerance: float = 0.0) -> torch.Tensor:
+    """Choose the k nearest from all candidates of the rows `which`; returns which of them are proved, `(w,)` bool."""
+    k = found.indices.shape[1]
+    candidates = found.candidates[which]
+    distances, order = _distances(rows, which, candidates).sort(1)
+    found.distances[which] = distances[:, :k]
+    found.indices[which] = candidates.gather(1, order[:, :k])
+    return distances[:, k - 1] <= found.reach[which] * (1 + tolerance)
+
+
+def _distances(rows: torch.Tensor, which: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
+    """`|rows[which[i]] - rows[others[i, j]]|`, `(w, c)` float64; infinite where `others` is -1."""
+    distances = torch.empty(others.shape, dtype=torch.float64, device=rows.device)
+    chunk = max(1, (GPU_GATHERED if rows.is_cuda else GATHERED) // (rows.shape[1] * others.shape[1]))
+    for i in range(0, len(which), chunk):
+        one, many = rows[which[i : i + chunk]].to(torch.float64), rows[others[i : i + chunk]]  # (c, d), (c, k, d)
+        distances[i : i + chunk] = torch.linalg.vector_norm(one[:, None] - many, dim=2)
+    return distances.masked_fill_(others < 0, torch.inf)
+
+
+def _robust_centre(rows: torch.Tensor) -> torch.Tensor:
+    """The median of at most 128 rows, `(d,)` in their dtype: a mean would be dragged away by massive rows."""
+    step = -(-len(rows) // 128)
+    return rows[::step].median(0).values
+
+
+def _power_of_two(peak: float) -> float:
+    """The power of two at or below `peak`; 1 for 0."""
+    return 2.0 ** (math.frexp(peak)[1] - 1) if peak else 1.0

@@ -1,0 +1,144 @@
+"""Figures from reports; every function returns its figure and shows nothing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .errors import BadInput
+from .measures import MEASURES
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from .report import GeometryReport
+
+# Okabe & Ito's palette without its yellow: distinguishable with any colour vision; markers and dashes say it again.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+DASHES = ("-", "--", "-.", ":")
+DEFAULT_PANELS = ("anisotropy", "intrinsic_dimension", "patchiness", "effective_rank")
+TITLES = {"iso_score": "IsoScore", "mean_cosine": "Mean cosine"}
+
+
+def plot_layers(
+    reports: GeometryReport | list[GeometryReport] | dict[str, GeometryReport],
+    measures: list[str] | None = None,
+    tokens: list[str] | None = None,
+) -> Figure:
+    """Profiles over layers: a panel a measure, a curve a report and token policy, a band of one standard error.
+
+    With several reports the layers are drawn as relative depth, so that models of different depth can be compared;
+    colour tells the report, line style the token policy.
+
+    Args:
+        reports: one, several, or several by the name to show in the legend (default: the model's).
+        measures: names or `name:convention`; default: those of anisotropy, intrinsic dimension, patchiness and
+            effective rank that were measured.
+        tokens: token policies; default: all in one report, `all` and `sink_robust` in several.
+
+    Returns:
+        matplotlib.figure.Figure: not shown, not saved.
+
+    Raises:
+        BadInput: no report holds a value to draw.
+    """
+    from matplotlib.figure import Figure
+
+    named = _named(reports)
+    panels = measures or [name for name in DEFAULT_PANELS if any(name in r.unique("measure") for r in named.values())]
+    curves = [curve for name, report in named.items() for curve in _curves(name, report, tokens, len(named) > 1)]
+    if not curves or not panels:
+        raise BadInput("reports", came="no measured layer", wanted="at least one report with values by layer")
+    columns = min(2, len(panels))
+    lines = -(-len(panels) // columns)
+    figure = Figure(figsize=(5.2 * columns, 3.3 * lines + 0.9), layout="constrained")
+    axes = figure.subplots(lines, columns, squeeze=False)
+    for axis, panel in zip(axes.flat, panels):
+        _draw(axis, panel, curves, list(named), relative=len(named) > 1)
+    for axis in list(axes.flat)[len(panels) :]:
+        axis.remove()
+    handles, labels = axes.flat[0].get_legend_handles_labels()
+    figure.legend(
+        handles, labels, loc="outside lower center", ncols=min(len(labels), 3), frameon=False, fontsize="small"
+    )
+    figure.suptitle(_title(named), fontsize="medium")
+    return figure
+
+
+def _named(reports) -> dict[str, GeometryReport]:
+    if isinstance(reports, dict):
+        return reports
+    reports = reports if isinstance(reports, (list, tuple)) else [reports]
+    names = [str(report.provenance.get("model", "rows")).removeprefix("pip:") for report in reports]
+    return {
+        name if names.count(name) == 1 else f"{name} ({place})": r
+        for place, (name, r) in enumerate(zip(names, reports))
+    }
+
+
+def _curves(
+    name: str, report: GeometryReport, tokens: list[str] | None, several: bool
+) -> list[tuple[str, str, str, GeometryReport]]:
+    """`(report, stack, policy, rows)` of every curve to draw."""
+    shown = tokens or (["all", "sink_robust"] if several else report.unique("tokens"))
+    return [
+        (name, stack, policy, part)
+        for stack in report.unique("stack")
+        for policy in shown
+        if len(part := report.select(stack=stack, tokens=policy)) and part.unique("layer") != [None]
+    ]
+
+
+def _draw(axis: Axes, panel: str, curves: list, names: list[str], relative: bool) -> None:
+    measure, _, convention = panel.partition(":")
+    convention = convention or MEASURES[measure].conventions[0]
+    policies = list(dict.fromkeys((stack, policy) for _, stack, policy, _ in curves))
+    stacks = {stack for stack, _ in policies}
+    for name, stack, policy, part in curves:
+        rows = part.select(measure=measure, convention=convention).rows
+        points = sorted((row["layer"], row["value"], row["se"] or 0.0) for row in rows if row["value"] is not None)
+        if not points:
+            continue
+        first, second = names.index(name), policies.index((stack, policy))
+        colour = first if relative else second
+        style = {
+            "color": COLOURS[colour % 7],
+            "marker": MARKERS[colour % 7],
+            "linestyle": DASHES[second % 4 if relative else 0],
+        }
+        label = " · ".join([name] * relative + [stack] * (len(stacks) > 1) + [f"tokens: {policy}"])
+        _curve(axis, points, label, style, relative)
+    axis.set_title(_heading(measure, convention), fontsize="medium")
+    axis.set_ylabel(MEASURES[measure].unit)
+    axis.set_xlabel("depth (0 embeddings, 1 last layer)" if relative else "layer (0 = embeddings)")
+    axis.grid(alpha=0.25)
+    axis.spines[["top", "right"]].set_visible(False)
+    if MEASURES[measure].range == (0, 1):
+        axis.set_ylim(-0.02, 1.02)
+
+
+def _curve(axis: Axes, points: list[tuple[int, float, float]], label: str, style: dict, relative: bool) -> None:
+    last = max(layer for layer, _, _ in points) or 1
+    x = [layer / last if relative else layer for layer, _, _ in points]
+    axis.plot(x, [value for _, value, _ in points], label=label, markersize=3.5, linewidth=1.4, **style)
+    low, high = [v - e for _, v, e in points], [v + e for _, v, e in points]
+    axis.fill_between(x, low, high, color=style["color"], alpha=0.18, linewidth=0)
+
+
+def _heading(measure: str, convention: str) -> str:
+    title = TITLES.get(measure, measure.replace("_", " ").capitalize())
+    return f"{title} ({convention})" if len(MEASURES[measure].conventions) > 1 else title
+
+
+def _title(named: dict[str, GeometryReport]) -> str:
+    facts = next(iter(named.values())).provenance
+    text = facts.get("text") or {}
+    details = [
+        f"text: {text['name']}" if text.get("name") else "",
+        f"window {facts['window']}" if facts.get("window") else "",
+    ]
+    heading = " against ".join(named) if len(named) <= 2 else "Layer profiles"
+    return "\n".join(
+        part for part in (heading, ", ".join(d for d in details if d) + "; bands: ± 1 standard error") if part
+    )

