@@ -63,3 +63,9 @@ def __getattr__(name: str):
 
 def __dir__() -> list[str]:
     return sorted(__all__)
+
+
+# Registration with other libraries, by post-import hooks: nothing of theirs is imported here.
+from . import evaluation as _evaluation  # noqa: E402
+
+_evaluation.install()

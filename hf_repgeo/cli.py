@@ -218,7 +218,8 @@ def _profile(options: argparse.Namespace) -> None:
     print(report)
     report.to_parquet(out / "profile.parquet")
     plot_layers(report).savefig(out / "profile.png", dpi=150)
-    print(f"\nwritten: {out / 'profile.json'}, {out / 'profile.parquet'}, {out / 'profile.png'}")
+    names = ", ".join(str(out / name) for name in ("profile.json", "profile.parquet", "profile.png"))
+    print(f"\nall {len(report)} numbers, with errors, conventions and provenance: {names}")
 
 
 def _list_measures(options: argparse.Namespace) -> None:

@@ -51,7 +51,9 @@ class Protocol:
             documents: `(n_kept,)` document of each.
             policies: policy -> positions of its rows among the kept ones, in shuffled order.
         """
-        cases = self._cases(policies)
+        everything = self._cases(policies)
+        twins = _twins(everything)
+        cases = {case: positions for case, positions in everything.items() if case not in twins}
         batches = {
             case: positions.tensor_split(max(1, len(positions) // self.batch_rows)) for case, positions in cases.items()
         }
@@ -68,7 +70,9 @@ class Protocol:
         for case, positions in cases.items():
             cloud = clouds.get(case) or self._cloud(states, documents, positions)
             rows += self._rows(case, cloud, over_batches[case], len(positions), len(batches[case][-1]))
-        return rows
+        rows += [row | {"tokens": case} for case, twin in twins.items() for row in rows if row["tokens"] == twin]
+        order = list(everything)
+        return sorted(rows, key=lambda row: order.index(row["tokens"]))
 
     def _cases(self, policies: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Rows of each policy, and beside each that cannot fill a batch, `all` on as many random rows."""
@@ -91,9 +95,16 @@ class Protocol:
                 if len(group) == 1 or isinstance(whole, BadInput):
                     yield case, self._cloud(states, documents, parts[case], jackknife=case in alone)
                     continue
-                if any(MEASURES[name].needs == "neighbors" for name, _ in self.pairs):
-                    whole.neighbors  # noqa: B018  searched here once, narrowed by subset()
+                self._compute_shared(whole)
                 yield case, whole.subset(torch.searchsorted(union, parts[case]).to(whole.rows.device))
+
+    def _compute_shared(self, cloud: PointCloud) -> None:
+        """What the subsets of this cloud will narrow instead of computing it themselves."""
+        needs = [MEASURES[name].needs for name, _ in self.pairs]
+        if "neighbors" in needs:
+            cloud.neighbors  # noqa: B018
+        if needs.count("spectrum") > 1:
+            cloud.moments  # noqa: B018
 
     def _cloud(self, states, documents, positions, jackknife: bool = True) -> PointCloud | BadInput:
         try:
@@ -120,6 +131,15 @@ class Protocol:
         return sorted((common | row for row in rows), key=lambda row: order[row["measure"], row["convention"]])
 
 
+def _twins(cases: dict[str, torch.Tensor]) -> dict[str, str]:
+    """Cases that hold the very rows of an earlier one, as `sink_robust` and `no_special` do in many encoders."""
+    twins, names = {}, list(cases)
+    for place, case in enumerate(names):
+        same = [other for other in names[:place] if torch.equal(cases[case], cases[other]) and other not in twins]
+        twins |= {case: other for other in same}
+    return twins
+
+
 def _groups_that_overlap(parts: dict[str, torch.Tensor]) -> list[list[str]]:
     """Cases whose union is hardly larger than the largest of them; greedy, the largest first."""
     groups: list[list[str]] = []
@@ -141,6 +161,7 @@ def columns_of(estimate: Estimate) -> dict:
         "convention": estimate.convention,
         "protocol": "whole",
         "value": estimate.value,
+        "sd": None,
         "se": estimate.standard_error,
         "se_method": estimate.se_method,
         "n_batches": 1,

@@ -12,8 +12,6 @@ HEADINGS = {
     "intrinsic_dimension": "dimension",
     "patchiness": "patchiness",
     "effective_rank": "eff. rank",
-    "participation_ratio": "part. ratio",
-    "iso_score": "IsoScore",
     "mean_cosine": "mean cosine",
 }
 
@@ -26,8 +24,7 @@ def describe(report: GeometryReport) -> str:
             part = report.select(stack=stack, tokens=tokens)
             if len(part):
                 blocks.append(_table(part, stack, tokens))
-    blocks += _warnings(report)
-    return "\n\n".join(block for block in blocks if block)
+    return "\n\n".join([*blocks, *_warnings(report)])
 
 
 def _heading(report: GeometryReport) -> str:
@@ -41,32 +38,36 @@ def _heading(report: GeometryReport) -> str:
 
 
 def _table(report: GeometryReport, stack: str | None, tokens: str | None) -> str:
-    """Layers down, measures across, each in its default convention, with standard errors."""
-    measures = [measure for measure in report.unique("measure") if measure in HEADINGS]
-    if not measures:
-        return ""
-    layers = report.unique("layer")
-    lines = [["layer", *(HEADINGS[measure] for measure in measures)]]
-    for layer in layers:
+    """Layers down and measures across; plain rows, which have no layers, one measure a line."""
+    if report.unique("layer") == [None]:
+        return _counts(report) + "\n" + _aligned([["measure", "convention", "value"], *_lines(report)])
+    measures = [measure for measure in HEADINGS if measure in report.unique("measure")]
+    measures = measures or report.unique("measure")
+    lines = [["layer", *(HEADINGS.get(measure, measure) for measure in measures)]]
+    for layer in report.unique("layer"):
         part = report.select(layer=layer)
-        lines.append(["-" if layer is None else str(layer), *(_cell(part, measure) for measure in measures)])
+        lines.append([str(layer), *(_cell(part.select(measure=measure).rows[:1]) for measure in measures)])
     title = ", ".join(part for part in (stack, f"tokens: {tokens}" if tokens else None, _counts(report)) if part)
     return title + "\n" + _aligned(lines)
 
 
+def _lines(report: GeometryReport) -> list[list[str]]:
+    return [[row["measure"], row["convention"], _cell([row])] for row in report]
+
+
 def _counts(report: GeometryReport) -> str:
-    row = next((row for row in report if row["measure"] in HEADINGS), report.rows[0])
+    row = report.rows[0]
     batches = f" in {row['n_batches']} batches" if (row["n_batches"] or 1) > 1 else ""
     return f"n = {row['n']}{batches}" if row["n"] else ""
 
 
-def _cell(report: GeometryReport, measure: str) -> str:
-    found = report.select(measure=measure).rows
-    if not found:
+def _cell(rows: list[dict]) -> str:
+    """Value and standard error, or the code that says why there is none."""
+    if not rows:
         return ""
-    value, error = found[0]["value"], found[0]["se"]
+    value, error = rows[0]["value"], rows[0]["se"]
     if value is None:
-        return found[0]["warnings"][0].split(":")[0] if found[0]["warnings"] else "none"
+        return rows[0]["warnings"][0].split(":")[0] if rows[0]["warnings"] else "none"
     return number(value) + (f" ± {number(error, 2)}" if error is not None else "")
 
 

@@ -173,3 +173,28 @@ def test_mean_cosine_and_anisotropy_are_different_claims(generator):
 def test_a_row_of_zeros_has_no_cosine():
     estimate = mean_cosine(PointCloud(torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])))
     assert estimate.value is None and estimate.codes == ("zero_rows",) and "1 of 3 rows" in estimate.warnings[0]
+
+
+def test_a_subset_takes_its_moments_from_the_whole_to_rounding(generator):
+    """Also when the rows left out are a thousand times longer than those that stay."""
+    X = torch.randn(1000, 20, generator=generator) * torch.arange(1, 21) ** -0.5 + 3
+    X[::50] *= 1000
+    cloud = PointCloud(X)
+    cloud.moments
+    for keep in (torch.arange(30, 1000), torch.tensor([i for i in range(1000) if i % 50])):
+        part, alone = cloud.subset(keep), PointCloud(X[keep])
+        alone.spectrum
+        for function in (anisotropy, effective_rank, participation_ratio):
+            narrowed, fresh = function(part), function(alone)
+            assert narrowed.value == pytest.approx(fresh.value, rel=1e-6)
+            assert narrowed.standard_error == pytest.approx(fresh.standard_error, rel=0.1)
+
+
+def test_a_subset_that_is_lost_in_rounding_is_computed_afresh(generator):
+    X = torch.randn(1000, 8, generator=generator)
+    X[:10] *= 1e6
+    cloud = PointCloud(X)
+    cloud.moments
+    part = cloud.subset(torch.arange(10, 1000))
+    assert part.origin is None
+    assert effective_rank(part).value == pytest.approx(effective_rank(PointCloud(X[10:])).value, rel=1e-12)

@@ -1,19 +1,18 @@
-"""Additive and residual quantizers: a row stands as the sum of one full-width codeword from each codebook.
-
-Additive: alternate between codes (local search, Martinez et al., "LSQ++: Lower running time and higher recall in
-multi-codebook quantization", ECCV 2018) and codebooks (least squares), from random codes, with noise that cools. What
-is ours: the noise is made of the rows themselves, so that it has their covariance; the least squares lean towards the
-previous codebooks, so that a codeword of few rows does not copy them and freeze their codes; and a step of the local
-search is one embedding_bag over a table of inner products.
+"""Residual and additive quantizers: a row stands as the sum of one full-width codeword from each codebook.
 
 Residual: k-means on the rows, then on what is left of them, and so on (Chen, Guan & Wang, Sensors 10, 2010); codes by
 beam search (Babenko & Lempitsky, CVPR 2014).
+
+Additive: from there, alternate between codebooks by least squares and codes by local search (Martinez, Zakhmi, Hoos &
+Little, "LSQ++: Lower running time and higher recall in multi-codebook quantization", ECCV 2018). Different here: the
+start; the noise that shakes the codebooks is made of rows, so that it has their covariance; the least squares lean
+towards the codebooks before, since a codeword that may copy its few rows freezes their codes; and a step of the local
+search is one embedding_bag over a table of inner products.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch.nn.functional import embedding_bag
@@ -21,15 +20,52 @@ from torch.nn.functional import embedding_bag
 from .kmeans import argmin, cell_sums, kmeans
 from .products import times_transposed
 
-ROUNDS = 10
+ROUNDS = 4
 SEARCHES = 3  # perturbed restarts of the local search a round
-FINAL_SEARCHES = 8  # in the last round, when the codebooks are final
 SWEEPS = 2  # passes over the codebooks after a perturbation
-NOISE = 0.8  # of the rows' own spread over the number of codebooks, at the start
-PULL = 8.0  # the previous codeword counts like so many rows in the first round, none in the last
+NOISE = 0.3  # of the rows' own spread over the number of codebooks, falling to 0 in the last round
+PULL = 8.0  # rows' weight on the codewords before, likewise falling
 SOLVER_SWEEPS = 2
-BLOCK_ROWS = 2048
 BEAM = 4
+BLOCK_ROWS = 2048  # on a GPU 32 times as many
+
+
+def fit_residual(
+    rows: torch.Tensor, codebooks: int, cells: int, generator: torch.Generator, progress: Callable[[int, int], None]
+) -> tuple[torch.Tensor, int]:
+    """Codewords `(codebooks, cells, d)` for centred rows `(n, d)` and the most rounds of k-means, O(n d cells) each."""
+    left, words, iterations = rows, [], 0
+    for done in range(1, codebooks + 1):
+        found = kmeans(left, cells, generator)
+        left = left - found.centroids[found.cells]
+        words.append(found.centroids)
+        iterations = max(iterations, found.iterations)
+        progress(done, codebooks)
+    return torch.stack(words), iterations
+
+
+def beam_search(rows: torch.Tensor, words: torch.Tensor) -> torch.Tensor:
+    """Codes `(n, codebooks)` by taking the codebooks in turn and keeping the `BEAM` best partial sums of each row."""
+    cross, norms = _inner_products(words)
+    found = []
+    for x in rows.split(_block(rows) // BEAM):
+        alone = [times_transposed(x, -2 * book) + norm for book, norm in zip(words, norms, strict=True)]
+        found.append(_beam_block(alone, cross))
+    return torch.cat(found)
+
+
+def _beam_block(alone, cross) -> torch.Tensor:
+    n, cells = alone[0].shape
+    costs, first = alone[0].topk(min(BEAM, cells), dim=1, largest=False)  # (rows, beam)
+    kept = first[:, :, None]  # (rows, beam, codebooks so far), as rows of `cross`
+    for m in range(1, len(alone)):
+        table = cross[:, m * cells : (m + 1) * cells].contiguous()
+        met = embedding_bag(kept.flatten(0, 1), table, mode="sum").reshape(n, -1, cells)
+        scores = costs[:, :, None] + alone[m][:, None] + met  # (rows, beam, cells)
+        costs, chosen = scores.flatten(1).topk(BEAM, dim=1, largest=False)
+        path = kept.gather(1, (chosen // cells)[:, :, None].expand(-1, -1, m))
+        kept = torch.cat([path, (chosen % cells + m * cells)[:, :, None]], dim=2)
+    return kept[:, 0] - _offsets(alone)
 
 
 def fit_additive(
@@ -37,17 +73,18 @@ def fit_additive(
 ) -> tuple[torch.Tensor, torch.Tensor, int]:
     """Codewords `(codebooks, cells, d)` and codes `(n, codebooks)` for centred rows `(n, d)`, and the rounds it took.
 
-    Cost: a round is O(n d codebooks cells) for one product and O(n codebooks^2 cells SEARCHES) for the local search.
+    Cost: beside `fit_residual`, each round a product of O(n d codebooks cells) and SEARCHES of O(n codebooks^2 cells).
     """
-    words, _ = fit_residual(rows, codebooks, cells, generator, progress)
+    steps = codebooks + ROUNDS
+    words, _ = fit_residual(rows, codebooks, cells, generator, lambda done, _: progress(done, steps))
     codes = beam_search(rows, words)
     for done in range(1, ROUNDS + 1):
         heat = 1 - done / ROUNDS
         words = least_squares(rows, codes, words, heat * PULL)
-        noise = rows[torch.randint(len(rows), (codebooks * cells,), generator=generator).to(rows.device)]
-        searched = words + heat * NOISE / codebooks * noise.reshape(words.shape)
-        codes = local_search(rows, searched, codes, SEARCHES if done < ROUNDS else FINAL_SEARCHES, generator)
-        progress(done, ROUNDS)
+        drawn = torch.randint(len(rows), (codebooks * cells,), generator=generator).to(rows.device)
+        noise = rows[drawn].reshape(words.shape)
+        codes = local_search(rows, words + heat * NOISE / codebooks * noise, codes, generator)
+        progress(codebooks + done, steps)
     return words, codes, ROUNDS
 
 
@@ -84,7 +121,7 @@ def _pair_counts(codes: torch.Tensor, cells: int) -> torch.Tensor:
 
 
 def local_search(
-    rows: torch.Tensor, words: torch.Tensor, codes: torch.Tensor, searches: int, generator: torch.Generator
+    rows: torch.Tensor, words: torch.Tensor, codes: torch.Tensor, generator: torch.Generator
 ) -> torch.Tensor:
     """Codes `(n, codebooks)` at least as good as those given: improved, and improved again from perturbed copies."""
     cross, norms = _inner_products(words)
@@ -92,12 +129,12 @@ def local_search(
     found = []
     for x, code in zip(rows.split(_block(rows)), codes.split(_block(rows)), strict=True):
         alone = [times_transposed(x, -2 * book) + norm for book, norm in zip(words, norms, strict=True)]
-        found.append(_search_block(alone, cross, tables, code, searches, generator))
+        found.append(_search_block(alone, cross, tables, code, generator))
     return torch.cat(found)
 
 
 def _inner_products(words: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """`2 <c, c'>` of codewords of different codebooks `(codebooks * cells,) * 2`, 0 within one; `|c|^2`, `(codebooks, cells)`."""
+    """`2 <c, c'>` over all pairs of codewords, 0 within a codebook, square; and `|c|^2`, `(codebooks, cells)`."""
     n_books, cells, width = words.shape
     flat = words.reshape(-1, width)
     cross = 2 * times_transposed(flat, flat)
@@ -110,11 +147,11 @@ def _block(rows: torch.Tensor) -> int:
     return BLOCK_ROWS if rows.device.type == "cpu" else 32 * BLOCK_ROWS
 
 
-def _search_block(alone, cross, tables, codes, searches: int, generator: torch.Generator) -> torch.Tensor:
+def _search_block(alone, cross, tables, codes, generator: torch.Generator) -> torch.Tensor:
     """`alone`: `|c|^2 - 2 <x, c>`, (rows, cells) for each codebook; `tables`: the columns of `cross`, likewise."""
     best = _descend(alone, tables, codes, generator)
     lowest = _costs(alone, cross, best)
-    for _ in range(searches):
+    for _ in range(SEARCHES):
         fresh = torch.randint(len(tables[0]) // len(tables), codes.shape, generator=generator)
         kick = torch.rand(codes.shape, generator=generator) < 0.5
         trial = _descend(alone, tables, torch.where(kick.to(best.device), fresh.to(best.device), best), generator)
@@ -147,41 +184,3 @@ def _costs(alone, cross, codes) -> torch.Tensor:
     places = codes + _offsets(alone)
     i, j = torch.triu_indices(len(alone), len(alone), offset=1, device=codes.device)
     return costs + cross.take(places[:, i] * len(cross) + places[:, j]).sum(1)
-
-
-def fit_residual(
-    rows: torch.Tensor, codebooks: int, cells: int, generator: torch.Generator, progress: Callable[[int, int], None]
-) -> tuple[torch.Tensor, int]:
-    """Codewords `(codebooks, cells, d)` for centred rows and the largest number of rounds of k-means, O(n d cells) each."""
-    left, words, iterations = rows, [], 0
-    for done in range(1, codebooks + 1):
-        found = kmeans(left, cells, generator)
-        left = left - found.centroids[found.cells]
-        words.append(found.centroids)
-        iterations = max(iterations, found.iterations)
-        progress(done, codebooks)
-    return torch.stack(words), iterations
-
-
-def beam_search(rows: torch.Tensor, words: torch.Tensor) -> torch.Tensor:
-    """Codes `(n, codebooks)` by taking the codebooks in turn and keeping the `BEAM` best partial sums of each row."""
-    cross, norms = _inner_products(words)
-    found = []
-    for x in rows.split(_block(rows) // BEAM):
-        alone = [times_transposed(x, -2 * book) + norm for book, norm in zip(words, norms, strict=True)]
-        found.append(_beam_block(alone, cross))
-    return torch.cat(found)
-
-
-def _beam_block(alone, cross) -> torch.Tensor:
-    n, cells = alone[0].shape
-    costs, first = alone[0].topk(min(BEAM, cells), dim=1, largest=False)  # (rows, beam)
-    kept = first[:, :, None]  # (rows, beam, codebooks so far), as rows of `cross`
-    for m in range(1, len(alone)):
-        table = cross[:, m * cells : (m + 1) * cells].contiguous()
-        met = embedding_bag(kept.flatten(0, 1), table, mode="sum").reshape(n, -1, cells)
-        scores = costs[:, :, None] + alone[m][:, None] + met  # (rows, beam, cells)
-        costs, chosen = scores.flatten(1).topk(BEAM, dim=1, largest=False)
-        path = kept.gather(1, (chosen // cells)[:, :, None].expand(-1, -1, m))
-        kept = torch.cat([path, (chosen % cells + m * cells)[:, :, None]], dim=2)
-    return kept[:, 0] - _offsets(alone)

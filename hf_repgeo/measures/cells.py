@@ -275,11 +275,10 @@ def _count_measure(cloud, measure: str, function: Callable, quantizer: str, code
     fits = _fits(cloud, quantizer, codebooks, bits, 1)
     if isinstance(fits, str):
         return missing(measure, "marbut", fits, n=cloud.n, n_distinct=cloud.n_distinct)
-    estimate = _counted(cloud, measure, "marbut", function, fits)
-    if estimate.value == float("inf"):
+    if not bool(torch.isfinite(function(fits[0].counts))):
         reason = "one_cell: one cell has all the rows, so its odds are infinite"
         return missing(measure, "marbut", reason, n=cloud.n, n_distinct=cloud.n_distinct)
-    return estimate
+    return _counted(cloud, measure, "marbut", function, fits)
 
 
 def _counted(cloud, measure: str, convention: str, function: Callable, fits: list[Quantization]) -> Estimate:

@@ -17,10 +17,11 @@ from .moments import Moments
 from .neighbors import Neighbors, nearest
 from .products import BLOCK_ROWS
 from .quantizers import Quantization, quantize
-from .spectrum import eigenvalues, fold_spectra
+from .spectrum import eigenvalues, fold_spectra, scores
 
 JACKKNIFE_GROUPS = 20
 KEY_COLUMNS = 32
+REMAINING_SHARE = 1e-6  # of the scatter; below, subtracting the rest would cost more than six digits
 SAFE_PEAK = (2.0**-20, 2.0**20)  # outside, float32 squares lose digits or overflow: rows are rescaled by a power of two
 
 
@@ -62,6 +63,7 @@ class PointCloud:
             rows = rows * (1 / self.unit)
         self.rows = rows.contiguous()
         self.jackknife = jackknife
+        self.origin: tuple[PointCloud, torch.Tensor] | None = None
         self.seed = seed
         self.groups = _as_groups(groups, self.n, self.rows.device)
 
@@ -138,7 +140,9 @@ class PointCloud:
         return {}
 
     def subset(self, keep: torch.Tensor) -> PointCloud:
-        """The cloud of some of the rows; a neighbour search that was made already is narrowed, not repeated.
+        """The cloud of some of the rows; what was computed for all of them is narrowed, not repeated.
+
+        Values are those of the rows alone. Standard errors of spectral measures use the whole cloud's eigenbasis.
 
         Args:
             keep: positions of the rows to keep, `(m,)` int64, each at most once.
@@ -147,7 +151,25 @@ class PointCloud:
         part.unit, part.given_dtype = part.unit * self.unit, self.given_dtype
         if "neighbors" in self.__dict__:
             part.neighbors = self._narrowed_neighbors(keep, part)
+        if "moments" in self.__dict__ and part.unit == self.unit:
+            self._narrow_moments(keep, part)
         return part
+
+    def _narrow_moments(self, keep: torch.Tensor, part: PointCloud) -> None:
+        """Takes the other rows' moments away, where they are few and what remains is not lost in rounding."""
+        gone = torch.ones(self.n, dtype=torch.bool, device=keep.device)
+        gone[keep] = False
+        if part.n <= part.d or not 0 < self.n - part.n < part.n / 2:
+            return
+        moments = self.moments - Moments.of(self.rows[gone])
+        if float(moments.scatter.trace()) > REMAINING_SHARE * float(self.moments.scatter.trace()):
+            part.moments = moments
+            part.origin = (self, keep)
+
+    @cached_property
+    def scores(self) -> torch.Tensor:
+        """Coordinates of the rows in the eigenbasis, `(n, min(n, d))`; in float32, enough for standard errors."""
+        return torch.cat(list(scores(self)))
 
     def _narrowed_neighbors(self, keep: torch.Tensor, part: PointCloud) -> Neighbors:
         place = torch.full((self.n,), -1, dtype=torch.int64, device=keep.device)  # row -> place among distinct rows

@@ -1,4 +1,4 @@
-"""k-means: Lloyd's iteration (IEEE Transactions on Information Theory 28, 1982) with a start and steps made to need few.
+"""k-means: Lloyd's iteration (IEEE Transactions on Information Theory 28, 1982), with a start and steps that need few.
 
 Nearly all there is to pay is one product a round. The rows' own norms do not matter for which centroid is nearest, so
 `[x, 1]` times `[-c, |c|^2 / 2]` gives scores whose smallest names the cell.

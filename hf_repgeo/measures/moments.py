@@ -57,3 +57,11 @@ class Moments:
         step = other.mean - self.mean
         scatter = self.scatter + other.scatter + torch.outer(step, step) * (self.count * other.count / count)
         return Moments(count, self.mean + step * (other.count / count), scatter)
+
+    def __sub__(self, other: Moments) -> Moments:
+        """Moments of the rows that remain when those of `other` are taken away; loses digits when little remains."""
+        count = self.count - other.count
+        mean = (self.mean * self.count - other.mean * other.count) / count
+        step = other.mean - mean
+        scatter = self.scatter - other.scatter - torch.outer(step, step) * (count * other.count / self.count)
+        return Moments(count, mean, scatter)

@@ -8,11 +8,11 @@ float64, and the last of them by direct differences against all rows.
 The product gives half squared distances, `v_ij = h_i + h_j - x_i . x_j` with `h = |x|^2 / 2`, for rows x that were
 centred, scaled by a power of two and rounded to float32. With unit roundoff u = 2^-24 and s = |x_i| + |x_j|:
 
-    rounding x moves the distance by at most u s, its square by at most 2 u s^2;
-    the product has d + 2 terms whose absolute values add up to at most s^2 / 2, summed in any order: (d + 2) u s^2 / 2;
-    rounding h: u s^2 / 4 at most;
+    rounding x moves a distance by at most u s, so half its square by at most u s^2;
+    the product has d + 2 terms, whose absolute values add up to at most s^2 / 2, summed in any order: (d + 2) u s^2 / 2;
+    rounding h: u s^2 / 2;
 
-so `|2 v_ij - |x_i - x_j|^2| <= c s^2` with c = (d + 16) u * 1.01; the slack covers second order terms up to d = 150,000.
+so `|2 v_ij - |x_i - x_j|^2| <= (d + 5) u s^2`, and terms of second order, which c = 1.01 (d + 16) u covers up to d = 150,000.
 (Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed., section 3.1, for the sums.)
 A row j that is nearer than r to row i has |x_j| <= |x_i| + r, hence s <= 2 |x_i| + r. So when every row outside the
 candidates of i has v >= t, none of them is nearer than the largest r with `r^2 + c (2 |x_i| + r)^2 <= 2 t`: the
@@ -22,7 +22,8 @@ candidates of i has v >= t, none of them is nearer than the largest r with `r^2 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -33,9 +34,10 @@ from .products import times_transposed
 
 SPARE = 4  # candidates kept beyond the k nearest, for the proof and for narrowed searches
 GROUP = 16  # entries of a block that are first looked at through their minimum: one cache line of float32
-PANEL, STRIP = 512, 4096  # rows and columns of a block on CPU: 8 MiB in float32
-GPU_PANEL, GPU_STRIP = 4096, 16384
-GATHERED, GPU_GATHERED = 1 << 16, 1 << 26  # entries gathered at a time for direct differences: 0.5 MiB, cached
+PANEL, STRIP = 2048, 512  # rows and columns of a block, 4 MiB in float32; a panel is a multiple of a strip
+GPU_PANEL, GPU_STRIP = 16384, 4096
+GATHERED, GPU_GATHERED = 1 << 16, 1 << 26  # entries gathered at a time for direct differences; on CPU they stay cached
+DIRECT = 1 << 22  # distances at a time by the definition: 32 MiB
 NOBODY = 1e38  # half squared distance of padding; those of rows are at most 8 d
 TIE = 1e-10  # relative: distances that are closer than this to each other may be taken for one another
 
@@ -83,13 +85,14 @@ class Neighbors:
         _enough(len(keep), self.indices.shape[1])
         place = torch.full((len(rows) + 1,), -1, dtype=torch.int64, device=rows.device)  # the last: of candidate -1
         place[keep] = torch.arange(len(keep), device=rows.device)
-        kept = rows[keep]
+        kept = rows.detach()[keep]
         found = Neighbors(self.distances[keep], place[self.indices[keep]], place[self.candidates[keep]], self.reach[keep])
-        open_rows = torch.nonzero((found.indices < 0).any(1))[:, 0]
-        open_rows = open_rows[~_settle(kept, open_rows, found)]
-        for dtype in (torch.float32, torch.float64):
-            open_rows = _search_some(kept, open_rows, found, dtype)
-        _search_directly(kept, open_rows, found)
+        with _full_precision(kept.device):
+            open_rows = torch.nonzero((found.indices < 0).any(1))[:, 0]
+            open_rows = open_rows[~_settle(kept, open_rows, found)]
+            open_rows = _search_some(kept, open_rows, found, torch.float32)
+            open_rows = _search_some(kept, open_rows, found, torch.float64)
+            _search_directly(kept, open_rows, found)
         return found
 
 
@@ -99,7 +102,7 @@ def nearest(rows: torch.Tensor, k: int = 2, progress: Progress | None = None) ->
     Args:
         rows: `(m, d)` float32 or float64, no two equal, squares within the range of float64; CPU or CUDA.
         k: how many neighbours, at least 1. More than a few cost more.
-        progress: called with (pairs done, pairs in all) after each block.
+        progress: called with (blocks done, blocks in all) after each block.
 
     Returns:
         Neighbors: distances `(m, k)` float64, ascending, and indices `(m, k)` int64.
@@ -107,7 +110,7 @@ def nearest(rows: torch.Tensor, k: int = 2, progress: Progress | None = None) ->
     Raises:
         TooFewRows: fewer than k + 1 rows.
 
-    Cost: m^2 d flops in float32; memory: one copy of the rows in float32 beside blocks of 8 MiB.
+    Cost: m^2 d flops in float32; memory: one copy of the rows in float32 beside blocks of 4 MiB (256 MiB on GPU).
 
     Example:
         >>> import torch
@@ -119,9 +122,10 @@ def nearest(rows: torch.Tensor, k: int = 2, progress: Progress | None = None) ->
     _enough(len(rows), k)
     rows = rows.detach()
     found = _nothing_yet(len(rows), k, rows.device)
-    open_rows = _search_all(rows, found, progress)
-    open_rows = _search_some(rows, open_rows, found, torch.float64)
-    _search_directly(rows, open_rows, found)
+    with _full_precision(rows.device):
+        open_rows = _search_all(rows, found, progress)
+        open_rows = _search_some(rows, open_rows, found, torch.float64)
+        _search_directly(rows, open_rows, found)
     return found
 
 
@@ -143,36 +147,34 @@ def _nothing_yet(n: int, k: int, device: torch.device) -> Neighbors:
 # that are still open.
 
 
-@torch.no_grad()
 def _search_all(rows: torch.Tensor, found: Neighbors, progress: Progress | None) -> torch.Tensor:
     """Every row against every other, each pair once, in float32."""
     points = _Points(rows, torch.float32)
     lists = _Lists(len(points.extended), found.candidates.shape[1], points.extended)
-    panel, strip = (GPU_PANEL, GPU_STRIP) if rows.is_cuda else (PANEL, STRIP)
+    panel, strip = _block_shape(rows)
     n = len(points.extended)
-    for top in range(0, n, panel):
-        left = points.flipped(slice(top, top + panel))
-        for start in range(top, n, strip):
-            block = times_transposed(left, points.extended[start : start + strip])
-            if start == top:
-                block.diagonal().fill_(torch.inf)
-            lists.offer_rows(block, start, first_point=top)
-            right = max(start, top + len(left))  # the square on the diagonal holds its columns as rows already
-            if right < start + block.shape[1]:
-                lists.offer_columns(block[:, right - start :], start=top, first_point=right)
-            if progress is not None:
-                _report(progress, n, top, min(start + strip, n))
+    corners = [(top, start) for top in range(0, n, panel) for start in range(top, n, strip)]
+    for done, (top, start) in enumerate(corners, 1):
+        if start == top:
+            left = points.flipped(slice(top, top + panel))
+        block = times_transposed(left[: start + strip - top], points.extended[start : start + strip])
+        above = min(start - top, panel)  # rows of the block whose pairs are met here only
+        block[above:].fill_diagonal_(torch.inf)
+        lists.offer_rows(block, start, first_point=top)
+        if above:  # below, every pair is there twice, and the rows have had both
+            lists.offer_columns(block[:above], top, first_point=start)
+        if progress is not None:
+            progress(done, len(corners))
     everyone = torch.arange(len(rows), device=rows.device)
     return _accept(rows, everyone, found, points, lists)
 
 
-@torch.no_grad()
 def _search_some(rows: torch.Tensor, which: torch.Tensor, found: Neighbors, dtype: torch.dtype) -> torch.Tensor:
     """The rows `which` against every row."""
     if len(which) == 0:
         return which
     points = _Points(rows, dtype)
-    panel, strip = (GPU_PANEL, GPU_STRIP) if rows.is_cuda else (PANEL, STRIP)
+    panel, strip = _block_shape(rows)
     still_open = []
     for some in which.split(panel):
         left = points.flipped(some)
@@ -186,12 +188,11 @@ def _search_some(rows: torch.Tensor, which: torch.Tensor, found: Neighbors, dtyp
     return torch.cat(still_open)
 
 
-@torch.no_grad()
 def _search_directly(rows: torch.Tensor, which: torch.Tensor, found: Neighbors) -> None:
     """The rows `which` against every row by direct differences, the definition itself."""
     k, width = found.indices.shape[1], min(found.candidates.shape[1], len(rows) - 1)
     everyone = rows.to(torch.float64)
-    for some in which.split(max(1, GPU_GATHERED // len(rows))):
+    for some in which.split(max(1, DIRECT // len(rows))):
         distances = torch.cdist(everyone[some], everyone, compute_mode="donot_use_mm_for_euclid_dist")
         distances.scatter_(1, some[:, None], torch.inf)
         found.candidates[some, :width] = distances.topk(width, largest=False).indices
@@ -199,10 +200,31 @@ def _search_directly(rows: torch.Tensor, which: torch.Tensor, found: Neighbors) 
         found.reach[some] = found.distances[some, k - 1]
 
 
-def _report(progress: Progress, n: int, top: int, right: int) -> None:
-    pairs = n * (n + 1) // 2
-    below = (n - top) * (n - top + 1) // 2
-    progress(min(pairs, pairs - below + right - top), pairs)
+@contextmanager
+def _full_precision(device: torch.device) -> Iterator[None]:
+    """No gradients, and float32 products in float32, where the user's settings may allow TF32 or bfloat16.
+
+    The proofs rest on it. The setting is global, and put back on leaving.
+    """
+    backend = torch.backends.cuda.matmul if device.type == "cuda" else getattr(torch.backends.mkldnn, "matmul", None)
+    with torch.no_grad():
+        if hasattr(backend, "fp32_precision"):
+            before, backend.fp32_precision = backend.fp32_precision, "ieee"
+            try:
+                yield
+            finally:
+                backend.fp32_precision = before
+        else:  # PyTorch before 2.9
+            before = torch.get_float32_matmul_precision()
+            torch.set_float32_matmul_precision("highest")
+            try:
+                yield
+            finally:
+                torch.set_float32_matmul_precision(before)
+
+
+def _block_shape(rows: torch.Tensor) -> tuple[int, int]:
+    return (GPU_PANEL, GPU_STRIP) if rows.is_cuda else (PANEL, STRIP)
 
 
 class _Points:
@@ -214,12 +236,14 @@ class _Points:
 
     def __init__(self, rows: torch.Tensor, dtype: torch.dtype):
         n, self.d = rows.shape
-        centre = _robust_centre(rows)
-        self.scale = _power_of_two(max(float((block - centre).abs().max()) for block in rows.split(PANEL)))
+        exact = torch.promote_types(rows.dtype, dtype)  # subtracts the centre with no more error than `dtype` has
+        centre = _robust_centre(rows).to(exact)
+        peak = max(float((block - centre).abs().max()) for block in rows.split(PANEL))
+        self.scale = max(_power_of_two(peak), torch.finfo(exact).tiny)
         self.norms = torch.empty(n, dtype=torch.float64, device=rows.device)
         self.extended = torch.zeros(-(-n // GROUP) * GROUP, self.d + 2, dtype=dtype, device=rows.device)
         for i in range(0, n, PANEL):
-            x = (rows[i : i + PANEL].to(centre.dtype) - centre) * (1 / self.scale)
+            x = (rows[i : i + PANEL].to(exact) - centre) * (1 / self.scale)
             self.extended[i : i + len(x), : self.d] = x
             x = self.extended[i : i + len(x), : self.d]
             self.norms[i : i + len(x)] = torch.linalg.vector_norm(x, dim=1, dtype=torch.float64)
@@ -238,7 +262,7 @@ class _Points:
         """The largest r such that no row whose v is at least `bound` can be nearer than r to row `which`, float64."""
         unit_roundoff = torch.finfo(self.extended.dtype).eps / 2
         c = 1.01 * (self.d + 16) * unit_roundoff
-        tiny = (self.d + 16) * torch.finfo(self.extended.dtype).tiny  # what underflow may take from v
+        tiny = 8 * (self.d + 16) * torch.finfo(self.extended.dtype).tiny  # what underflow may take from v
         a = self.norms[which]
         room = 2 * (bound.to(torch.float64) - tiny) - 4 * c * a.square()
         root = (4 * (c * a).square() + (1 + c) * room.clamp(min=0)).sqrt()
@@ -258,7 +282,7 @@ class _Lists:
         self.values = like.new_full((n, width), torch.inf)
         self.others = torch.full((n, width), -1, device=like.device)
         self.bound = like.new_full((n,), torch.inf)
-        self.looked_at = width - SPARE + 1  # groups whose entries are looked at, per point and block
+        self.looked_at = width - SPARE + 2  # groups whose entries are looked at, per point and block
 
     def offer_rows(self, block: torch.Tensor, start: int, first_point: int = 0) -> None:
         """Entry (i, j) of `block` is the v of point `first_point + i` and other `start + j`."""

@@ -7,6 +7,7 @@ The functions ending in `_of` map eigenvalues to a number, tensor to tensor, and
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -76,13 +77,12 @@ def anisotropy(cloud: PointCloud) -> Estimate:
         >>> anisotropy(PointCloud(X)).value
         0.9
     """
+    estimate = _leading_direction(cloud)
+    if estimate is None:  # a flat spectrum or no spread at all: the full decomposition decides
+        return _spectral(cloud, "anisotropy", "razzhigaev", anisotropy_of)
     if "spectrum" in cloud.__dict__:
-        return _spectral(cloud, "anisotropy", "razzhigaev", anisotropy_of)
-    leading = _leading_direction(cloud)
-    if leading is None:
-        cloud.spectrum  # noqa: B018  a flat spectrum or no spread at all: the full decomposition decides
-        return _spectral(cloud, "anisotropy", "razzhigaev", anisotropy_of)
-    return leading
+        return replace(estimate, value=float(anisotropy_of(cloud.spectrum)))
+    return estimate
 
 
 def effective_rank(cloud: PointCloud) -> Estimate:
@@ -216,14 +216,21 @@ def fold_spectra(cloud: PointCloud) -> torch.Tensor:
     With the full cloud's eigenvectors v_i, the leave-one-out eigenvalue is the variance of the remaining rows along
     v_i: the derivative is exact, so the jackknife it serves is right to first order, at the cost of one product.
     """
-    sums, squares, counts = _fold_sums(cloud.folds, _scores(cloud))
+    sums, squares, counts = _fold_sums(cloud.folds, scores(cloud))
     remaining = cloud.n - counts[:, None]
     variance = (squares.sum(0) - squares) / remaining - ((sums.sum(0) - sums) / remaining).square()
     return variance.clamp_min(0)
 
 
-def _scores(cloud: PointCloud) -> Iterator[torch.Tensor]:
-    """Coordinates of the centred rows in the eigenbasis, blocks of `(b, min(n, d))`; float32 is enough for an error."""
+def scores(cloud: PointCloud) -> Iterator[torch.Tensor]:
+    """Coordinates of the rows in the eigenbasis, blocks of `(b, min(n, d))`; float32 is enough for an error.
+
+    A subset takes them from the cloud it was cut from: a nearby basis serves as well.
+    """
+    if cloud.origin:
+        whole, keep = cloud.origin
+        yield whole.scores[keep]
+        return
     if cloud.n <= cloud.d:
         values, vectors = torch.linalg.eigh(_dual_gram(cloud))
         yield vectors * values.clamp_min(0).sqrt()

@@ -1,0 +1,291 @@
+"""How well a quantizer's codewords stand for the rows, and how the rows of one cell lie among themselves.
+
+With patchiness and its kin in `cells.py` these are the quantization measures of Marbut, Chandler & Wheeler, "Exploring
+the Impact of a Transformer's Latent Space Geometry on Downstream Task Performance" (2024). The functions ending in
+`_of` map tensors to a tensor; the others take a `PointCloud` and answer with an `Estimate`. All of them share the
+quantizer with `patchiness`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import torch
+
+from .cells import cell_warnings, fit_details, unanswerable
+from .estimate import Estimate, missing
+from .quantizers import Quantization
+from .spectrum import jackknife
+
+if TYPE_CHECKING:
+    from .cloud import PointCloud
+
+NOTHING = 1e-12  # a relative error below is rounding
+
+
+# --- tensor to tensor -----------------------------------------------------------------------------------------------
+
+
+def error_range_of(errors: torch.Tensor) -> torch.Tensor:
+    """75th less 25th percentile of `|x - xhat|` over its maximum, from `(n,)` squared errors, not all 0."""
+    distances = errors.sqrt()
+    low, high = torch.quantile(distances, distances.new_tensor([0.25, 0.75]))
+    return (high - low) / distances.max()
+
+
+def error_skewness_of(errors: torch.Tensor) -> torch.Tensor:
+    """Third standardised moment of `|x - xhat|`, from `(n,)` squared errors, not all equal."""
+    deviations = errors.sqrt() - errors.sqrt().mean()
+    return deviations.pow(3).mean() / deviations.square().mean().pow(1.5)
+
+
+def cell_density_variance_of(codebooks: tuple[torch.Tensor, ...]) -> torch.Tensor:
+    """Variance of the squared distances from each codeword to the nearest other of its codebook, over their maximum."""
+    gaps = []
+    for words in codebooks:
+        distances = torch.cdist(words.double(), words.double(), compute_mode="donot_use_mm_for_euclid_dist")
+        gaps.append(distances.fill_diagonal_(float("inf")).amin(1).square())
+    gaps = torch.cat(gaps)
+    return (gaps / gaps.max()).var(correction=0)
+
+
+def early_enrichment_of(eigenvalues: torch.Tensor) -> torch.Tensor:
+    """`(2 / k) [sum_i (C_i - i / k) - (C_1 - 1 / k) / 2]`, C cumulative shares of `(..., k)` descending eigenvalues.
+
+    The area between the curve of explained variance and that of equal eigenvalues, of at most 1/2, doubled: 0 when all
+    are equal, `((k - 1) / k)^2` for rank one (Marbut, McKinney-Bock & Wheeler, ICML 2023, eigenvalue early enrichment).
+    """
+    k = eigenvalues.shape[-1]
+    even = torch.arange(1, k + 1, dtype=eigenvalues.dtype, device=eigenvalues.device) / k
+    excess = eigenvalues.cumsum(-1) / eigenvalues.sum(-1, keepdim=True) - even
+    return (excess.sum(-1) - excess[..., 0] / 2) * 2 / k
+
+
+def within_cell_enrichment_of(rows: torch.Tensor, codes: torch.Tensor, cells: int) -> torch.Tensor:
+    """Early enrichment of each cell's rows `(codebooks, cells)`; NaN where a cell has fewer than two different rows."""
+    found = torch.full((codes.shape[1], cells), float("nan"), dtype=torch.float64)
+    for m, column in enumerate(codes.T):
+        order = torch.argsort(column, stable=True)
+        sizes = torch.bincount(column, minlength=cells).tolist()
+        for k, members in enumerate(rows[order].split(sizes)):
+            if bool((members != members[:1]).any()):
+                found[m, k] = _enrichment_of_rows(members)
+    return found
+
+
+def _enrichment_of_rows(rows: torch.Tensor) -> torch.Tensor:
+    rows = rows.to(torch.float64)
+    rows = rows - rows.mean(0)
+    scatter = rows @ rows.T if len(rows) <= rows.shape[1] else rows.T @ rows
+    return early_enrichment_of(torch.linalg.eigvalsh(scatter).clamp_min(0).flip(0))
+
+
+# --- from a cloud to an estimate ------------------------------------------------------------------------------------
+
+
+def reconstruction_error(cloud: PointCloud, quantizer: str = "product", codebooks: int = 4, bits: int = 8) -> Estimate:
+    """How much of the rows the codes lose (the paper's RE).
+
+    `sum |x - xhat|^2 / sum |x|^2`, not centred: a common offset makes it small. `details["centred"]` has the same over
+    the squared distances to the mean, which an offset leaves alone.
+
+    Args:
+        cloud: rows, n >= 2**bits.
+        quantizer: as in `patchiness`; likewise `codebooks` and `bits`.
+
+    Returns:
+        Estimate: value in [0, 1]: 0, codewords and rows agree; with its jackknife error, codebooks held fixed. `None`
+        for fewer rows than cells (`too_few_rows`) and when all rows are equal (`no_spread`).
+
+    Cost: that of the quantizer.
+
+    Source: Marbut, Chandler & Wheeler (2024).
+
+    Example:
+        >>> import torch
+        >>> from hf_repgeo.measures import PointCloud
+        >>> from hf_repgeo.measures.reconstruction import reconstruction_error
+        >>> rows = torch.tensor([[-3.0], [-1.0], [1.0], [3.0]]).repeat(4, 1)
+        >>> reconstruction_error(PointCloud(rows), codebooks=1, bits=1).value    # cells {-3, -1} and {1, 3}: 1 of 5
+        0.2
+    """
+    measure = "reconstruction_error"
+    fit = _fit(cloud, quantizer, codebooks, bits)
+    if isinstance(fit, str):
+        return _missing(cloud, measure, fit)
+    energies = cloud.rows.double().square().sum(1)
+    centred = float(fit.errors.sum() / (cloud.rows - fit.shift).double().square().sum())
+    error, method = None, None
+    if cloud.jackknife:
+        error, method = jackknife(_left_out_sums(cloud, fit.errors) / _left_out_sums(cloud, energies))
+    return _estimate(cloud, measure, fit.relative_error, fit, error, method, centred=centred)
+
+
+def reconstruction_error_range(
+    cloud: PointCloud, quantizer: str = "product", codebooks: int = 4, bits: int = 8
+) -> Estimate:
+    """How unequally well the rows are reconstructed: interquartile range of their errors (the paper's RI).
+
+    75th less 25th percentile of `|x - xhat|`, over its maximum. The maximum makes it sensitive to one stray row.
+
+    Args:
+        cloud: rows, n >= 2**bits.
+        quantizer: as in `patchiness`; likewise `codebooks` and `bits`.
+
+    Returns:
+        Estimate: value in [0, 1], with its jackknife error; `None` as in `reconstruction_error`, and when every row is
+        met exactly (`no_error`).
+
+    Cost: that of the quantizer.
+
+    Source: Marbut, Chandler & Wheeler (2024).
+
+    Example:
+        >>> import torch
+        >>> from hf_repgeo.measures import PointCloud
+        >>> from hf_repgeo.measures.reconstruction import reconstruction_error_range
+        >>> rows = torch.tensor([[-3.0], [-1.0], [1.0], [3.0]]).repeat(4, 1)
+        >>> reconstruction_error_range(PointCloud(rows), codebooks=1, bits=1).value    # all are 1 away
+        0.0
+    """
+    return _of_errors(cloud, "reconstruction_error_range", error_range_of, quantizer, codebooks, bits)
+
+
+def reconstruction_error_skewness(
+    cloud: PointCloud, quantizer: str = "product", codebooks: int = 4, bits: int = 8
+) -> Estimate:
+    """Whether few rows are reconstructed much worse than most: skewness of `|x - xhat|` (the paper's RS).
+
+    Args:
+        cloud: rows, n >= 2**bits.
+        quantizer: as in `patchiness`; likewise `codebooks` and `bits`.
+
+    Returns:
+        Estimate: 0 for symmetric errors, above 0 when a few rows are far from their codewords; with its jackknife
+        error. `None` as in `reconstruction_error`, and when all errors are equal (`no_error`).
+
+    Cost: that of the quantizer.
+
+    Source: Marbut, Chandler & Wheeler (2024).
+
+    Example:
+        >>> import torch
+        >>> from hf_repgeo.measures import PointCloud
+        >>> from hf_repgeo.measures.reconstruction import reconstruction_error_skewness
+        >>> rows = torch.tensor([[-5.0], [-4.0], [-4.0], [4.0], [4.0], [5.0]])
+        >>> round(reconstruction_error_skewness(PointCloud(rows), codebooks=1, bits=1).value, 4)    # 1/3 and 2/3
+        0.7071
+    """
+    return _of_errors(cloud, "reconstruction_error_skewness", error_skewness_of, quantizer, codebooks, bits)
+
+
+def cell_density_variance(cloud: PointCloud, quantizer: str = "product", codebooks: int = 4, bits: int = 8) -> Estimate:
+    """How unequal the gaps between neighbouring cells are (the paper's CD variance).
+
+    The squared distance of every codeword to the nearest other of its codebook, over the largest of them; the variance
+    over all codewords. 0 for codewords on a regular grid.
+
+    Args:
+        cloud: rows, n >= 2**bits.
+        quantizer: as in `patchiness`; likewise `codebooks` and `bits`.
+
+    Returns:
+        Estimate: value in [0, 1/4], without standard error, since it looks at codewords alone; `None` as in
+        `reconstruction_error`.
+
+    Cost: that of the quantizer, and O(codebooks 4**bits d).
+
+    Source: Marbut, Chandler & Wheeler (2024).
+
+    Example:
+        >>> import torch
+        >>> from hf_repgeo.measures import PointCloud
+        >>> from hf_repgeo.measures.reconstruction import cell_density_variance
+        >>> cloud = PointCloud(torch.arange(64.0).remainder(4)[:, None] * torch.ones(4))
+        >>> round(cell_density_variance(cloud, codebooks=2, bits=2).value, 6)
+        0.0
+    """
+    measure = "cell_density_variance"
+    fit = _fit(cloud, quantizer, codebooks, bits)
+    if isinstance(fit, str):
+        return _missing(cloud, measure, fit)
+    return _estimate(cloud, measure, float(cell_density_variance_of(fit.codebooks)), fit)
+
+
+def within_cell_enrichment(
+    cloud: PointCloud, quantizer: str = "product", codebooks: int = 4, bits: int = 8
+) -> Estimate:
+    """How much the rows of one cell stretch along few directions (the paper's PD EEE).
+
+    Eigenvalue early enrichment of the rows in each cell, over all columns, averaged over the cells with two different
+    rows or more. A cell of k rows has only k - 1 directions, and two rows always give 1/4: with few rows per cell it
+    measures their number.
+
+    Args:
+        cloud: rows, n >= 2**bits.
+        quantizer: as in `patchiness`; likewise `codebooks` and `bits`.
+
+    Returns:
+        Estimate: value in [0, 1]: 0, the same variance along all directions; without standard error.
+        `details["n_cells"]` counts the cells averaged. `None` as in `reconstruction_error`, and when no cell has two
+        different rows (`no_spread`).
+
+    Cost: that of the quantizer, and an eigendecomposition for each cell, O(codebooks n d min(d, n / 2**bits)) in all.
+
+    Source: Marbut, Chandler & Wheeler (2024).
+
+    Example:
+        >>> import torch
+        >>> from hf_repgeo.measures import PointCloud
+        >>> from hf_repgeo.measures.reconstruction import within_cell_enrichment
+        >>> rows = torch.tensor([[-9.0, 0.0], [-8.0, 0.0], [8.0, 0.0], [8.0, 1.0]])
+        >>> within_cell_enrichment(PointCloud(rows), codebooks=1, bits=1).value
+        0.25
+    """
+    measure = "within_cell_enrichment"
+    fit = _fit(cloud, quantizer, codebooks, bits)
+    if isinstance(fit, str):
+        return _missing(cloud, measure, fit)
+    values = within_cell_enrichment_of(cloud.rows, fit.codes, fit.cells)
+    values = values[values.isfinite()]
+    if not len(values):
+        return _missing(cloud, measure, "no_spread: no cell has two different rows")
+    return _estimate(cloud, measure, float(values.mean()), fit, n_cells=len(values))
+
+
+# --- shared ---------------------------------------------------------------------------------------------------------
+
+
+def _fit(cloud: PointCloud, quantizer: str, codebooks: int, bits: int) -> Quantization | str:
+    """The quantizer that fits the cloud, or why there is none."""
+    return unanswerable(cloud, bits) or cloud.codes(quantizer, codebooks=codebooks, bits=bits)
+
+
+def _missing(cloud: PointCloud, measure: str, reason: str) -> Estimate:
+    return missing(measure, "marbut", reason, n=cloud.n, n_distinct=cloud.n_distinct)
+
+
+def _estimate(cloud, measure: str, value: float, fit: Quantization, error=None, method=None, **details) -> Estimate:
+    warnings, details = cell_warnings(cloud, fit.cells), fit_details(cloud, fit) | details
+    return Estimate(measure, "marbut", value, error, method, cloud.n, cloud.n_distinct, warnings, details)
+
+
+def _of_errors(cloud, measure: str, function: Callable, quantizer: str, codebooks: int, bits: int) -> Estimate:
+    fit = _fit(cloud, quantizer, codebooks, bits)
+    if isinstance(fit, str):
+        return _missing(cloud, measure, fit)
+    value = float(function(fit.errors))
+    if value != value or fit.relative_error < NOTHING:
+        return _missing(cloud, measure, "no_error: every row is reconstructed equally well")
+    error, method = None, None
+    if cloud.jackknife:
+        folds = range(int(cloud.folds.max()) + 1)
+        error, method = jackknife(torch.stack([function(fit.errors[cloud.folds != fold]) for fold in folds]))
+    return _estimate(cloud, measure, value, fit, error, method)
+
+
+def _left_out_sums(cloud: PointCloud, values: torch.Tensor) -> torch.Tensor:
+    """Sums of `(n,)` values with one fold left out each, `(folds,)`."""
+    sums = torch.stack([values[cloud.folds == fold].sum() for fold in range(int(cloud.folds.max()) + 1)])
+    return sums.sum() - sums

@@ -1,0 +1,96 @@
+"""The package as a thing to install: light import, declared names, data inside the wheel, one source of facts."""
+
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import hf_repgeo
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def python(code: str) -> str:
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert result.returncode == 0, result.stderr
+    return result.stdout.strip()
+
+
+HEAVY = "{'torch', 'transformers', 'numpy', 'datasets', 'evaluate', 'matplotlib', 'pandas', 'gradio'}"
+
+
+def test_importing_is_light():
+    assert python(f"import sys, hf_repgeo; print({HEAVY} & set(sys.modules))") == "set()"
+
+
+def test_the_test_of_light_imports_can_fail():
+    assert python(f"import sys, numpy; print({HEAVY} & set(sys.modules))") == "{'numpy'}"
+
+
+def test_every_public_name_is_there_and_documented():
+    for name in hf_repgeo.__all__:
+        assert getattr(hf_repgeo, name).__doc__, name
+    assert set(hf_repgeo.__all__) <= set(dir(hf_repgeo))
+    assert not hasattr(hf_repgeo, "no_such_name")
+
+
+def test_no_function_is_shadowed_by_a_module():
+    modules = {path.stem for path in (ROOT / "hf_repgeo").glob("*.py")} | {
+        path.name for path in (ROOT / "hf_repgeo").iterdir() if path.is_dir()
+    }
+    assert not modules & set(hf_repgeo.__all__)
+
+
+def test_the_mathematics_knows_torch_and_numpy_only():
+    allowed = {"torch", "numpy", "faiss"}
+    standard = sys.stdlib_module_names
+    for path in (ROOT / "hf_repgeo" / "measures").glob("*.py"):
+        for name in re.findall(r"^\s*(?:from|import) (\w+)", path.read_text(), re.MULTILINE):
+            assert name in allowed or name in standard, f"{path.name} imports {name}"
+
+
+def test_version_and_changelog_and_citation_agree():
+    assert hf_repgeo.__version__ in (ROOT / "CHANGELOG.md").read_text()
+    assert f"version: {hf_repgeo.__version__}" in (ROOT / "CITATION.cff").read_text()
+
+
+def test_setup_cfg_holds_flake8_and_nothing_else():
+    assert re.findall(r"^\[(.*)\]", (ROOT / "setup.cfg").read_text(), re.MULTILINE) == ["flake8"]
+
+
+@pytest.mark.parametrize("tool", [["ruff", "check"], ["ruff", "format", "--check"], ["flake8"]])
+def test_the_linters_have_nothing_to_say(tool):
+    result = subprocess.run([sys.executable, "-m", *tool, "."], capture_output=True, text=True, cwd=ROOT)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_the_wheel_holds_the_package_its_text_and_their_licences(tmp_path):
+    import zipfile
+
+    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--quiet", "--wheel-dir", str(tmp_path), str(ROOT)]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    [wheel] = tmp_path.glob("*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    for wanted in ("hf_repgeo/py.typed", "hf_repgeo/data/wikipedia-sample.txt", "hf_repgeo/data/wikipedia-sample.LICENSE.md"):
+        assert wanted in names
+    assert any(name.endswith("licenses/LICENSE") for name in names)
+    assert not any(name.startswith(("tests/", "spaces/", "benchmarks/")) for name in names)
+
+
+def test_the_extras_have_no_conflict_with_one_another():
+    """The environment that the README's test command makes holds the extras it names, and pip finds nothing broken."""
+    result = subprocess.run([sys.executable, "-m", "pip", "check"], capture_output=True, text=True)
+    assert "hf-repgeo" not in result.stdout.lower(), result.stdout
+
+
+@pytest.mark.slow
+def test_all_extras_install_together():
+    extras = ",".join(PROJECT["optional-dependencies"])
+    command = [sys.executable, "-m", "pip", "install", "--dry-run", "--quiet", "-c", "constraints.txt", f".[{extras}]"]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert result.returncode == 0, result.stderr

@@ -1,0 +1,100 @@
+"""GeometryReport: tidy rows that come back equal from every format, and finding a number in them."""
+
+import math
+
+import pytest
+import torch
+
+from hf_repgeo import measure
+from hf_repgeo.errors import BadInput, RepgeoError, UnknownName
+from hf_repgeo.report import COLUMNS, GeometryReport
+from hf_repgeo.tables import number
+
+
+@pytest.fixture
+def report():
+    report = GeometryReport(provenance={"model": "pip:tiny", "text": {"name": "t.txt"}, "window": 64, "seed": 0})
+    for layer in range(3):
+        for tokens in ("all", "sink_robust"):
+            report.add(
+                layer=layer, stack="encoder", tokens=tokens, measure="anisotropy", convention="razzhigaev",
+                protocol="batches", value=0.1 * layer, sd=0.01, se=0.005, se_method="over 4 batches", n=400,
+                n_distinct=390, n_per_batch=100, n_batches=4, details={"n_used": 90, "word": "é"},
+            )  # fmt: skip
+    report.add(measure="iso_score", layer=0, warnings=["no_spread: all rows are equal", "other: thing"])
+    return report
+
+
+def test_every_row_has_every_column(report):
+    assert all(list(row) == list(COLUMNS) for row in report)
+
+
+@pytest.mark.parametrize("form", ["json", "parquet"])
+def test_a_report_comes_back_equal(report, form, tmp_path):
+    path = getattr(report, f"to_{form}")(tmp_path / f"report.{form}")
+    assert getattr(GeometryReport, f"from_{form}")(path) == report
+
+
+def test_pandas_and_datasets_hold_the_same_rows(report):
+    frame, data = report.to_pandas(), report.to_dataset()
+    assert list(frame.columns) == list(COLUMNS) == data.column_names
+    assert frame["value"].tolist()[:6] == data["value"][:6] == [row["value"] for row in report][:6]
+    assert data[6]["warnings"] == ["no_spread: all rows are equal", "other: thing"] and data[6]["value"] is None
+
+
+def test_numbers_are_found_by_their_columns(report):
+    assert report.value("anisotropy", layer=2, tokens="all") == pytest.approx(0.2)
+    assert len(report.select(tokens=["all", "sink_robust"], layer=[0, 1])) == 4
+    assert report.unique("tokens") == ["all", "sink_robust", None]
+    with pytest.raises(RepgeoError, match=r"6 rows of 'anisotropy'; choose by layer, tokens"):
+        report.value("anisotropy")
+    with pytest.raises(RepgeoError, match="no row with measure='anisotropi'.*measured: anisotropy, iso_score"):
+        report.value("anisotropi")
+    with pytest.raises(UnknownName, match="unknown column 'token'. Did you mean 'tokens'"):
+        report.select(token="all")
+
+
+def test_without_a_convention_the_default_one_is_meant(generator):
+    report = measure(torch.randn(300, 4, generator=generator), "intrinsic_dimension")
+    assert report.row("intrinsic_dimension")["convention"] == "facco"
+    assert report.value("intrinsic_dimension") != report.value("intrinsic_dimension", convention="mle")
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf])
+def test_numbers_that_are_not_finite_never_enter(report, number):
+    for column in ("value", "sd", "se"):
+        with pytest.raises(RepgeoError, match="use None and a warning"):
+            report.add(measure="anisotropy", **{column: number})
+    with pytest.raises(UnknownName, match="unknown column 'valu'"):
+        report.add(measure="anisotropy", valu=1.0)
+
+
+def test_what_is_no_report_is_refused(tmp_path):
+    (tmp_path / "list.json").write_text("[1]")
+    (tmp_path / "new.json").write_text('{"format": 99}')
+    for name in ("missing.json", "list.json"):
+        with pytest.raises(BadInput, match="wanted a report written by to_json"):
+            GeometryReport.from_json(tmp_path / name)
+    with pytest.raises(BadInput, match="format 99; wanted a report. Upgrade hf_repgeo"):
+        GeometryReport.from_json(tmp_path / "new.json")
+    with pytest.raises(BadInput, match="wanted a report written by to_parquet"):
+        GeometryReport.from_parquet(tmp_path / "missing.parquet")
+
+
+def test_the_text_form_shows_values_errors_reasons_and_warnings(report):
+    text = repr(report)
+    assert "pip:tiny · t.txt · window 64 · seed 0 · 7 rows" in text
+    assert "0.2 ± 0.005" in text and "n = 400 in 4 batches" in text
+    assert "no_spread (1 rows): all rows are equal" in text
+
+
+def test_the_text_form_of_plain_rows_lists_the_measures(generator):
+    text = repr(measure(torch.randn(50, 4, generator=generator), ["anisotropy", "iso_score"]))
+    assert [line.split()[0] for line in text.splitlines()[-2:]] == ["anisotropy", "iso_score"]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(0.0, "0"), (0.123456, "0.1235"), (12345.6, "12346"), (1.5e-7, "1.500e-07"), (123456.0, "1.235e+05")]
+)
+def test_numbers_read_well(value, text):
+    assert number(value) == text
