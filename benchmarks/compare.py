@@ -17,7 +17,6 @@ import time
 from pathlib import Path
 
 import numpy as np
-
 from methods import ANISOTROPY, TWO_NN, float64_twin
 
 HERE = Path(__file__).parent
@@ -123,8 +122,8 @@ def main() -> None:
     os.environ.update(ONE_THREAD)
     parts = [
         f"# Peers\n\n`python benchmarks/compare.py`, {datetime.date.today()}, {processor()}, one thread; "
-        f"float32 products: {matmul_rate()}.\nCPU seconds are medians of {options.calls} calls; ratio is to the first line; "
-        "peak is memory beyond the input.\n"
+        f"float32 products: {matmul_rate()}.\nCPU seconds are medians of {options.calls} calls; "
+        "ratio is to the first line; peak is memory beyond the input.\n"
     ]
     sets = [(f"{n} x {d}", manifold(n, d), power_law(n, d)) for n in options.rows for d in options.columns]
     sets += [(Path(path).stem, np.load(path), np.load(path)) for path in options.states]

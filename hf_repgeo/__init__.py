@@ -18,12 +18,17 @@ __version__ = "0.1.0"
 _HOME = {
     "BadInput": "errors",
     "Corpus": "texts",
+    "GeometryCallback": "callbacks",
+    "GeometryEvaluator": "sentence_evaluator",
     "GeometryReport": "report",
     "MEASURES": "measures",
     "PointCloud": "measures",
     "RepgeoError": "errors",
+    "load_report": "hub",
     "measure": "profiling",
+    "metric_path": "evaluation",
     "plot_layers": "plots",
+    "plot_scale_curves": "plots",
     "profile": "profiling",
     "read_dataset": "texts",
     "read_text": "texts",
@@ -32,24 +37,33 @@ _HOME = {
 __all__ = [
     "BadInput",
     "Corpus",
+    "GeometryCallback",
+    "GeometryEvaluator",
     "GeometryReport",
     "MEASURES",
     "PointCloud",
     "RepgeoError",
     "__version__",
+    "load_report",
     "measure",
+    "metric_path",
     "plot_layers",
+    "plot_scale_curves",
     "profile",
     "read_dataset",
     "read_text",
 ]
 
 if TYPE_CHECKING:
+    from .callbacks import GeometryCallback
     from .errors import BadInput, RepgeoError
+    from .evaluation import metric_path
+    from .hub import load_report
     from .measures import MEASURES, PointCloud
-    from .plots import plot_layers
+    from .plots import plot_layers, plot_scale_curves
     from .profiling import measure, profile
     from .report import GeometryReport
+    from .sentence_evaluator import GeometryEvaluator
     from .texts import Corpus, read_dataset, read_text
 
 

@@ -6,6 +6,7 @@ Everything else in the card stays as it is, to the byte.
 from __future__ import annotations
 
 import copy
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,17 +14,26 @@ from typing import TYPE_CHECKING, Any
 
 from .errors import BadInput
 from .results import run_id, text_of
-from .tables import HEADINGS, number
+from .tables import number
 
 if TYPE_CHECKING:
     from .report import GeometryReport
 
 START = "<!-- hf_repgeo:start -->"
 END = "<!-- hf_repgeo:end -->"
+HEADLINE = (
+    "anisotropy",
+    "intrinsic_dimension",
+    "patchiness",
+    "effective_rank",
+    "participation_ratio",
+    "iso_score",
+    "mean_cosine",
+)
 # The lines between two lines of three dashes at the very start, as the Hub reads them.
 _FRONT = re.compile(r"\A(\ufeff?\s*---[ \t]*\r?\n)(.*?)(^---[ \t]*(?:\r?\n|\Z))", re.DOTALL | re.MULTILINE)
 # A top-level key with all lines that belong to it: indented, items of a list, or empty.
-_MODEL_INDEX = re.compile(r"^model-index[ \t]*:.*\n(?:(?:[ \t-].*)?\n)*", re.MULTILINE)
+_MODEL_INDEX = re.compile(r"^model-index[ \t]*:.*\n(?:(?:[ \t-].*|\r)?\n)*", re.MULTILINE)
 
 
 def update_card(
@@ -61,14 +71,15 @@ def update_card(
         >>> import torch, hf_repgeo
         >>> report = hf_repgeo.measure(torch.eye(4), measures=["participation_ratio"])
         >>> card = update_card(None, report, repo_id="me/model", path="repgeo/x.json", url="https://example.org")
-        >>> "| participation ratio | 3 |" in card
+        >>> "| participation ratio | eigenvalues | 3 |" in card
         True
     """
-    head, front, tail, body = _parts(readme)
+    newline = "\r\n" if "\r\n" in (readme or "") else "\n"
+    head, front, tail, body = _parts(readme, newline)
     results = model_results(report, url)
     if results["metrics"]:
-        front = _with_results(front, results, repo_id.split("/")[-1], overwrite)
-    return head + front + tail + _with_section(body, section(report, repo_id, path, figure))
+        front = _with_results(front, results, repo_id.split("/")[-1], overwrite, newline)
+    return head + front + tail + _with_section(body, section(report, repo_id, path, figure), newline)
 
 
 # --- the summary ----------------------------------------------------------------------------------------------------
@@ -87,13 +98,13 @@ class Summary:
     @property
     def title(self) -> str:
         """The measure in words."""
-        words = HEADINGS[self.measure] if self.measure == "iso_score" else self.measure.replace("_", " ")
+        words = "IsoScore" if self.measure == "iso_score" else self.measure.replace("_", " ")
         return f"{words} ({self.stack})" if self.stack == "decoder" else words
 
     @property
     def mean(self) -> float:
         """The mean over layers."""
-        return float(sum(value for _, value in self.values) / len(self.values))
+        return math.fsum(value for _, value in self.values) / len(self.values)
 
     @property
     def least(self) -> tuple[int | None, float]:
@@ -107,10 +118,11 @@ class Summary:
 
 
 def summaries(report: GeometryReport) -> Iterator[Summary]:
-    """The headline measures that were measured, in their first convention, over all tokens where there is a choice."""
+    """The headline measures, or all where none of them was measured; in one convention, over all tokens if possible."""
     policies = report.unique("tokens")
     tokens = "all" if "all" in policies else next(iter(policies), None)
-    for measure in HEADINGS:
+    measured = report.unique("measure")
+    for measure in [name for name in HEADLINE if name in measured] or measured:
         for stack in report.unique("stack"):
             part = report.select(measure=measure, stack=stack, tokens=tokens)
             conventions = part.unique("convention")
@@ -196,29 +208,33 @@ def _check_index(index: Any) -> None:
 # --- the text of a card -----------------------------------------------------------------------------------------------
 
 
-def _parts(readme: str | None) -> tuple[str, str, str, str]:
+def _parts(readme: str | None, newline: str) -> tuple[str, str, str, str]:
     """`(opening dashes, front matter, closing dashes, body)`; a card without front matter gets an empty one."""
     found = _FRONT.match(readme or "")
     if not found:
-        return "---\n", "", "---\n", readme or ""
+        return f"---{newline}", "", f"---{newline}", readme or ""
     return found[1], found[2], found[3], readme[found.end() :]
 
 
-def _with_results(front: str, results: dict[str, Any], model: str, overwrite: bool) -> str:
+def _with_results(front: str, results: dict[str, Any], model: str, overwrite: bool, newline: str) -> str:
     """Front matter with the results merged in; its other lines, comments included, are left alone."""
-    import yaml
-
     before = _read_front(front)
     index = merge_results(before.get("model-index"), results, model, overwrite)
     if index == before.get("model-index"):
         return front
     wanted = {**before, "model-index": index}
-    block = yaml.safe_dump({"model-index": index}, sort_keys=False, allow_unicode=True, width=1000)
-    lines = front if not front or front.endswith("\n") else front + "\n"
+    block = _yaml({"model-index": index}, newline)
+    lines = front if not front or front.endswith("\n") else front + newline
     after = _MODEL_INDEX.sub(lambda _: block, lines, count=1) if "model-index" in before else lines + block
     if _parsed(after) != wanted:  # an unusual way of writing YAML: better reordered lines than a broken card
-        after = yaml.safe_dump(wanted, sort_keys=False, allow_unicode=True, width=1000)
-    return after.replace("\r\n", "\n").replace("\n", "\r\n") if "\r\n" in front else after
+        after = _yaml(wanted, newline)
+    return after
+
+
+def _yaml(content: dict[str, Any], newline: str) -> str:
+    import yaml
+
+    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=1000).replace("\n", newline)
 
 
 def _read_front(front: str) -> dict[str, Any]:
@@ -239,8 +255,7 @@ def _parsed(text: str) -> Any:
         return error
 
 
-def _with_section(body: str, text: str) -> str:
-    newline = "\r\n" if "\r\n" in body else "\n"
+def _with_section(body: str, text: str, newline: str) -> str:
     text = text.replace("\n", newline)
     if START not in body and END not in body:
         gap = "" if not body.strip() else newline if body.endswith("\n") else 2 * newline
@@ -271,11 +286,12 @@ def _table(report: GeometryReport) -> str:
     if not found:
         return ""
     layered = any(len(summary.values) > 1 for summary in found)
-    titles = ["measure", "mean over layers", "smallest (layer)", "largest (layer)"] if layered else ["measure", "value"]
+    values = ["mean over layers", "smallest (layer)", "largest (layer)"] if layered else ["value"]
+    titles = ["measure", "convention", *values]
     lines = [titles, ["---"] * len(titles)]
     for summary in found:
         extremes = [_extreme(summary.least), _extreme(summary.most)] if layered else []
-        lines.append([summary.title, number(summary.mean), *extremes])
+        lines.append([summary.title, summary.convention or "", number(summary.mean), *extremes])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 

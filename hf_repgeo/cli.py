@@ -1,4 +1,4 @@
-"""The command line: hf-repgeo profile | measure | measures."""
+"""The command line: hf-repgeo profile | plot | report | measures."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 
 from . import __version__
 from .errors import RepgeoError
+from .report_cli import add_report_commands
 
 PROFILE = """\
 Measure the geometry of a model's representations, layer by layer.
@@ -43,7 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"hf-repgeo: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("\nhf-repgeo: interrupted; what was measured is saved, the same command resumes", file=sys.stderr)
+        print("\nhf-repgeo: interrupted; what was done is saved, the same command goes on", file=sys.stderr)
         return 130
 
 
@@ -52,6 +53,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_profile(commands)
+    _add_plot(commands)
+    add_report_commands(commands)
     _add_measures(commands)
     return parser
 
@@ -140,6 +143,7 @@ def _add_measure_options(group) -> None:
         type=_names,
         help="such as anisotropy,intrinsic_dimension:mle; default: all; 'hf-repgeo measures' lists them",
     )
+    group.add_argument("--null", action="store_true", help="also the value that chance gives; five times the cost")
     group.add_argument("--quantizer", metavar="NAME", help="of patchiness (default: product)")
 
 
@@ -154,6 +158,16 @@ def _add_run_options(group) -> None:
     group.add_argument("--out", metavar="DIR", help="default: repgeo/ and the model's name")
     group.add_argument("--trust-remote-code", action="store_true", help="run code from the model's repository")
     group.add_argument("--quiet", action="store_true", help="no progress bars")
+
+
+def _add_plot(commands) -> None:
+    about = "Draw the layer profiles of one or several reports in one figure, by relative depth when there are several."
+    parser = commands.add_parser("plot", help="reports in one figure", description=about)
+    parser.set_defaults(run=_plot)
+    parser.add_argument("reports", nargs="+", metavar="[NAME=]REPORT.json", help="what `profile` wrote, and its legend")
+    parser.add_argument("--measures", type=_names, metavar="NAME,...", help="one panel each")
+    parser.add_argument("--tokens", type=_names, metavar="POLICY,...", help="token policies to draw")
+    parser.add_argument("--out", required=True, metavar="FILE", help="png, pdf or svg")
 
 
 def _add_measures(commands) -> None:
@@ -204,6 +218,7 @@ def _profile(options: argparse.Namespace) -> None:
         pack=options.pack,
         clean=options.clean,
         oversample=options.oversample,
+        null=options.null,
         final_norm=options.final_norm,
         revision=options.revision,
         dtype=options.dtype,
@@ -220,6 +235,20 @@ def _profile(options: argparse.Namespace) -> None:
     plot_layers(report).savefig(out / "profile.png", dpi=150)
     names = ", ".join(str(out / name) for name in ("profile.json", "profile.parquet", "profile.png"))
     print(f"\nall {len(report)} numbers, with errors, conventions and provenance: {names}")
+
+
+def _plot(options: argparse.Namespace) -> None:
+    from .plots import plot_layers
+    from .report import GeometryReport
+
+    named = {}
+    for entry in options.reports:
+        name, _, path = entry.rpartition("=")
+        report = GeometryReport.from_json(path)
+        named[name or str(report.provenance.get("model", path)).removeprefix("pip:")] = report
+    chosen = named if len(named) > 1 else next(iter(named.values()))
+    plot_layers(chosen, options.measures, options.tokens).savefig(options.out, dpi=150)
+    print(options.out)
 
 
 def _list_measures(options: argparse.Namespace) -> None:

@@ -117,7 +117,7 @@ def _load(place: str, dtype: str, options: dict, asked: str) -> PreTrainedModel:
     if dtype not in DTYPES:
         raise BadInput("dtype", came=repr(dtype), wanted="one of " + ", ".join(DTYPES))
     try:
-        return AutoModel.from_pretrained(place, dtype=dtype, **options)
+        return AutoModel.from_pretrained(place, dtype=dtype, use_safetensors=True, **options)
     except (OSError, ValueError) as error:
         cure = ""
         if not os.path.isdir(place):

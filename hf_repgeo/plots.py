@@ -109,9 +109,12 @@ def _draw(axis: Axes, panel: str, curves: list, names: list[str], relative: bool
         }
         label = " · ".join([name] * relative + [stack] * (len(stacks) > 1) + [f"tokens: {policy}"])
         _curve(axis, points, label, style, relative)
+        _chance(axis, rows, relative)
     axis.set_title(_heading(measure, convention), fontsize="medium")
     axis.set_ylabel(MEASURES[measure].unit)
     axis.set_xlabel("depth (0 embeddings, 1 last layer)" if relative else "layer (0 = embeddings)")
+    if not relative:
+        axis.xaxis.get_major_locator().set_params(integer=True)
     axis.grid(alpha=0.25)
     axis.spines[["top", "right"]].set_visible(False)
     if MEASURES[measure].range == (0, 1):
@@ -124,6 +127,54 @@ def _curve(axis: Axes, points: list[tuple[int, float, float]], label: str, style
     axis.plot(x, [value for _, value, _ in points], label=label, markersize=3.5, linewidth=1.4, **style)
     low, high = [v - e for _, v, e in points], [v + e for _, v, e in points]
     axis.fill_between(x, low, high, color=style["color"], alpha=0.18, linewidth=0)
+
+
+def _chance(axis: Axes, rows: list[dict], relative: bool) -> None:
+    """The value that chance gives, where it was measured: a grey line and a band of two standard deviations."""
+    known = sorted(
+        (row["layer"], row["details"]["null"], row["details"]["null_sd"]) for row in rows if "null" in row["details"]
+    )
+    if not known:
+        return
+    last = max(layer for layer, _, _ in known) or 1
+    x = [layer / last if relative else layer for layer, _, _ in known]
+    axis.plot(x, [null for _, null, _ in known], color="0.45", linewidth=0.9, linestyle=(0, (1, 1)), label="_chance")
+    axis.fill_between(
+        x, [n - 2 * sd for _, n, sd in known], [n + 2 * sd for _, n, sd in known], color="0.6", alpha=0.25
+    )
+
+
+def plot_scale_curves(curves: dict[str, list]) -> Figure:
+    """Intrinsic dimension against the number of rows kept: flat where the number is a dimension, not a scale.
+
+    Args:
+        curves: name, such as `"layer 3"`, to what `hf_repgeo.measures.scale_curve` returned.
+
+    Returns:
+        matplotlib.figure.Figure: not shown, not saved.
+
+    Raises:
+        BadInput: no curve has a point.
+    """
+    from matplotlib.figure import Figure
+
+    if not any(point.value is not None for curve in curves.values() for point in curve):
+        raise BadInput("curves", came="no point", wanted="curves from scale_curve")
+    figure = Figure(figsize=(5.6, 3.8), layout="constrained")
+    axis = figure.subplots()
+    for place, (name, curve) in enumerate(curves.items()):
+        points = [point for point in curve if point.value is not None]
+        n, value = [point.n for point in points], [point.value for point in points]
+        error = [point.standard_error or 0.0 for point in points]
+        colour = COLOURS[place % 7]
+        axis.errorbar(n, value, error, label=name, color=colour, marker=MARKERS[place % 7], markersize=4, capsize=2)
+    axis.set_xscale("log", base=2)
+    axis.set_xlabel("rows kept")
+    axis.set_ylabel("intrinsic dimension (TwoNN)")
+    axis.grid(alpha=0.25)
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.legend(frameon=False, fontsize="small")
+    return figure
 
 
 def _heading(measure: str, convention: str) -> str:

@@ -15,7 +15,7 @@ import torch
 from .errors import BadInput
 from .measures import MEASURES, Estimate, PointCloud, evaluate_all, missing
 from .protocol import columns_of
-from .representations import Place, _forward, _layers
+from .representations import Place, forward_windows, resolve_layers
 from .windows import Windows, resolve_window, window_limit
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class Probe:
         Args:
             given: strings; a `datasets.Dataset` (or any iterable of its rows) with a column `text` or `input_ids`; one
                 dict of `input_ids` and `attention_mask`, 1-D for one example or 2-D for a batch; or several dicts.
-            tokenizer: needed for texts only; it adds its special tokens and cuts at the model's limit.
+            tokenizer: needed for texts only; it adds its special tokens and cuts at 512 tokens or the model's limit.
             encoder: the model whose limits count.
 
         Raises:
@@ -181,7 +181,7 @@ def check_encoder(encoder: PreTrainedModel, probe: Probe, layers: list[int]) -> 
     """
     few = Windows([probe.windows.ids[-1][:8]], [probe.windows.documents[-1][:8]])
     try:
-        for _ in _forward(encoder, few, layers, "applied", 1, None):
+        for _ in forward_windows(encoder, few, layers, "applied", 1, None):
             pass
     except TypeError as error:
         came = f"{type(encoder).__name__} ({error})"
@@ -197,7 +197,7 @@ def run_probe(
     """
     parts: dict[Place, list[torch.Tensor]] = {}
     with autocast or nullcontext():
-        for _, states in _forward(encoder, probe.windows, None, "applied", batch_size, None):
+        for _, states in forward_windows(encoder, probe.windows, None, "applied", batch_size, None):
             for place, rows in states.items():
                 parts.setdefault(place, []).append(rows)
     return {place: torch.cat(rows) for place, rows in parts.items()}
@@ -234,7 +234,7 @@ class Plan:
         counts = {stack: sum(place[0] == stack for place in states) for stack, _ in states}
         rows = []
         for stack, layer in list(states):
-            costly = layer in _layers(self.layers, counts[stack])
+            costly = layer in resolve_layers(self.layers, counts[stack])
             pairs = [pair for pair in self.pairs if costly or MEASURES[pair[0]].needs not in COSTLY]
             cloud = states.pop((stack, layer))
             common = {"stack": stack, "layer": layer, "tokens": "all", "n": len(cloud), "n_per_batch": len(cloud)}

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from .errors import BadInput, UnknownName
-from .measures import PointCloud, check_options, evaluate_all, resolve
+from .measures import PointCloud, check_options, evaluate_all, interval_of, resolve, with_chance
 from .models import load_model
 from .protocol import Protocol, columns_of
 from .report import GeometryReport
@@ -42,16 +42,29 @@ MINIMUM_BATCH = 4096
 # --- plain rows -----------------------------------------------------------------------------------------------------
 
 
-def measure(X, measures: str | list[str] | None = None, *, groups=None, seed: int = 0, **options) -> GeometryReport:
+def measure(
+    X,
+    measures: str | list[str] | None = None,
+    *,
+    groups=None,
+    null: bool = False,
+    interval: float | None = None,
+    seed: int = 0,
+    **options,
+) -> GeometryReport:
     """Measures the shape of one cloud of rows.
 
     Args:
         X: `(n_samples, hidden_size)`; a torch tensor on any device, a numpy array, or nested lists; float16, bfloat16,
             float32 or float64. Neither changed nor copied.
         measures: names such as `"anisotropy"`, or `"intrinsic_dimension:mle"` for one convention of several; default:
-            every measure. See `hf_repgeo.measures.MEASURES`.
+            those that the table marks as default; `"all"`: every one. See `hf_repgeo.measures.MEASURES`.
         groups: `(n_samples,)` integers: rows that belong together, such as tokens of one document. Standard errors
             leave out whole groups.
+        null: put the value that chance gives beside each number: `null`, `null_sd` and `null_kind` in `details`. Five
+            times the cost.
+        interval: such as 0.95: put an interval by groups beside each number: `low` and `high` in `details`. Forty
+            times the cost on half of the rows.
         seed: of whatever is random (the quantizer's start, the folds of the jackknife).
         options: for the measures that take them: `quantizer`, `codebooks`, `bits`, `quantizer_seeds`.
 
@@ -72,10 +85,13 @@ def measure(X, measures: str | list[str] | None = None, *, groups=None, seed: in
     check_options(options)
     cloud = PointCloud(X, groups=groups, seed=seed)
     report = GeometryReport(
-        provenance={"seed": seed, "options": options, "rows": cloud.n, "columns": cloud.d, **_versions()}
+        provenance={"seed": seed, "options": options, "rows": cloud.n, "columns": cloud.d, **versions()}
     )
     with torch.no_grad():
-        for estimate in evaluate_all(cloud, pairs, **options):
+        estimates = evaluate_all(cloud, pairs, **options)
+        estimates = with_chance(cloud, estimates, **options) if null else estimates
+        estimates = interval_of(cloud, estimates, interval, **options) if interval else estimates
+        for estimate in estimates:
             report.add(**columns_of(estimate), n=cloud.n, n_distinct=cloud.n_distinct, n_per_batch=cloud.n)
     return report
 
@@ -97,6 +113,7 @@ def profile(
     pack: str = "concatenate",
     clean: str = "none",
     oversample: int = 4,
+    null: bool = False,
     final_norm: str = "applied",
     tokenizer: PreTrainedTokenizerBase | None = None,
     revision: str | None = None,
@@ -120,11 +137,11 @@ def profile(
         model: Hub id, local folder, `"pip:PACKAGE"`, `.gguf` file, or a model in memory.
         texts: strings, one document each; the path of a text file; or a `Corpus`. Default: the packaged sample of
             Wikipedia.
-        measures: as in `measure`; default: every measure.
+        measures: as in `measure`.
         layers: indices into `hidden_states`: 0 is the embedding layer, -1 the last. Default: all.
         tokens: token policies, of `"all"` (the paper's), `"no_special"`, `"sink_robust"`, `"one_per_type"`; default:
-            all four, from one forward pass. A policy that cannot fill a batch is measured on the rows it has, and beside
-            it stands `all` on equally many rows (`all_as_...`).
+            all four, from one forward pass. A policy that cannot fill a batch is measured on the rows it has, and
+            beside it stands `all` on equally many rows (`all_as_...`).
         pooling: `"tokens"`: every token is a row; `"cls"` or `"mean"`: every window is one.
         rows: rows wanted for each policy.
         batch_rows: rows a batch; at least so many in each.
@@ -133,6 +150,7 @@ def profile(
         pack: `"concatenate"`: documents run on from window to window; `"documents"`: each starts its own.
         clean: `"none"`, `"wikitext"` or `"wiki"`; see `hf_repgeo.texts.read_text`.
         oversample: see above.
+        null: as in `measure`.
         final_norm: `"applied"`: the last layer as transformers returns it, in language models after the final norm;
             `"raw"`: before it.
         tokenizer: for a model in memory.
@@ -161,7 +179,7 @@ def profile(
         >>> round(report.value("anisotropy", tokens="all"), 1)  # doctest: +SKIP
         0.1
     """
-    protocol = Protocol(resolve(measures), options, rows, batch_rows, seed)
+    protocol = Protocol(resolve(measures), options, rows, batch_rows, seed, null)
     check_options(options)
     policies = check_policies(tokens)
     _check_counts(rows=rows, batch_rows=batch_rows, oversample=oversample, batch_size=batch_size)
@@ -183,7 +201,7 @@ def profile(
         "oversample": oversample,
         "final_norm": final_norm_of(loaded.model, windows, final_norm),
         **protocol.provenance(),
-        **_versions(),
+        **versions(),
     }
     report, path = _open_report(out, provenance)
     if report.provenance.get("finished"):
@@ -229,7 +247,7 @@ def _check_counts(**counts: int) -> None:
             raise BadInput(argument, came=str(count), wanted=f"at least {least[argument]}")
 
 
-def _versions() -> dict:
+def versions() -> dict:
     names = ("hf_repgeo", "torch", "transformers", "numpy")
     return {"versions": {name: version(name) for name in names} | {"python": platform.python_version()}}
 

@@ -10,7 +10,7 @@ from statistics import fmean, stdev
 import torch
 
 from .errors import BadInput
-from .measures import MEASURES, Estimate, PointCloud, evaluate_all, missing
+from .measures import MEASURES, Estimate, PointCloud, evaluate_all, missing, with_chance
 
 SHARED_SEARCH = 1.25  # policies share one neighbour search while their union is at most so much larger than the largest
 
@@ -25,6 +25,7 @@ class Protocol:
         rows: rows wanted of each policy.
         batch_rows: least rows a batch; fewer rows than that are one batch.
         seed: of the quantizers, the jackknife's folds and the random subsets.
+        null: whether the value that chance gives goes into the details.
     """
 
     pairs: list[tuple[str, str]]
@@ -32,6 +33,7 @@ class Protocol:
     rows: int
     batch_rows: int
     seed: int
+    null: bool = False
 
     def provenance(self) -> dict:
         measures = [f"{name}:{convention}" for name, convention in self.pairs]
@@ -41,6 +43,7 @@ class Protocol:
             "rows": self.rows,
             "batch_rows": self.batch_rows,
             "seed": self.seed,
+            "null": self.null,
         }
 
     def measure(self, states: torch.Tensor, documents: torch.Tensor, policies: dict[str, torch.Tensor]) -> list[dict]:
@@ -87,7 +90,7 @@ class Protocol:
     def _clouds(
         self, states, documents, parts: dict[str, torch.Tensor], alone: set[str]
     ) -> Iterator[tuple[str, PointCloud | BadInput]]:
-        """The clouds of the parts; those that nearly coincide are cut from one, so that neighbours are searched once."""
+        """The clouds of the parts; those that nearly coincide are cut from one, to share its neighbour search."""
         for group in _groups_that_overlap(parts):
             union = torch.unique(torch.cat([parts[case] for case in group]))
             whole = self._cloud(states, documents, union, jackknife=bool(alone & set(group)))
@@ -117,7 +120,8 @@ class Protocol:
         pairs = [pair for pair in self.pairs if MEASURES[pair[0]].batched is batched]
         if isinstance(cloud, BadInput):
             return [missing(name, convention, f"{cloud.code}: {cloud}") for name, convention in pairs]
-        return evaluate_all(cloud, pairs, **self.options)
+        estimates = evaluate_all(cloud, pairs, **self.options)
+        return with_chance(cloud, estimates, **self.options) if self.null else estimates
 
     def _rows(self, case: str, cloud, over_batches: list[list[Estimate]], n: int, n_per_batch: int) -> list[dict]:
         n_distinct = cloud.n_distinct if isinstance(cloud, PointCloud) else None
@@ -133,10 +137,12 @@ class Protocol:
 
 def _twins(cases: dict[str, torch.Tensor]) -> dict[str, str]:
     """Cases that hold the very rows of an earlier one, as `sink_robust` and `no_special` do in many encoders."""
-    twins, names = {}, list(cases)
+    twins: dict[str, str] = {}
+    names = list(cases)
     for place, case in enumerate(names):
-        same = [other for other in names[:place] if torch.equal(cases[case], cases[other]) and other not in twins]
-        twins |= {case: other for other in same}
+        for other in names[:place]:
+            if case not in twins and other not in twins and torch.equal(cases[case], cases[other]):
+                twins[case] = other
     return twins
 
 

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     import datasets
     import pandas
 
+    from .hub import Pushed
+
 FORMAT = 1
 
 COLUMNS: dict[str, type] = {
@@ -225,6 +227,17 @@ class GeometryReport:
         import datasets
 
         return datasets.Dataset(self.to_arrow().replace_schema_metadata(None))
+
+    def push_to_hub(self, repo_id: str, **options) -> Pushed:
+        """Pushes the report to a model repository, or writes what would go up; see `hf_repgeo.hub.push_report`.
+
+        Args:
+            repo_id: `"owner/name"` of the model.
+            options: `to`, `results_dataset`, `private`, `create_pr` ... as there.
+        """
+        from .hub import push_report
+
+        return push_report(self, repo_id, **options)
 
 
 def _flat(rows: Iterable[dict]) -> list[dict]:

@@ -139,7 +139,7 @@ def token_representations(
     kept = torch.unique(torch.cat(list(candidates.values())))
     parts: dict[Place, list[torch.Tensor]] = {}
     norms: dict[Place, list[torch.Tensor]] = {}
-    for positions, states in _forward(model, windows, layers, final_norm, batch_size, progress):
+    for positions, states in forward_windows(model, windows, layers, final_norm, batch_size, progress):
         wanted = torch.nonzero(torch.isin(positions, kept))[:, 0]
         for place, tokens in states.items():
             parts.setdefault(place, []).append(tokens[wanted.to(tokens.device)])
@@ -194,7 +194,7 @@ def pooled_representations(
     lengths = torch.tensor([len(window) for window in windows.ids])
     ends = lengths.cumsum(0)
     parts: dict[Place, list[torch.Tensor]] = {}
-    for positions, states in _forward(model, windows, layers, final_norm, batch_size, progress):
+    for positions, states in forward_windows(model, windows, layers, final_norm, batch_size, progress):
         owner = torch.searchsorted(ends, positions, right=True)
         _, owner, counts = torch.unique_consecutive(owner, return_inverse=True, return_counts=True)
         for place, tokens in states.items():
@@ -223,7 +223,7 @@ def _pool_tokens(tokens: torch.Tensor, owner: torch.Tensor, counts: torch.Tensor
     return sums.index_add_(0, owner, tokens.float()) / counts[:, None]
 
 
-def _forward(
+def forward_windows(
     model, windows, layers, final_norm, batch_size, progress
 ) -> Iterator[tuple[torch.Tensor, dict[Place, torch.Tensor]]]:
     """Per batch: flat positions of its tokens in the windows, and each measured layer's states of them, no padding."""
@@ -261,11 +261,11 @@ def _hidden_states(model, ids, mask, layers, final_norm) -> dict[Place, torch.Te
             raise BadInput(
                 "model", came=f"{type(model).__name__}, which returns no {name}", wanted="a model with hidden states"
             )
-        states |= {(stack, layer): hidden[layer] for layer in _layers(layers, len(hidden))}
+        states |= {(stack, layer): hidden[layer] for layer in resolve_layers(layers, len(hidden))}
     return states
 
 
-def _layers(asked: list[int] | None, count: int) -> list[int]:
+def resolve_layers(asked: list[int] | None, count: int) -> list[int]:
     if asked is None:
         return list(range(count))
     for layer in asked:

@@ -137,11 +137,12 @@ def _key(row: dict[str, Any]) -> tuple:
 
 def new_rows(table: pyarrow.Table, files: Iterable[bytes]) -> pyarrow.Table:
     """The rows of `table` that none of these Parquet files holds."""
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     known = {_key(row) for file in files for row in pq.read_table(io.BytesIO(file), columns=list(KEY)).to_pylist()}
     fresh = [place for place, row in enumerate(table.to_pylist()) if _key(row) not in known]
-    return table.take(fresh)
+    return table.take(pa.array(fresh, pa.int64()))
 
 
 def results_files(there: Snapshot, *, report: GeometryReport, repo_id: str, path: str) -> dict[str, bytes]:

@@ -38,7 +38,7 @@ class GeometryEvaluator(BaseEvaluator or object):
         measures: names as in `hf_repgeo.measure`, but a bare name stands for its default convention only. Default:
             anisotropy, effective rank, intrinsic dimension and patchiness.
         name: put in front of every key.
-        primary_metric: the measure by which checkpoints are chosen; default: effective rank if measured, else the first.
+        primary_metric: the measure by which checkpoints are chosen; default: effective rank, or the first one.
         greater_is_better: whether a larger primary metric is better; default: no for anisotropy, mean cosine and
             patchiness, which grow when texts are told apart less, yes for the others.
         batch_size: texts a forward pass.

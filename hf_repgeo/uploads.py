@@ -8,6 +8,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -96,7 +97,7 @@ NOTHING = Snapshot(None, frozenset(), Path)
 
 def snapshot(api: HfApi, repo_id: str, repo_type: str, revision: str | None = None) -> Snapshot:
     """The repository as it stands now; later reads are of the same commit."""
-    info = api.repo_info(repo_id, repo_type=repo_type, revision=revision)
+    info = api.repo_info(repo_id, repo_type=repo_type, revision=revision or "main")
 
     def local(path: str) -> Path:
         return Path(api.hf_hub_download(repo_id, path, repo_type=repo_type, revision=info.sha))
@@ -164,10 +165,14 @@ def push(
     Raises:
         HubError: a repository could not be written; those before it were.
     """
+    who = cache(lambda: with_retries(api.whoami, sleep))
     done: dict[str, Landed] = {}
     for upload in uploads:
         try:
-            done[upload.repo_id] = _push_one(api, upload, folder, private, create_pr, sleep)
+            author = _author(who, upload.repo_id, create_pr)
+            if author is None:
+                with_retries(partial(_make_sure_it_exists, api, upload, private), sleep)
+            done[upload.repo_id] = with_retries(partial(_commit, api, upload, folder, author), sleep)
         except RepgeoError:
             raise
         except (*_failures(), ValueError) as error:
@@ -180,20 +185,10 @@ def push(
     return done
 
 
-def _push_one(
-    api: HfApi,
-    upload: Upload,
-    folder: Path,
-    private: bool | None,
-    create_pr: bool | None,
-    sleep: Callable[[float], None],
-) -> Landed:
-    user = with_retries(api.whoami, sleep) if create_pr is not False else None
-    by_request = not _may_write(user, upload.repo_id) if create_pr is None else create_pr
-    if not by_request:
-        with_retries(lambda: _make_sure_it_exists(api, upload, private), sleep)
-    author = user["name"] if by_request else None
-    return with_retries(lambda: _commit(api, upload, folder, author), sleep)
+def _author(who: Callable[[], dict], repo_id: str, create_pr: bool | None) -> str | None:
+    """Who opens a pull request; `None` where a commit will do."""
+    by_request = not _may_write(who(), repo_id) if create_pr is None else create_pr
+    return who()["name"] if by_request else None
 
 
 def _may_write(user: dict, repo_id: str) -> bool:
@@ -328,13 +323,18 @@ def _pause(error: BaseException, attempt: int) -> float:
     if asked.isdigit():
         return min(float(asked), LONGEST_PAUSE)
     # Those who collided must not collide again; the user's own random numbers are left alone.
-    return min(2.0 ** (attempt - 1), 16.0) * (0.5 + secrets.randbelow(1000) / 1000)
+    return min(2.0 ** (attempt - 1), 16.0) * (0.75 + secrets.randbelow(500) / 1000)
 
 
 def explain(error: BaseException, api: HfApi) -> str:
     """Why the Hub said no, in a sentence without a token in it."""
     from huggingface_hub import get_token
-    from huggingface_hub.errors import LocalTokenNotFoundError, OfflineModeIsEnabled, RepositoryNotFoundError
+    from huggingface_hub.errors import (
+        HfHubHTTPError,
+        LocalTokenNotFoundError,
+        OfflineModeIsEnabled,
+        RepositoryNotFoundError,
+    )
 
     chain = _chain(error)
     if any(isinstance(one, LocalTokenNotFoundError) for one in chain):
@@ -344,7 +344,9 @@ def explain(error: BaseException, api: HfApi) -> str:
     if any(isinstance(one, RepositoryNotFoundError) for one in chain):
         return "no such repository, or a private one that the token may not see"
     status = _status(error)[0]
-    words = " ".join((str(chain[-1]).strip() or type(chain[-1]).__name__).split())[:300]
+    # The client's own errors say most; what it wraps, or is wrapped in, says less.
+    telling = next((one for one in chain if isinstance(one, (HfHubHTTPError, ValueError))), chain[-1])
+    words = " ".join((str(telling).strip() or type(telling).__name__).split())[:300]
     for token in (api.token, get_token()):
         if isinstance(token, str):
             words = words.replace(token, "<token>")

@@ -22,7 +22,6 @@ from hf_repgeo.measures.quantizers import quantize
 from hf_repgeo.measures.reconstruction import (
     cell_density_variance,
     cell_density_variance_of,
-    early_enrichment_of,
     error_range_of,
     error_skewness_of,
     reconstruction_error,
@@ -31,6 +30,7 @@ from hf_repgeo.measures.reconstruction import (
     within_cell_enrichment,
     within_cell_enrichment_of,
 )
+from hf_repgeo.measures.spectral_shape import early_enrichment_of
 
 SUITE = [
     patchiness,
@@ -243,6 +243,15 @@ def test_without_jackknife_there_is_no_error():
 def test_errors_of_reconstruction_have_a_jackknife_error(measure):
     estimate = measure(PointCloud(normal(500, 8)), bits=4)
     assert 0 < estimate.standard_error < 0.5 and estimate.se_method == "jackknife(20 groups)"
+
+
+def test_the_error_of_a_reconstruction_error_leaves_out_fold_after_fold():
+    cloud = PointCloud(normal(500, 8).double() + 1)
+    found = cloud.codes(codebooks=4, bits=4)
+    kept = [cloud.folds != fold for fold in range(20)]
+    left_out = [float(found.errors[keep].sum() / cloud.rows[keep].square().sum()) for keep in kept]
+    expected = np.sqrt(19 / 20 * np.sum((left_out - np.mean(left_out)) ** 2))
+    assert reconstruction_error(cloud, bits=4).standard_error == pytest.approx(expected, rel=1e-9)
 
 
 # --- warnings and missing values ------------------------------------------------------------------------------------

@@ -19,7 +19,14 @@ def text(tmp_path, documents):
 def test_profile_writes_table_picture_and_files(encoder_folder, text, tmp_path, capsys):
     out = tmp_path / "out"
     arguments = ["profile", str(encoder_folder), "--text", str(text), "--out", str(out), "--rows", "200", "--quiet"]
-    arguments += ["--measures", "anisotropy,intrinsic_dimension:mle", "--layers", "0-1,-1", "--tokens", "all,sink_robust"]
+    arguments += [
+        "--measures",
+        "anisotropy,intrinsic_dimension:mle",
+        "--layers",
+        "0-1,-1",
+        "--tokens",
+        "all,sink_robust",
+    ]
     assert main(arguments) == 0
     printed = capsys.readouterr().out
     assert "encoder, tokens: sink_robust, n = 200" in printed and "profile.png" in printed
@@ -49,7 +56,28 @@ def test_an_interrupt_says_that_the_run_resumes(encoder_folder, text, tmp_path, 
 
     monkeypatch.setattr("hf_repgeo.profiling.profile", interrupted)
     assert main(["profile", str(encoder_folder), "--text", str(text)]) == 130
-    assert "the same command resumes" in capsys.readouterr().err
+    assert "the same command goes on" in capsys.readouterr().err
+
+
+def test_reports_are_drawn_together(encoder_folder, text, tmp_path):
+    arguments = [
+        "profile",
+        str(encoder_folder),
+        "--text",
+        str(text),
+        "--rows",
+        "100",
+        "--measures",
+        "anisotropy",
+        "--quiet",
+    ]
+    assert main([*arguments, "--out", str(tmp_path / "a")]) == 0
+    report = str(tmp_path / "a" / "profile.json")
+    for reports in ([report], [f"one={report}", f"two={report}"]):
+        assert main(["plot", *reports, "--out", str(tmp_path / "both.png")]) == 0
+        assert (tmp_path / "both.png").read_bytes().startswith(b"\x89PNG")
+        (tmp_path / "both.png").unlink()
+    assert main(["plot", str(tmp_path / "none.json"), "--out", str(tmp_path / "both.png")]) == 2
 
 
 def test_measures_are_listed(capsys):

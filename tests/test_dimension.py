@@ -1,24 +1,17 @@
-"""TwoNN and its kin: against the literature's formulas, scikit-dimension, closed forms, and the data that breaks others."""
+"""TwoNN and its kin: against published formulas, scikit-dimension, closed forms, and the data that breaks others."""
 
 from __future__ import annotations
 
 import math
+
 import numpy as np
 import pytest
 import torch
 
 from hf_repgeo.errors import BadInput, UnknownName
 from hf_repgeo.measures import PointCloud, intrinsic_dimension
-from hf_repgeo.measures.dimension import (
-    CONVENTIONS,
-    gride,
-    levina_bickel,
-    levina_bickel_loss,
-    scale_curve,
-    two_nn_authors,
-    two_nn_likelihood,
-    two_nn_line,
-)
+from hf_repgeo.measures.dimension import CONVENTIONS, two_nn_authors, two_nn_likelihood, two_nn_line
+from hf_repgeo.measures.scales import gride, levina_bickel, levina_bickel_loss, scale_curve
 
 
 def manifold(n: int = 1500, d: int = 48, dimension: int = 8, seed: int = 0) -> torch.Tensor:
@@ -147,11 +140,21 @@ def test_the_likelihood_error_is_the_spread_of_repeated_draws():
     assert 0.85 < mean_error_over_spread(fit) < 1.15
 
 
-def test_the_reported_error_is_the_spread_over_fresh_clouds():
-    """Of whole clouds, whose ratios are not independent: within a third."""
-    estimates = [intrinsic_dimension(PointCloud(manifold(400, 8, 4, seed))) for seed in range(40)]
+FURTHER = {
+    "levina_bickel": levina_bickel,
+    "gride": lambda cloud: gride(cloud, 4, 8),
+}
+
+
+@pytest.mark.parametrize("estimator", [*CONVENTIONS, *FURTHER])
+def test_reported_errors_are_a_little_below_the_spread_over_fresh_clouds(estimator):
+    """Neighbourhoods overlap, which the errors leave out. Measured over 60 to 80 draws: 0.7 to 0.9 of the spread."""
+    embedding = torch.randn(4, 8, generator=torch.Generator().manual_seed(999))
+    clouds = [torch.randn(400, 4, generator=torch.Generator().manual_seed(seed)) @ embedding for seed in range(50)]
+    measure = FURTHER.get(estimator, lambda cloud: intrinsic_dimension(cloud, estimator))
+    estimates = [measure(PointCloud(X)) for X in clouds]
     spread = np.std([estimate.value for estimate in estimates], ddof=1)
-    assert 0.67 < np.mean([estimate.standard_error for estimate in estimates]) / spread < 1.5
+    assert 0.55 < np.mean([estimate.standard_error for estimate in estimates]) / spread < 1.2
 
 
 @pytest.mark.parametrize("convention", ["facco", "razzhigaev"])
@@ -275,23 +278,15 @@ def test_levina_bickel_equals_its_formula(convention):
     inverses = []
     for row in k_distances(X, k).tolist():
         inverses.append(sum(math.log(row[-1] / distance) for distance in row[:-1]) / (k - 1))
-    mean = (lambda values: sum(values) / len(values))
-    expected = 1 / mean(inverses) if convention == "mackay" else mean([1 / inverse for inverse in inverses])
+    expected = 1 / np.mean(inverses) if convention == "mackay" else np.mean(1 / np.array(inverses))
     estimate = levina_bickel(PointCloud(torch.cat([X, X[:40]])), k, convention)
     assert estimate.value == pytest.approx(expected, rel=1e-9)
     assert estimate.codes == ("duplicates",) and estimate.standard_error > 0
 
 
-def test_levina_bickel_error_is_the_spread_over_fresh_clouds():
-    """Of the order of the spread, where the likelihood's own d / sqrt(n (k - 1)) is less than half of it."""
-    estimates = [levina_bickel(PointCloud(manifold(400, 8, 4, seed))) for seed in range(40)]
-    spread = np.std([estimate.value for estimate in estimates], ddof=1)
-    assert 0.5 < np.mean([estimate.standard_error for estimate in estimates]) / spread < 1.5
-
-
 def test_the_loss_is_the_measure_and_its_gradient_is_right():
     X = manifold(60, 6, 3).double().requires_grad_()
-    assert float(levina_bickel_loss(X, 5)) == pytest.approx(levina_bickel(PointCloud(X), 5).value, rel=1e-12)
+    assert levina_bickel_loss(X, 5).item() == pytest.approx(levina_bickel(PointCloud(X.detach()), 5).value, rel=1e-12)
     assert torch.autograd.gradcheck(lambda rows: levina_bickel_loss(rows, 5), (X,), eps=1e-7, atol=1e-5)
 
 

@@ -94,7 +94,13 @@ def test_the_same_seed_gives_the_same_number_and_the_input_stays(case):
 @pytest.mark.parametrize("case", CASES, ids=":".join)
 @pytest.mark.parametrize(
     "X",
-    [torch.full((300, 5), 2.0), torch.zeros(300, 5), torch.randn(2, 5), torch.arange(2.0)[:, None], torch.randn(300, 1)],
+    [
+        torch.full((300, 5), 2.0),
+        torch.zeros(300, 5),
+        torch.randn(2, 5),
+        torch.arange(2.0)[:, None],
+        torch.randn(300, 1),
+    ],
     ids=["constant", "zeros", "two rows", "two numbers", "one column"],
 )
 def test_degenerate_rows_give_a_number_or_a_reason(case, X):
@@ -109,7 +115,13 @@ def test_degenerate_rows_give_a_number_or_a_reason(case, X):
 def test_a_constant_column_changes_nothing(case):
     X = cloud()
     wide = torch.cat([X, torch.full((len(X), 4), 1.0, dtype=X.dtype)], 1)
-    if case[0] in ("anisotropy", "effective_rank", "participation_ratio", "intrinsic_dimension", "top_coordinate_share"):
+    if case[0] in (
+        "anisotropy",
+        "effective_rank",
+        "participation_ratio",
+        "intrinsic_dimension",
+        "top_coordinate_share",
+    ):
         assert value(wide, case).value == pytest.approx(value(X, case).value, rel=1e-9)
     else:
         assert math.isfinite(value(wide, case).value)

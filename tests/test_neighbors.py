@@ -235,8 +235,6 @@ def test_a_gpu_gives_the_same_distances(name, tf32, monkeypatch):
         assert torch.backends.cuda.matmul.allow_tf32 == tf32
         torch.testing.assert_close(found.distances.cpu(), by_definition(rows, 2), rtol=1e-12, atol=0)
         keep = torch.arange(0, len(rows), 2) if len(rows) > 5 else torch.arange(len(rows))
-        assert torch.equal(
-            found.narrowed(rows.cuda(), keep.cuda()).distances, nearest(rows[keep].cuda()).distances
-        )
+        assert torch.equal(found.narrowed(rows.cuda(), keep.cuda()).distances, nearest(rows[keep].cuda()).distances)
     finally:
         torch.backends.cuda.matmul.allow_tf32 = before

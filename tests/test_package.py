@@ -76,7 +76,11 @@ def test_the_wheel_holds_the_package_its_text_and_their_licences(tmp_path):
     assert result.returncode == 0, result.stderr
     [wheel] = tmp_path.glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
-    for wanted in ("hf_repgeo/py.typed", "hf_repgeo/data/wikipedia-sample.txt", "hf_repgeo/data/wikipedia-sample.LICENSE.md"):
+    for wanted in (
+        "hf_repgeo/py.typed",
+        "hf_repgeo/data/wikipedia-sample.txt",
+        "hf_repgeo/data/wikipedia-sample.LICENSE.md",
+    ):
         assert wanted in names
     assert any(name.endswith("licenses/LICENSE") for name in names)
     assert not any(name.startswith(("tests/", "spaces/", "benchmarks/")) for name in names)

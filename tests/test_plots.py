@@ -12,8 +12,12 @@ def report(name, layers, offset=0.0, stack="encoder"):
     for layer in range(layers):
         for place, tokens in enumerate(("all", "sink_robust")):
             for measure, convention in (("anisotropy", "razzhigaev"), ("intrinsic_dimension", "facco")):
-                value = None if layer == 1 and tokens == "all" and measure == "anisotropy" else offset + layer / 10 + place
-                made.add(layer=layer, stack=stack, tokens=tokens, measure=measure, convention=convention, value=value, se=0.1)
+                value = (
+                    None if layer == 1 and tokens == "all" and measure == "anisotropy" else offset + layer / 10 + place
+                )
+                made.add(
+                    layer=layer, stack=stack, tokens=tokens, measure=measure, convention=convention, value=value, se=0.1
+                )
     return made
 
 

@@ -61,7 +61,9 @@ def test_cells_and_counts_are_taken_over_all_rows_at_once(states):
 
 def test_a_policy_that_cannot_fill_a_batch_stands_beside_all_on_as_many_rows(states):
     protocol = Protocol(resolve(["anisotropy"]), {}, 400, 400, seed=0)
-    rows = protocol.measure(states, torch.arange(1000), {"all": torch.arange(400), "one_per_type": torch.arange(500, 620)})
+    rows = protocol.measure(
+        states, torch.arange(1000), {"all": torch.arange(400), "one_per_type": torch.arange(500, 620)}
+    )
     assert {row["tokens"]: row["n"] for row in rows} == {"all": 400, "one_per_type": 120, "all_as_one_per_type": 120}
     few = next(row for row in rows if row["tokens"] == "one_per_type")
     assert any(warning.startswith("fewer_rows: 120 rows, where 400 were wanted") for warning in few["warnings"])
@@ -75,7 +77,11 @@ def test_sharing_one_neighbour_search_changes_no_number(states):
     for policy, positions in policies.items():
         alone = PointCloud(states[positions])
         for convention in ("facco", "razzhigaev", "mle"):
-            [row] = [r for r in rows if r["tokens"] == policy and r["convention"] == convention and r["measure"] == "intrinsic_dimension"]
+            [row] = [
+                r
+                for r in rows
+                if r["tokens"] == policy and r["convention"] == convention and r["measure"] == "intrinsic_dimension"
+            ]
             assert row["value"] == pytest.approx(intrinsic_dimension(alone, convention=convention).value, rel=1e-12)
 
 
@@ -86,7 +92,9 @@ def test_rows_that_are_not_finite_lose_their_values_and_nothing_else(states):
     policies = {"all": torch.arange(400), "no_special": torch.arange(8, 408)}
     rows = {(r["tokens"], r["measure"]): r for r in protocol.measure(states, torch.arange(1000), policies)}
     assert rows["all", "anisotropy"]["value"] is None
-    assert rows["all", "anisotropy"]["warnings"][0].startswith("non_finite: `rows`: got NaN or infinity in 1 of 400 rows")
+    assert rows["all", "anisotropy"]["warnings"][0].startswith(
+        "non_finite: `rows`: got NaN or infinity in 1 of 400 rows"
+    )
     assert rows["no_special", "anisotropy"]["value"] is not None
 
 
@@ -194,7 +202,10 @@ def test_a_finished_run_is_not_repeated_and_another_run_overwrites_nothing(run, 
     ("options", "words"),
     [
         ({"measures": ["anisotropie"]}, "unknown measure 'anisotropie'. Did you mean 'anisotropy'"),
-        ({"measures": ["intrinsic_dimension:fako"]}, "unknown convention of intrinsic_dimension 'fako'. Did you mean 'facco'"),
+        (
+            {"measures": ["intrinsic_dimension:fako"]},
+            "unknown convention of intrinsic_dimension 'fako'. Did you mean 'facco'",
+        ),
         ({"layers": [9]}, r"unknown layer 9\. Known: 0 \(embeddings\) to 2"),
         ({"tokens": ["most"]}, "unknown token policy 'most'"),
         ({"pooling": "max"}, "unknown pooling 'max'"),

@@ -94,7 +94,8 @@ def test_the_text_form_of_plain_rows_lists_the_measures(generator):
 
 
 @pytest.mark.parametrize(
-    ("value", "text"), [(0.0, "0"), (0.123456, "0.1235"), (12345.6, "12346"), (1.5e-7, "1.500e-07"), (123456.0, "1.235e+05")]
+    ("value", "text"),
+    [(0.0, "0"), (0.123456, "0.1235"), (12345.6, "12346"), (1.5e-7, "1.500e-07"), (123456.0, "1.235e+05")],
 )
 def test_numbers_read_well(value, text):
     assert number(value) == text

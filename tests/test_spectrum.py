@@ -16,7 +16,8 @@ from hf_repgeo.measures import (
     mean_cosine,
     participation_ratio,
 )
-from hf_repgeo.measures.spectrum import jackknife, lanczos
+from hf_repgeo.measures.eigen import lanczos
+from hf_repgeo.measures.estimate import jackknife
 
 
 def twin(X):

@@ -7,8 +7,10 @@ import pytest
 from hf_repgeo.errors import BadInput, UnknownName
 from hf_repgeo.texts import SAMPLE, Corpus, corpus_of, packaged_sample, read_dataset, read_text
 
-WIKITEXT = """ \n = Some Title = \n \n He said " hello , world " at 10 @.@ 5 km ( 6 mi ) ; it 's Smith 's <unk> @-@ house .
- \n = = Section = = \n \n They don 't know 3 @,@ 000 – 4 @,@ 000 people : 50 % .\n \n = Other = \n \n Second article .\n"""
+WIKITEXT = """ \n = Some Title = \n \n He said " hello , world " at 10 @.@ 5 km ( 6 mi ) ; it 's Smith 's <unk> \
+@-@ house .
+ \n = = Section = = \n \n They don 't know 3 @,@ 000 – 4 @,@ 000 people : 50 % .
+ \n = Other = \n \n Second article .\n"""
 
 DUMP = """<mediawiki><page><title>A</title><text xml:space="preserve">{{Infobox|x=1}}'''Alpha''' is a [[letter|sign]] of
 &lt;b&gt;Greek&lt;/b&gt;.&lt;ref&gt;Not this.&lt;/ref&gt; See [[Beta]].
@@ -37,7 +39,7 @@ def test_without_titles_blank_lines_separate_documents(tmp_path):
 def test_wikitext_becomes_prose(tmp_path):
     (tmp_path / "wiki.txt").write_text(WIKITEXT)
     assert read_text(tmp_path / "wiki.txt", clean="wikitext").documents == [
-        'He said "hello, world" at 10.5 km (6 mi); it\'s Smith\'s unknown-house.\n'
+        "He said \"hello, world\" at 10.5 km (6 mi); it's Smith's unknown-house.\n"
         "They don't know 3,000–4,000 people: 50%.",
         "Second article.",
     ]

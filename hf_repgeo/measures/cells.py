@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from ..errors import BadInput, UnknownName
-from .estimate import Estimate, missing
-from .quantizers import Quantization, quantize
-from .spectrum import jackknife
+from .estimate import Estimate, jackknife, missing
+from .quantizers import Quantization
 
 if TYPE_CHECKING:
     from .cloud import PointCloud
@@ -225,10 +224,12 @@ def soft_patchiness(rows: torch.Tensor, codebook: torch.Tensor, temperature: flo
 # --- shared by the measures -----------------------------------------------------------------------------------------
 
 
-def unanswerable(cloud: PointCloud, bits: int) -> str | None:
+def unanswerable(cloud: PointCloud, codebooks: int, bits: int) -> str | None:
     """Why cells of this cloud cannot be had, as the warning of a missing value; `None` when they can."""
     if cloud.n_distinct == 1:
         return "no_spread: all rows are equal, so there is nothing to divide into cells"
+    if codebooks > cloud.d:
+        return f"too_few_columns: {cloud.d} columns cannot be split among {codebooks} codebooks; use fewer codebooks"
     if cloud.n < 2**bits:
         return f"too_few_rows: {cloud.n} rows cannot fill {2**bits} cells; use fewer bits"
     return None
@@ -263,12 +264,11 @@ def _fits(cloud, quantizer, codebooks, bits, quantizer_seeds) -> list[Quantizati
     n_seeds = quantizer_seeds if quantizer_seeds is not None else ADDITIVE_SEEDS if quantizer == "additive" else 1
     if n_seeds < 1:
         raise BadInput("quantizer_seeds", came=f"{n_seeds}", wanted="at least 1")
-    reason = unanswerable(cloud, bits)
+    reason = unanswerable(cloud, codebooks, bits)
     if reason:
         return reason
-    first = cloud.codes(quantizer, codebooks=codebooks, bits=bits)
-    others = range(cloud.seed + 1, cloud.seed + n_seeds)
-    return [first] + [quantize(cloud.rows, quantizer, codebooks=codebooks, bits=bits, seed=seed) for seed in others]
+    seeds = range(cloud.seed, cloud.seed + n_seeds)
+    return [cloud.codes(quantizer, codebooks=codebooks, bits=bits, seed=seed) for seed in seeds]
 
 
 def _count_measure(cloud, measure: str, function: Callable, quantizer: str, codebooks: int, bits: int) -> Estimate:

@@ -13,11 +13,11 @@ import numpy as np
 import torch
 
 from ..errors import BadInput, NonFiniteRows, TooFewRows
+from .eigen import eigenvalues, fold_spectra, scores
 from .moments import Moments
 from .neighbors import Neighbors, nearest
 from .products import BLOCK_ROWS
 from .quantizers import Quantization, quantize
-from .spectrum import eigenvalues, fold_spectra, scores
 
 JACKKNIFE_GROUPS = 20
 KEY_COLUMNS = 32
@@ -53,10 +53,10 @@ class PointCloud:
     """
 
     def __init__(self, X, *, groups=None, jackknife: bool = True, seed: int = 0, argument: str = "X"):
-        given = _as_matrix(X, argument)
+        given = _as_matrix(X, argument).detach()
         self.given_dtype = given.dtype
         peak = _finite_peak(given, argument)
-        rows = given.detach().to(_working_dtype(given.dtype))
+        rows = given.to(_working_dtype(given.dtype))
         self.unit = 1.0
         if peak and not SAFE_PEAK[0] <= peak <= SAFE_PEAK[1]:
             self.unit = 2.0 ** max(int(np.floor(np.log2(peak))), -1000)
@@ -129,10 +129,11 @@ class PointCloud:
         return (order % n_folds).to(group.device)[group]
 
     def codes(self, quantizer: str = "product", **options) -> Quantization:
-        """The rows' codes under a quantizer fitted to them; fitted once per set of options."""
+        """The rows' codes under a quantizer fitted to them; fitted once per set of options, `seed` among them."""
+        options.setdefault("seed", self.seed)
         key = (quantizer, *sorted(options.items()))
         if key not in self._codes:
-            self._codes[key] = quantize(self.rows, quantizer, seed=self.seed, **options)
+            self._codes[key] = quantize(self.rows, quantizer, **options)
         return self._codes[key]
 
     @cached_property
@@ -149,7 +150,7 @@ class PointCloud:
         """
         part = PointCloud(self.rows[keep], groups=self.groups[keep], jackknife=self.jackknife, seed=self.seed)
         part.unit, part.given_dtype = part.unit * self.unit, self.given_dtype
-        if "neighbors" in self.__dict__:
+        if "neighbors" in self.__dict__ and part.n_distinct > 2:
             part.neighbors = self._narrowed_neighbors(keep, part)
         if "moments" in self.__dict__ and part.unit == self.unit:
             self._narrow_moments(keep, part)
@@ -181,7 +182,7 @@ class PointCloud:
 
 
 def first_occurrences(rows: torch.Tensor) -> torch.Tensor:
-    """Positions of rows that equal no earlier row (0.0 equals -0.0), ascending; by 64-bit keys, then proved by entries."""
+    """Positions of rows that equal no earlier row (0.0 equals -0.0), ascending; by 64-bit keys, then proved."""
     few = rows[:, :: max(1, rows.shape[1] // KEY_COLUMNS)]
     if len(torch.unique(_row_keys(few.contiguous()))) == len(rows):  # rows that differ in some columns differ
         return torch.arange(len(rows), device=rows.device)

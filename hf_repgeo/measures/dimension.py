@@ -8,15 +8,11 @@ exponential with rate d.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 
-from ..errors import BadInput, UnknownName
-from .cloud import PointCloud, first_occurrences
-from .estimate import Estimate, missing
-from .neighbors import nearest
-from .spectrum import jackknife
+from ..errors import UnknownName
+from .cloud import PointCloud
+from .estimate import Estimate, jackknife, missing
 
 MINIMUM_ROWS = 20  # fewer usable ratios and no convention says anything
 USED_SHARE = 0.9  # of the ratios, the smallest; the largest tenth feels the density's change most (Facco et al.)
@@ -29,7 +25,7 @@ CONVENTIONS = ("facco", "razzhigaev", "mle")
 
 
 def two_nn_line(log_mu: torch.Tensor, kept: torch.Tensor | None = None) -> torch.Tensor:
-    """TwoNN by a line through the origin: `-log(1 - F)` on `log mu` for the smallest 90 % of N ratios, with F = rank / N.
+    """TwoNN by a line through the origin: `-log(1 - F)` on `log mu`, for the smallest 90 % of N ratios, F = rank / N.
 
     Args:
         log_mu: `(N,)` float64, ascending.
@@ -122,12 +118,13 @@ def intrinsic_dimension(cloud: PointCloud, convention: str = "facco") -> Estimat
     Args:
         cloud: at least 20 distinct rows.
         convention: `"facco"`, a line through the smallest 90 % of the ratios, as in the TwoNN paper and
-            scikit-dimension; `"razzhigaev"`, the line through the smallest fifth with the F of the authors' code of "The
-            Shape of Learning"; `"mle"`, maximum likelihood with the largest 10 % censored, the least noisy.
+            scikit-dimension; `"razzhigaev"`, the line through the smallest fifth, with the F of the code of "The Shape
+            of Learning"; `"mle"`, maximum likelihood with the largest 10 % censored, the least noisy.
 
     Returns:
         Estimate: value > 0. `standard_error`: for the lines a delete-a-group jackknife over `cloud.folds` with the
-        neighbours held fixed, for `"mle"` that of the likelihood, which takes the ratios as independent. `details`:
+        neighbours held fixed, for `"mle"` that of the likelihood. Both take the rows' ratios as independent; that
+        neighbours share neighbours makes the true error a tenth larger (a fifth for `"razzhigaev"`). `details`:
         `n_used` ratios, the `used_share` they are, `n_ties` ratios of exactly 1, `mean_r1` and `mean_r2` in the units
         of the rows.
 
@@ -154,7 +151,7 @@ def intrinsic_dimension(cloud: PointCloud, convention: str = "facco") -> Estimat
         raise UnknownName("convention of intrinsic_dimension", convention, CONVENTIONS)
     counts = {"n": cloud.n, "n_distinct": cloud.n_distinct}
     if cloud.n_distinct < MINIMUM_ROWS:
-        return missing("intrinsic_dimension", convention, _too_few(cloud), **counts)
+        return missing("intrinsic_dimension", convention, too_few(cloud), **counts)
     r1, r2 = cloud.neighbors.distances[:, 0], cloud.neighbors.distances[:, 1]
     log_mu, order = (r2 / r1).log().sort()
     details = {
@@ -167,7 +164,7 @@ def intrinsic_dimension(cloud: PointCloud, convention: str = "facco") -> Estimat
     if not 0 < value < float("inf"):
         reason = f"all_ratios_one: each of the {n_used} ratios r2 / r1 that would be used is 1, as on a grid"
         return missing("intrinsic_dimension", convention, reason, details=details, **counts)
-    warnings = _copies(cloud, convention) + _ties(details["n_ties"], len(log_mu))
+    warnings = copies_warning(cloud, convention) + ties_warning(details["n_ties"], len(log_mu))
     return Estimate(
         "intrinsic_dimension", convention, value, error, method, warnings=warnings, details=details, **counts
     )
@@ -178,7 +175,7 @@ _Fitted = tuple[float, float | None, str | None, int]  # value, standard error, 
 
 def _by_line(cloud: PointCloud, log_mu: torch.Tensor, order: torch.Tensor) -> _Fitted:
     value = float(two_nn_line(log_mu))
-    error, method = jackknife(two_nn_line(log_mu, _folds_kept(cloud, order))) if cloud.jackknife else (None, None)
+    error, method = jackknife(two_nn_line(log_mu, folds_kept(cloud, order))) if cloud.jackknife else (None, None)
     return value, error, method, int(len(log_mu) * USED_SHARE)
 
 
@@ -189,7 +186,7 @@ def _by_authors(cloud: PointCloud, log_mu: torch.Tensor, order: torch.Tensor) ->
     value = float(two_nn_authors(log_mu, n_removed))
     error, method = None, None
     if cloud.jackknife:
-        error, method = jackknife(two_nn_authors(log_mu, n_removed, _folds_kept(cloud, order)))
+        error, method = jackknife(two_nn_authors(log_mu, n_removed, folds_kept(cloud, order)))
     n_left = len(log_mu) - n_removed
     return value, error, method, max(0, min(n_left // AUTHORS_SHARE, n_left - 1))
 
@@ -202,7 +199,7 @@ def _by_likelihood(cloud: PointCloud, log_mu: torch.Tensor, order: torch.Tensor)
 _CONVENTIONS = {"facco": _by_line, "razzhigaev": _by_authors, "mle": _by_likelihood}
 
 
-def _folds_kept(cloud: PointCloud, order: torch.Tensor) -> torch.Tensor:
+def folds_kept(cloud: PointCloud, order: torch.Tensor) -> torch.Tensor:
     """`(folds, n_distinct)` bool: the ratios, in the given order, that stay when each fold is left out."""
     folds = cloud.folds[cloud.distinct][order]
     return folds != torch.arange(int(cloud.folds.max()) + 1, device=folds.device)[:, None]
@@ -220,13 +217,13 @@ def _first(marked: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
     return torch.cat([values[marked], values[~marked]])
 
 
-def _too_few(cloud: PointCloud, needed: int = MINIMUM_ROWS) -> str:
+def too_few(cloud: PointCloud, needed: int = MINIMUM_ROWS) -> str:
     if cloud.n_distinct == 1:
         return f"no_spread: all {cloud.n} rows are equal"
     return f"too_few_distinct_rows: {cloud.n_distinct} of {cloud.n} rows are distinct; at least {needed} are needed"
 
 
-def _copies(cloud: PointCloud, convention: str | None = None) -> tuple[str, ...]:
+def copies_warning(cloud: PointCloud, convention: str | None = None) -> tuple[str, ...]:
     copies, warnings = cloud.n - cloud.n_distinct, []
     if copies > 0.01 * cloud.n:
         warnings.append(f"duplicates: {copies} of {cloud.n} rows are copies of others; each distinct row counts once")
@@ -237,247 +234,7 @@ def _copies(cloud: PointCloud, convention: str | None = None) -> tuple[str, ...]
     return tuple(warnings)
 
 
-def _ties(n_ties: int, n: int) -> tuple[str, ...]:
+def ties_warning(n_ties: int, n: int) -> tuple[str, ...]:
     if n_ties <= 0.01 * n:
         return ()
     return (f"ties: {n_ties} of {n} rows have two nearest neighbours at the same distance, as on a grid",)
-
-
-# --- further estimators: more neighbours, larger scales ---------------------------------------------------------------
-
-
-def levina_bickel_of(distances: torch.Tensor, convention: str = "mackay") -> torch.Tensor:
-    """Maximum likelihood dimension from the distances to the k nearest neighbours, tensor to tensor, differentiable.
-
-    With `m_i = sum_{j < k} log(T_ik / T_ij) / (k - 1)`: `1 / mean(m_i)` for `"mackay"`, `mean(1 / m_i)` for `"levina"`.
-
-    Args:
-        distances: `(n, k)` ascending, positive, k >= 2.
-        convention: `"mackay"` or `"levina"`.
-
-    Returns:
-        0-d tensor, > 0; infinite when all distances of each row are equal.
-
-    Source: Levina & Bickel, "Maximum likelihood estimation of intrinsic dimension" (2004), equation 8; MacKay &
-    Ghahramani, "Comments on ..." (2005): the likelihood of all rows together averages inverses.
-
-    Example:
-        >>> import torch
-        >>> from hf_repgeo.measures.dimension import levina_bickel_of
-        >>> round(float(levina_bickel_of(torch.tensor([[1.0, 2.0, 4.0], [1.0, 2.0, 4.0]]))), 4)  # 2 / log 8
-        0.9618
-    """
-    inverse = _inverse_dimension(distances)
-    return 1 / inverse.mean() if convention == "mackay" else (1 / inverse).mean()
-
-
-def _inverse_dimension(distances: torch.Tensor) -> torch.Tensor:
-    logs = distances.log()
-    return logs[:, -1] - logs[:, :-1].mean(1)
-
-
-def levina_bickel_loss(rows: torch.Tensor, k: int = 20) -> torch.Tensor:
-    """The Levina-Bickel dimension (MacKay & Ghahramani's average) of a batch, with a gradient; add it to a loss.
-
-    Which rows are neighbours is decided exactly and held fixed; the gradient flows through their distances. Copies of
-    rows are left out.
-
-    Args:
-        rows: `(n, d)` floating point, more than k of them distinct.
-        k: neighbours of each row.
-
-    Returns:
-        0-d tensor.
-
-    Raises:
-        TooFewRows: k or fewer distinct rows.
-
-    Example:
-        >>> import torch
-        >>> from hf_repgeo.measures.dimension import levina_bickel_loss
-        >>> rows = torch.rand(200, 3, generator=torch.Generator().manual_seed(0)).requires_grad_()
-        >>> levina_bickel_loss(rows).backward()
-        >>> bool(torch.isfinite(rows.grad).all())
-        True
-    """
-    fixed = rows.detach().to(torch.promote_types(rows.dtype, torch.float32))
-    distinct = first_occurrences(fixed)
-    neighbors = nearest(fixed[distinct], k).indices
-    rows = rows[distinct].to(fixed.dtype)
-    return levina_bickel_of(torch.linalg.vector_norm(rows[:, None] - rows[neighbors], dim=2))
-
-
-def levina_bickel(cloud: PointCloud, k: int = 20, convention: str = "mackay") -> Estimate:
-    """Intrinsic dimension from k neighbours: less noisy than TwoNN, at a larger scale and with more bias from curvature.
-
-    Args:
-        cloud: more than k and at least 20 distinct rows; each counts once.
-        k: neighbours of each row, at least 2.
-        convention: `"mackay"`, the likelihood of all rows together; `"levina"`, the mean of each row's estimate.
-
-    Returns:
-        Estimate: value > 0, with a jackknife error over `cloud.folds`, neighbours held fixed: the likelihood's own
-        error takes overlapping neighbourhoods for independent ones and is far too small. `None` as in
-        `intrinsic_dimension`.
-
-    Raises:
-        UnknownName: no such convention.
-
-    Cost: O(n^2 d); memory n x d x k for a block of rows.
-
-    Source: Levina & Bickel 2004, equation 8; MacKay & Ghahramani 2005.
-
-    Example:
-        >>> import torch
-        >>> from hf_repgeo.measures import PointCloud
-        >>> from hf_repgeo.measures.dimension import levina_bickel
-        >>> plane = torch.rand(2000, 2, generator=torch.Generator().manual_seed(0)) @ torch.ones(2, 5).triu()
-        >>> round(levina_bickel(PointCloud(plane)).value, 1)
-        2.0
-    """
-    if convention not in ("mackay", "levina"):
-        raise UnknownName("convention of levina_bickel", convention, ("mackay", "levina"))
-    counts = {"n": cloud.n, "n_distinct": cloud.n_distinct}
-    if cloud.n_distinct < max(MINIMUM_ROWS, k + 1):
-        return missing("levina_bickel", convention, _too_few(cloud, max(MINIMUM_ROWS, k + 1)), **counts)
-    distances = _neighbor_distances(cloud, k)
-    value = float(levina_bickel_of(distances, convention))
-    if not 0 < value < float("inf"):
-        reason = f"all_ratios_one: the {k} nearest neighbours of a row are all at one distance, as on a grid"
-        return missing("levina_bickel", convention, reason, **counts)
-    kept = _folds_kept(cloud, torch.arange(cloud.n_distinct, device=distances.device)).to(torch.float64)
-    inverse = _inverse_dimension(distances)
-    one_out = kept.sum(1) / (kept @ inverse) if convention == "mackay" else (kept @ (1 / inverse)) / kept.sum(1)
-    error, method = jackknife(one_out) if cloud.jackknife else (None, None)
-    return Estimate("levina_bickel", convention, value, error, method, warnings=_copies(cloud), details={"k": k}, **counts)
-
-
-def gride(cloud: PointCloud, n1: int = 1, n2: int = 2) -> Estimate:
-    """Generalised ratios: the dimension at the scale of the n1-th and n2-th neighbour, by maximum likelihood.
-
-    `mu = r_n2 / r_n1` has the density `d (mu^d - 1)^(n2 - n1 - 1) / (B(n2 - n1, n1) mu^((n2 - 1) d + 1))`. n1 = 1, 2, 4 ...
-    with n2 = 2 n1 shows how the dimension depends on scale without thinning the rows. (1, 2) is TwoNN.
-
-    Args:
-        cloud: more than n2 and at least 20 distinct rows; each counts once.
-        n1, n2: orders of the two neighbours, 1 <= n1 < n2.
-
-    Returns:
-        Estimate: value > 0; standard error from the observed Fisher information (`"likelihood"`), which takes the
-        ratios as independent. Ratios of 1 are left out (`n_ties` in the details). `None` as in `intrinsic_dimension`.
-
-    Raises:
-        BadInput: not 1 <= n1 < n2.
-
-    Cost: O(n^2 d).
-
-    Source: Denti, Doimo, Laio, Mira, "The generalized ratios intrinsic dimension estimator", Scientific Reports 12:20005
-    (2022), equations 7 and 9; (N - 1) / d in place of N / d in the score, which makes (1, 2) unbiased.
-
-    Example:
-        >>> import torch
-        >>> from hf_repgeo.measures import PointCloud
-        >>> from hf_repgeo.measures.dimension import gride
-        >>> plane = torch.rand(2000, 2, generator=torch.Generator().manual_seed(0)) @ torch.ones(2, 5).triu()
-        >>> round(gride(PointCloud(plane), 8, 16).value, 1)
-        2.0
-    """
-    if not 1 <= n1 < n2:
-        raise BadInput("n1", came=f"n1 = {n1}, n2 = {n2}", wanted="1 <= n1 < n2")
-    fields = {"n": cloud.n, "n_distinct": cloud.n_distinct, "details": {"n1": n1, "n2": n2}}
-    if cloud.n_distinct < max(MINIMUM_ROWS, n2 + 1):
-        return missing("gride", "denti", _too_few(cloud, max(MINIMUM_ROWS, n2 + 1)), **fields)
-    distances = _neighbor_distances(cloud, n2)
-    log_mu = (distances[:, n2 - 1] / distances[:, n1 - 1]).log()
-    n_ties = int((log_mu == 0).sum())
-    fields["details"] |= {"n_ties": n_ties, "mean_distance": float(distances[:, n2 - 1].mean()) * cloud.unit}
-    if len(log_mu) - n_ties < 2:
-        reason = f"all_ratios_one: neighbours {n1} and {n2} of each row are at one distance, as on a grid"
-        return missing("gride", "denti", reason, **fields)
-    value, error = _generalised_ratios(log_mu[log_mu > 0], n1, n2)
-    warnings = _copies(cloud) + _ties(n_ties, len(log_mu))
-    return Estimate("gride", "denti", value, error, "likelihood", warnings=warnings, **fields)
-
-
-def _generalised_ratios(log_mu: torch.Tensor, n1: int, n2: int) -> tuple[float, float]:
-    """The root of the score, which falls from infinity to below 0, by bisection; and 1 / sqrt(information) there."""
-    n, between, total = len(log_mu), n2 - n1 - 1, float(log_mu.sum())
-
-    def score(d: float) -> float:
-        return (n - 1) / d - (n2 - 1) * total + between * float((-log_mu / torch.expm1(-d * log_mu)).sum())
-
-    low, high = 0.0, 1.0
-    while score(high) > 0:
-        low, high = high, 2 * high
-    while high - low > 1e-12 * high:
-        middle = (low + high) / 2
-        low, high = (middle, high) if score(middle) > 0 else (low, middle)
-    curvature = (log_mu / (2 * torch.sinh(high * log_mu / 2))).square().sum()
-    return high, float((n / high**2 + between * curvature) ** -0.5)
-
-
-class ScalePoint(NamedTuple):
-    """TwoNN at one scale: subsets of `n` rows, whose first neighbours are `mean_distance` away on average."""
-
-    n: int
-    value: float
-    standard_error: float | None
-    mean_distance: float
-
-
-def scale_curve(cloud: PointCloud, convention: str = "facco", smallest: int = 256) -> list[ScalePoint]:
-    """TwoNN by decimation: the dimension of all rows, of their halves, quarters ...: the fewer rows, the larger the scale.
-
-    A dimension that does not depend on n is a property of the data; one that falls as n grows is noise at small
-    scales, one that rises with n is curvature or a boundary.
-
-    Args:
-        cloud: rows; copies are left out first.
-        convention: as in `intrinsic_dimension`.
-        smallest: parts are halved as long as they keep this many rows.
-
-    Returns:
-        One point per scale, all rows first: the mean over the disjoint parts, and its standard error (the spread of the
-        parts over the root of their number; for all rows that of the estimate). Empty when there is no estimate.
-
-    Cost: at most twice that of one neighbour search.
-
-    Source: Facco et al. 2017, section "ID estimation on data sets affected by noise": block analysis.
-
-    Example:
-        >>> import torch
-        >>> from hf_repgeo.measures import PointCloud
-        >>> from hf_repgeo.measures.dimension import scale_curve
-        >>> cube = torch.rand(2048, 3, generator=torch.Generator().manual_seed(0))
-        >>> [point.n for point in scale_curve(PointCloud(cube))]
-        [2048, 1024, 512, 256]
-    """
-    generator = torch.Generator().manual_seed(cloud.seed)
-    parts, points = [cloud.subset(cloud.distinct)], []
-    while True:
-        estimates = [intrinsic_dimension(part, convention) for part in parts]
-        estimates = [estimate for estimate in estimates if estimate.value is not None]
-        if not estimates:
-            return points
-        points.append(_scale_point(parts[-1].n, estimates))
-        if parts[-1].n < 2 * smallest:
-            return points
-        parts = [half for part in parts for half in _halves(part, generator)]
-
-
-def _scale_point(n: int, estimates: list[Estimate]) -> ScalePoint:
-    values = torch.tensor([estimate.value for estimate in estimates], dtype=torch.float64)
-    error = float(values.std()) / len(values) ** 0.5 if len(values) > 1 else estimates[0].standard_error
-    mean_distance = sum(estimate.details["mean_r1"] for estimate in estimates) / len(estimates)
-    return ScalePoint(n, float(values.mean()), error, mean_distance)
-
-
-def _halves(part: PointCloud, generator: torch.Generator) -> list[PointCloud]:
-    order = torch.randperm(part.n, generator=generator).to(part.rows.device)
-    return [part.subset(half) for half in order[: part.n // 2 * 2].chunk(2)]
-
-
-def _neighbor_distances(cloud: PointCloud, k: int) -> torch.Tensor:
-    """`(n_distinct, k)`; the cloud's own search where it reaches far enough."""
-    neighbors = cloud.neighbors if k <= 2 else nearest(cloud.distinct_rows, k)
-    return neighbors.distances[:, :k]

@@ -1,14 +1,14 @@
-"""What the directions of the rows say: mean cosine."""
+"""What the directions of the rows say: mean cosine, partition function, uniformity."""
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import torch
 
-from .estimate import Estimate, missing
-from .products import BLOCK_ROWS
-from .spectrum import jackknife
+from .estimate import Estimate, jackknife, missing
+from .products import BLOCK_ROWS, times_transposed
 
 if TYPE_CHECKING:
     from .cloud import PointCloud
@@ -67,3 +67,84 @@ def _unit_sums(cloud: PointCloud, norms: torch.Tensor) -> tuple[torch.Tensor, to
 
 def _pair_mean(unit_sum: torch.Tensor, n: torch.Tensor) -> torch.Tensor:
     return (unit_sum.square().sum(-1) - n) / (n * (n - 1))
+
+
+def partition_function_of(rows: torch.Tensor) -> torch.Tensor:
+    """`min_c Z(c) / max_c Z(c)`, `Z(c) = sum_i exp<c, x_i>`, over plus and minus the eigenvectors of `rows^T rows`."""
+    vectors = torch.linalg.eigh(rows.T @ rows).eigenvectors  # columns; the gradient wants distinct eigenvalues
+    products = rows @ vectors
+    log_z = torch.cat([products.logsumexp(0), (-products).logsumexp(0)])
+    return (log_z.amin() - log_z.amax()).exp()
+
+
+def partition_function(cloud: PointCloud) -> Estimate:
+    """Whether all directions look alike to a softmax (isotropy I(V)).
+
+    `min_c Z(c) / max_c Z(c)` with `Z(c) = sum_i exp<c, x_i>` over the unit eigenvectors c of X^T X and their opposites,
+    in logarithms, so that nothing overflows. It depends on the rows' scale; on long rows it is 0 to any digit.
+
+    Args:
+        cloud: rows, n >= 2.
+
+    Returns:
+        Estimate: value in [0, 1], 1 for perfect isotropy; `details["log"]` is its logarithm, which stays readable.
+
+    Cost: O(n d^2 + d^3).
+
+    Source: Mu, Viswanath, "All-but-the-top" (2018), equation 2; Arora et al. (2016).
+
+    Example:
+        >>> import torch
+        >>> from hf_repgeo.measures import PointCloud, partition_function
+        >>> partition_function(PointCloud(torch.cat([torch.eye(3), -torch.eye(3)]))).value
+        1.0
+    """
+    rows = cloud.rows.to(torch.float64)
+    gram_matrix = cloud.moments.scatter + cloud.n * torch.outer(cloud.moments.mean, cloud.moments.mean)
+    products = rows @ torch.linalg.eigh(gram_matrix).eigenvectors * cloud.unit
+    log_z = torch.cat([products.logsumexp(0), (-products).logsumexp(0)])
+    log = float(log_z.amin() - log_z.amax())
+    return Estimate("partition_function", "mu", math.exp(log), n=cloud.n, details={"log": log})
+
+
+def uniformity_of(rows: torch.Tensor, temperature: float = 2.0) -> torch.Tensor:
+    """`log mean exp(-t |u_i - u_j|^2)` over all pairs of different unit rows, tensor to tensor."""
+    unit = rows / torch.linalg.vector_norm(rows, dim=1, keepdim=True)
+    squared = torch.nn.functional.pdist(unit).square()
+    return (-temperature * squared).logsumexp(0) - math.log(len(squared))
+
+
+def uniformity(cloud: PointCloud) -> Estimate:
+    """How evenly the rows' directions cover the sphere.
+
+    `log mean_{i < j} exp(-2 |u_i - u_j|^2)` with the unit rows u_i, over all pairs. 0 when all directions coincide; -4
+    is about the least that can be had in high dimension (all pairs at right angles).
+
+    Args:
+        cloud: rows, n >= 2.
+
+    Returns:
+        Estimate: value in [-8, 0]; `None` (`zero_rows`) when a row is all zeros and has no direction.
+
+    Cost: O(n^2 d), in blocks.
+
+    Source: Wang, Isola, "Understanding contrastive representation learning" (2020), equation 2, with t = 2.
+
+    Example:
+        >>> import torch
+        >>> from hf_repgeo.measures import PointCloud, uniformity
+        >>> round(uniformity(PointCloud(torch.eye(5))).value, 6)
+        -4.0
+    """
+    norms = torch.linalg.vector_norm(cloud.rows, dim=1, keepdim=True)
+    if bool((norms == 0).any()):
+        reason = f"zero_rows: {int((norms == 0).sum())} of {cloud.n} rows are all zeros and have no direction"
+        return missing("uniformity", "wang", reason, n=cloud.n)
+    unit, total = cloud.rows / norms, 0.0
+    blocks = unit.split(BLOCK_ROWS)
+    for i, a in enumerate(blocks):
+        for b in blocks[i:]:
+            kernel = (4 * times_transposed(a, b) - 4).clamp_max_(0).exp_()  # |u - v|^2 = 2 - 2 <u, v>
+            same = a is b
+            total += float(kernel.sum(dtype=torch.float64) - (len(a) if same else 0)) * (1 if same else 2)
+    return Estimate("uniformity", "wang", math.log(total / (cloud.n * (cloud.n - 1))), n=cloud.n)

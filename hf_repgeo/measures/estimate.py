@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
+import torch
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -44,3 +46,15 @@ class Estimate:
 def missing(measure: str, convention: str, reason: str, **fields) -> Estimate:
     """An estimate without a value; `reason` is a `"code: sentence"` and becomes its first warning."""
     return Estimate(measure, convention, None, warnings=(reason,), **fields)
+
+
+def jackknife(leave_one_out: torch.Tensor) -> tuple[float | None, str | None]:
+    """Delete-a-group jackknife: standard error and its method from the `(g,)` values with one group left out each.
+
+    `sqrt((g - 1) / g * sum_j (value_j - mean)^2)`; groups are folds of nearly equal size. `(None, None)` for g < 2 or
+    when a value cannot be had.
+    """
+    g = len(leave_one_out)
+    if g < 2 or not bool(torch.isfinite(leave_one_out).all()):
+        return None, None
+    return float(((g - 1) * leave_one_out.var(correction=0)).sqrt()), f"jackknife({g} groups)"

@@ -9,10 +9,11 @@ The product gives half squared distances, `v_ij = h_i + h_j - x_i . x_j` with `h
 centred, scaled by a power of two and rounded to float32. With unit roundoff u = 2^-24 and s = |x_i| + |x_j|:
 
     rounding x moves a distance by at most u s, so half its square by at most u s^2;
-    the product has d + 2 terms, whose absolute values add up to at most s^2 / 2, summed in any order: (d + 2) u s^2 / 2;
+    the product has d + 2 terms; their absolute values sum to at most s^2 / 2; in any order (d + 2) u s^2 / 2;
     rounding h: u s^2 / 2;
 
-so `|2 v_ij - |x_i - x_j|^2| <= (d + 5) u s^2`, and terms of second order, which c = 1.01 (d + 16) u covers up to d = 150,000.
+so `|2 v_ij - |x_i - x_j|^2| <= c s^2` with c = (d + 5) u and terms of second order: c = 1.01 (d + 16) u covers them up
+to d = 150,000.
 (Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed., section 3.1, for the sums.)
 A row j that is nearer than r to row i has |x_j| <= |x_i| + r, hence s <= 2 |x_i| + r. So when every row outside the
 candidates of i has v >= t, none of them is nearer than the largest r with `r^2 + c (2 |x_i| + r)^2 <= 2 t`: the
@@ -22,15 +23,14 @@ candidates of i has v >= t, none of them is nearer than the largest r with `r^2 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 
 from ..errors import TooFewRows
-from .products import times_transposed
+from .products import full_precision, times_transposed
 
 SPARE = 4  # candidates kept beyond the k nearest, for the proof and for narrowed searches
 GROUP = 16  # entries of a block that are first looked at through their minimum: one cache line of float32
@@ -86,8 +86,10 @@ class Neighbors:
         place = torch.full((len(rows) + 1,), -1, dtype=torch.int64, device=rows.device)  # the last: of candidate -1
         place[keep] = torch.arange(len(keep), device=rows.device)
         kept = rows.detach()[keep]
-        found = Neighbors(self.distances[keep], place[self.indices[keep]], place[self.candidates[keep]], self.reach[keep])
-        with _full_precision(kept.device):
+        found = Neighbors(
+            self.distances[keep], place[self.indices[keep]], place[self.candidates[keep]], self.reach[keep]
+        )
+        with full_precision(kept.device):
             open_rows = torch.nonzero((found.indices < 0).any(1))[:, 0]
             open_rows = open_rows[~_settle(kept, open_rows, found)]
             open_rows = _search_some(kept, open_rows, found, torch.float32)
@@ -122,7 +124,7 @@ def nearest(rows: torch.Tensor, k: int = 2, progress: Progress | None = None) ->
     _enough(len(rows), k)
     rows = rows.detach()
     found = _nothing_yet(len(rows), k, rows.device)
-    with _full_precision(rows.device):
+    with full_precision(rows.device):
         open_rows = _search_all(rows, found, progress)
         open_rows = _search_some(rows, open_rows, found, torch.float64)
         _search_directly(rows, open_rows, found)
@@ -198,29 +200,6 @@ def _search_directly(rows: torch.Tensor, which: torch.Tensor, found: Neighbors) 
         found.candidates[some, :width] = distances.topk(width, largest=False).indices
         _settle(rows, some, found)
         found.reach[some] = found.distances[some, k - 1]
-
-
-@contextmanager
-def _full_precision(device: torch.device) -> Iterator[None]:
-    """No gradients, and float32 products in float32, where the user's settings may allow TF32 or bfloat16.
-
-    The proofs rest on it. The setting is global, and put back on leaving.
-    """
-    backend = torch.backends.cuda.matmul if device.type == "cuda" else getattr(torch.backends.mkldnn, "matmul", None)
-    with torch.no_grad():
-        if hasattr(backend, "fp32_precision"):
-            before, backend.fp32_precision = backend.fp32_precision, "ieee"
-            try:
-                yield
-            finally:
-                backend.fp32_precision = before
-        else:  # PyTorch before 2.9
-            before = torch.get_float32_matmul_precision()
-            torch.set_float32_matmul_precision("highest")
-            try:
-                yield
-            finally:
-                torch.set_float32_matmul_precision(before)
 
 
 def _block_shape(rows: torch.Tensor) -> tuple[int, int]:
@@ -340,9 +319,7 @@ def _smallest(values: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]
     return (keys & ~last_bits).view(values.dtype), (keys & last_bits).to(torch.int64)
 
 
-def _accept(
-    rows: torch.Tensor, which: torch.Tensor, found: Neighbors, points: _Points, lists: _Lists
-) -> torch.Tensor:
+def _accept(rows: torch.Tensor, which: torch.Tensor, found: Neighbors, points: _Points, lists: _Lists) -> torch.Tensor:
     """Put the lists of the rows `which` into `found`; returns the rows that are not proved."""
     n, k = len(which), found.indices.shape[1]
     values, others = (ranked[:n] for ranked in lists.ranked())

@@ -7,6 +7,9 @@ computes one triangle only. Everything else is `torch.matmul`.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 
 BLOCK_ROWS = 2048
@@ -29,7 +32,7 @@ _ONEDNN = None
 
 
 def times_transposed(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """`a @ b.T` for `a` (n, d) and `b` (m, d) of one dtype; full float32 precision whatever the global setting."""
+    """`a @ b.T` for `a` (n, d) and `b` (m, d) of one dtype; wrap it in `full_precision` where that matters."""
     global _ONEDNN
     if a.dtype == torch.float32 and a.device.type == "cpu" and not torch.is_grad_enabled():
         if _ONEDNN is None:
@@ -46,3 +49,26 @@ def gram(rows: torch.Tensor) -> torch.Tensor:
         return torch.from_numpy(array.T @ array)
     product = rows.T @ rows
     return (product + product.T) / 2
+
+
+@contextmanager
+def full_precision(device: torch.device) -> Iterator[None]:
+    """No gradients, and float32 products in float32, where the user's settings may allow TF32 or bfloat16.
+
+    The proofs rest on it. The setting is global, and put back on leaving.
+    """
+    backend = torch.backends.cuda.matmul if device.type == "cuda" else getattr(torch.backends.mkldnn, "matmul", None)
+    with torch.no_grad():
+        if hasattr(backend, "fp32_precision"):
+            before, backend.fp32_precision = backend.fp32_precision, "ieee"
+            try:
+                yield
+            finally:
+                backend.fp32_precision = before
+        else:  # PyTorch before 2.9
+            before = torch.get_float32_matmul_precision()
+            torch.set_float32_matmul_precision("highest")
+            try:
+                yield
+            finally:
+                torch.set_float32_matmul_precision(before)

@@ -1,9 +1,9 @@
 """Quantizers: every row becomes a few small integers, the names of the codewords nearest to it.
 
-    product     contiguous blocks of columns, k-means in each: Jegou, Douze & Schmid, TPAMI 33 (2011); the default
-    residual    full-width codewords whose sum stands for a row, codebook after codebook
-    additive    the same, then all codebooks at once: local search quantization, Martinez et al., ECCV 2018
-    faiss-lsq   the additive quantizer that the authors of arXiv 2406.12159 ran, by faiss: a reference, slow
+product     contiguous blocks of columns, k-means in each: Jegou, Douze & Schmid, TPAMI 33 (2011); the default
+residual    full-width codewords whose sum stands for a row, codebook after codebook
+additive    the same, then all codebooks at once: local search quantization, Martinez et al., ECCV 2018
+faiss-lsq   the additive quantizer that the authors of arXiv 2406.12159 ran, by faiss: a reference, slow
 """
 
 from __future__ import annotations

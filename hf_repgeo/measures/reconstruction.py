@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 import torch
 
 from .cells import cell_warnings, fit_details, unanswerable
-from .estimate import Estimate, missing
+from .estimate import Estimate, jackknife, missing
 from .quantizers import Quantization
-from .spectrum import jackknife
+from .spectral_shape import early_enrichment_of
 
 if TYPE_CHECKING:
     from .cloud import PointCloud
@@ -48,18 +48,6 @@ def cell_density_variance_of(codebooks: tuple[torch.Tensor, ...]) -> torch.Tenso
         gaps.append(distances.fill_diagonal_(float("inf")).amin(1).square())
     gaps = torch.cat(gaps)
     return (gaps / gaps.max()).var(correction=0)
-
-
-def early_enrichment_of(eigenvalues: torch.Tensor) -> torch.Tensor:
-    """`(2 / k) [sum_i (C_i - i / k) - (C_1 - 1 / k) / 2]`, C cumulative shares of `(..., k)` descending eigenvalues.
-
-    The area between the curve of explained variance and that of equal eigenvalues, of at most 1/2, doubled: 0 when all
-    are equal, `((k - 1) / k)^2` for rank one (Marbut, McKinney-Bock & Wheeler, ICML 2023, eigenvalue early enrichment).
-    """
-    k = eigenvalues.shape[-1]
-    even = torch.arange(1, k + 1, dtype=eigenvalues.dtype, device=eigenvalues.device) / k
-    excess = eigenvalues.cumsum(-1) / eigenvalues.sum(-1, keepdim=True) - even
-    return (excess.sum(-1) - excess[..., 0] / 2) * 2 / k
 
 
 def within_cell_enrichment_of(rows: torch.Tensor, codes: torch.Tensor, cells: int) -> torch.Tensor:
@@ -259,7 +247,7 @@ def within_cell_enrichment(
 
 def _fit(cloud: PointCloud, quantizer: str, codebooks: int, bits: int) -> Quantization | str:
     """The quantizer that fits the cloud, or why there is none."""
-    return unanswerable(cloud, bits) or cloud.codes(quantizer, codebooks=codebooks, bits=bits)
+    return unanswerable(cloud, codebooks, bits) or cloud.codes(quantizer, codebooks=codebooks, bits=bits)
 
 
 def _missing(cloud: PointCloud, measure: str, reason: str) -> Estimate:

@@ -6,21 +6,20 @@ The functions ending in `_of` map eigenvalues to a number, tensor to tensor, and
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
 
-from .estimate import Estimate, missing
-from .products import BLOCK_ROWS, times_transposed
+from .eigen import fold_sums, lanczos, well_centred
+from .estimate import Estimate, jackknife, missing
 
 if TYPE_CHECKING:
     from .cloud import PointCloud
 
+ROUNDING = 1e-6  # of the squares: what is left of equal rows when their mean has been taken off
 NO_SPREAD = "no_spread: all rows are equal, so there is no variance to share out"
-LANCZOS_STEPS = 60
-LANCZOS_TOLERANCE = 1e-10
 
 
 # --- from eigenvalues to a number -----------------------------------------------------------------------------------
@@ -79,7 +78,7 @@ def anisotropy(cloud: PointCloud) -> Estimate:
     """
     estimate = _leading_direction(cloud)
     if estimate is None:  # a flat spectrum or no spread at all: the full decomposition decides
-        return _spectral(cloud, "anisotropy", "razzhigaev", anisotropy_of)
+        return spectral(cloud, "anisotropy", "razzhigaev", anisotropy_of)
     if "spectrum" in cloud.__dict__:
         return replace(estimate, value=float(anisotropy_of(cloud.spectrum)))
     return estimate
@@ -108,7 +107,7 @@ def effective_rank(cloud: PointCloud) -> Estimate:
         >>> round(effective_rank(PointCloud(torch.cat([torch.eye(3), -torch.eye(3)]))).value, 6)
         3.0
     """
-    return _spectral(cloud, "effective_rank", "roy_vetterli", effective_rank_of)
+    return spectral(cloud, "effective_rank", "roy_vetterli", effective_rank_of)
 
 
 def participation_ratio(cloud: PointCloud) -> Estimate:
@@ -133,7 +132,7 @@ def participation_ratio(cloud: PointCloud) -> Estimate:
         >>> round(participation_ratio(PointCloud(X)).value, 6)
         1.219512
     """
-    return _spectral(cloud, "participation_ratio", "eigenvalues", participation_ratio_of)
+    return spectral(cloud, "participation_ratio", "eigenvalues", participation_ratio_of)
 
 
 def iso_score(cloud: PointCloud) -> Estimate:
@@ -162,7 +161,7 @@ def iso_score(cloud: PointCloud) -> Estimate:
     """
     if cloud.d == 1:
         return missing("iso_score", "rudman", "one_dimension: one column has nothing to be even about", n=cloud.n)
-    estimate = _spectral(cloud, "iso_score", "rudman", lambda eigenvalues: iso_score_of(eigenvalues, cloud.d))
+    estimate = spectral(cloud, "iso_score", "rudman", lambda eigenvalues: iso_score_of(eigenvalues, cloud.d))
     return estimate if estimate.value is None or cloud.n > cloud.d else estimate.warned(_rank_limited(cloud))
 
 
@@ -170,7 +169,7 @@ def _rank_limited(cloud: PointCloud) -> str:
     return f"rank_limited: {cloud.n} rows cannot spread over {cloud.d} columns"
 
 
-def _spectral(cloud: PointCloud, measure: str, convention: str, function: Callable) -> Estimate:
+def spectral(cloud: PointCloud, measure: str, convention: str, function: Callable) -> Estimate:
     """`function` of the cloud's eigenvalues, with its jackknife standard error."""
     if not float(cloud.spectrum.sum()) > 0:
         return missing(measure, convention, NO_SPREAD, n=cloud.n)
@@ -180,89 +179,12 @@ def _spectral(cloud: PointCloud, measure: str, convention: str, function: Callab
     return Estimate(measure, convention, float(function(cloud.spectrum)), error, method, n=cloud.n)
 
 
-def jackknife(leave_one_out: torch.Tensor) -> tuple[float | None, str | None]:
-    """Delete-a-group jackknife: standard error and its method from the `(g,)` values with one group left out each.
-
-    `sqrt((g - 1) / g * sum_j (value_j - mean)^2)`; groups are folds of nearly equal size. `(None, None)` for g < 2 or
-    when a value cannot be had.
-    """
-    g = len(leave_one_out)
-    if g < 2 or not bool(torch.isfinite(leave_one_out).all()):
-        return None, None
-    return float(((g - 1) * leave_one_out.var(correction=0)).sqrt()), f"jackknife({g} groups)"
-
-
-# --- eigenvalues ----------------------------------------------------------------------------------------------------
-
-
-def eigenvalues(cloud: PointCloud) -> torch.Tensor:
-    """Eigenvalues of the covariance, descending, `(min(n, d),)` float64; those below rounding are exactly 0."""
-    matrix = _dual_gram(cloud) if cloud.n <= cloud.d else cloud.moments.scatter
-    values = torch.linalg.eigvalsh(matrix).flip(0) / cloud.n
-    floor = values[0] * len(values) * torch.finfo(torch.float64).eps
-    return torch.where(values > floor, values, 0.0)
-
-
-def _dual_gram(cloud: PointCloud) -> torch.Tensor:
-    """Inner products of the centred rows, `(n, n)`: the same eigenvalues as the scatter, for n <= d."""
-    rows = cloud.rows.to(torch.float64)
-    rows = rows - rows.mean(0)
-    return rows @ rows.T
-
-
-def fold_spectra(cloud: PointCloud) -> torch.Tensor:
-    """Eigenvalues with one fold left out each, the eigenvectors held fixed, `(folds, min(n, d))` float64.
-
-    With the full cloud's eigenvectors v_i, the leave-one-out eigenvalue is the variance of the remaining rows along
-    v_i: the derivative is exact, so the jackknife it serves is right to first order, at the cost of one product.
-    """
-    sums, squares, counts = _fold_sums(cloud.folds, scores(cloud))
-    remaining = cloud.n - counts[:, None]
-    variance = (squares.sum(0) - squares) / remaining - ((sums.sum(0) - sums) / remaining).square()
-    return variance.clamp_min(0)
-
-
-def scores(cloud: PointCloud) -> Iterator[torch.Tensor]:
-    """Coordinates of the rows in the eigenbasis, blocks of `(b, min(n, d))`; float32 is enough for an error.
-
-    A subset takes them from the cloud it was cut from: a nearby basis serves as well.
-    """
-    if cloud.origin:
-        whole, keep = cloud.origin
-        yield whole.scores[keep]
-        return
-    if cloud.n <= cloud.d:
-        values, vectors = torch.linalg.eigh(_dual_gram(cloud))
-        yield vectors * values.clamp_min(0).sqrt()
-        return
-    scatter = cloud.moments.scatter
-    basis = torch.linalg.eigh((scatter / scatter.diagonal().sum()).to(torch.float32)).eigenvectors.T.contiguous()
-    mean = cloud.moments.mean.to(cloud.rows.dtype)
-    for block in cloud.rows.split(BLOCK_ROWS):
-        yield times_transposed((block - mean).to(torch.float32), basis)
-
-
-def _fold_sums(folds: torch.Tensor, blocks: Iterable[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Per fold: sum and sum of squares of the blocks' `(n, k)` values, and number of rows, in float64."""
-    member = torch.nn.functional.one_hot(folds).T  # (folds, n)
-    sums, squares, start = 0, 0, 0
-    for block in blocks:
-        part = member[:, start : start + len(block)].to(block.dtype)
-        sums = sums + (part @ block).to(torch.float64)
-        squares = squares + (part @ block.square()).to(torch.float64)
-        start += len(block)
-    return sums, squares, member.sum(1).to(torch.float64)
-
-
-# --- the leading direction alone ------------------------------------------------------------------------------------
-
-
 def _leading_direction(cloud: PointCloud) -> Estimate | None:
     """Anisotropy by Lanczos, or `None` when that does not converge."""
-    rows, mean, norms = _well_centred(cloud.rows)
+    rows, mean, norms = well_centred(cloud.rows)
     squares = sum(block.square().sum(0).to(torch.float64) for block in rows.split(512))  # by column: like sizes add up
     total = float((squares - len(rows) * mean.square()).sum())
-    direction = lanczos(rows, mean) if total > 0 else None
+    direction = lanczos(rows, mean) if total > ROUNDING * float(squares.sum()) else None
     if direction is None:
         return None
     along = (rows @ direction.to(rows.dtype)).to(torch.float64)
@@ -274,83 +196,9 @@ def _leading_direction(cloud: PointCloud) -> Estimate | None:
     return Estimate("anisotropy", "razzhigaev", value, error, method, n=cloud.n)
 
 
-def _well_centred(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Rows, the mean still to be subtracted, squared norms: a centred copy only where the offset would cost digits."""
-    mean, norms = _mean(rows), _squared_norms(rows)
-    if float(mean.square().sum()) > 0.5 * float(norms.median()):
-        rows = rows - mean.to(rows.dtype)
-        mean, norms = _mean(rows), _squared_norms(rows)
-    return rows, mean, norms
-
-
-def _mean(rows: torch.Tensor) -> torch.Tensor:
-    """Mean row, `(d,)` float64; float32 sums are short enough to lose no digit that matters."""
-    return sum(block.sum(0).to(torch.float64) for block in rows.split(512)) / len(rows)
-
-
-def _squared_norms(rows: torch.Tensor) -> torch.Tensor:
-    return torch.linalg.vector_norm(rows, dim=1).to(torch.float64).square()
-
-
-def lanczos(rows: torch.Tensor, mean: torch.Tensor) -> torch.Tensor | None:
-    """Leading principal direction of `rows - mean`, `(d,)` float64 unit vector, or `None` if it does not converge.
-
-    Lanczos iteration on the scatter matrix with full reorthogonalisation; the matrix itself is never formed.
-    """
-    mean = mean.to(rows.dtype)
-    basis, diagonal, off_diagonal = [_first_guess(rows, mean)], [], []
-    for _ in range(min(LANCZOS_STEPS, rows.shape[1])):
-        image = _scatter_times(rows, mean, basis[-1])
-        diagonal.append(float(image @ basis[-1]))
-        stacked = torch.stack(basis)  # (steps, d)
-        for _ in range(2):  # once loses orthogonality when rounding in the float32 products is large
-            image = image - stacked.T @ (stacked @ image)
-        off_diagonal.append(float(image.norm()))
-        ritz, weights = _tridiagonal_eigh(diagonal, off_diagonal[:-1])
-        if _converged(ritz, off_diagonal[-1] * abs(float(weights[-1]))):
-            direction = stacked.T @ weights.to(rows.device)
-            return direction / direction.norm()
-        basis.append(image / off_diagonal[-1])
-    return None
-
-
-def _first_guess(rows: torch.Tensor, mean: torch.Tensor) -> torch.Tensor:
-    """A unit vector to start from: the leading direction of every sixteenth row, or a random one."""
-    if len(rows) > 4096:
-        direction = lanczos(rows[::16].contiguous(), mean)
-        if direction is not None:
-            return direction
-    start = torch.randn(rows.shape[1], generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    return (start / start.norm()).to(rows.device)
-
-
-def _scatter_times(rows: torch.Tensor, mean: torch.Tensor, vector: torch.Tensor) -> torch.Tensor:
-    """`(rows - mean)^T (rows - mean) vector` in two readings of the rows."""
-    vector = vector.to(rows.dtype)
-    along = rows @ vector - mean @ vector
-    return (along @ rows - along.sum() * mean).to(torch.float64)
-
-
-def _tridiagonal_eigh(diagonal: list[float], off_diagonal: list[float]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Ascending eigenvalues of the symmetric tridiagonal matrix, and the eigenvector of the largest."""
-    matrix = torch.diag(torch.tensor(diagonal, dtype=torch.float64))
-    side = torch.diag(torch.tensor(off_diagonal, dtype=torch.float64), 1) if off_diagonal else 0
-    values, vectors = torch.linalg.eigh(matrix + side + (side.T if off_diagonal else 0))
-    return values, vectors[:, -1]
-
-
-def _converged(ritz: torch.Tensor, residual: float) -> bool:
-    """Whether the largest Ritz value is within tolerance: its error is at most residual^2 / gap."""
-    top = float(ritz[-1])
-    if residual <= LANCZOS_TOLERANCE * top:
-        return True
-    gap = top - float(ritz[-2]) if len(ritz) > 1 else 0.0
-    return gap > 0.01 * top and residual**2 <= LANCZOS_TOLERANCE * top * gap
-
-
 def _fold_anisotropy(folds, along, norms, rows, mean) -> torch.Tensor:
     """Anisotropy with one fold left out each, `(folds,)`, the leading direction held fixed."""
-    sums, squares, counts = _fold_sums(folds, [along[:, None]])
+    sums, squares, counts = fold_sums(folds, [along[:, None]])
     remaining = len(along) - counts
     top = squares.sum() - squares[:, 0] - sums[:, 0].square() / remaining
     fold_sum, fold_norms = (

@@ -1,0 +1,158 @@
+"""What a measurement remembers of the batches it was given: moments where they are enough, else the rows themselves."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import numpy as np
+import torch
+
+from ..errors import BadInput, TooFewRows
+from ..measures import Estimate, Moments, PointCloud, evaluate_all, missing, resolve
+from ..measures.products import BLOCK_ROWS
+from ..measures.spectrum import NO_SPREAD, anisotropy_of
+
+ARGUMENT = "representations"
+NO_ERROR = "no_standard_error: batches were folded into moments; give `compute` all rows at once for a standard error"
+
+
+def checked_rows(batch) -> torch.Tensor:
+    """A batch as `(n, hidden_size)` rows in float32 or float64 on its own device; here one row is enough.
+
+    Args:
+        batch: a tensor, an array, or a list of numbers, tensors or arrays.
+
+    Raises:
+        BadInput: not a matrix of finite numbers.
+    """
+    batch = as_matrix(batch)
+    single = count_of(batch) == 1
+    cloud = PointCloud(_twice(batch) if single else batch, argument=ARGUMENT)  # a cloud needs two rows
+    rows = cloud.rows[:1] if single else cloud.rows
+    return rows if cloud.unit == 1 else rows.to(torch.float64) * cloud.unit
+
+
+def count_of(batch) -> int | None:
+    """How many rows a batch seems to have; `None` for what cannot be a batch."""
+    try:
+        return len(batch)
+    except TypeError:
+        return None
+
+
+def as_matrix(batch):
+    """Lists of tensors or arrays stacked, so that they keep their dtype and device; all else as it came."""
+    if isinstance(batch, torch.Tensor):
+        return batch.detach()
+    if isinstance(batch, (list, tuple)) and batch:
+        try:
+            if isinstance(batch[0], torch.Tensor):
+                return torch.stack(tuple(batch))
+            if isinstance(batch[0], np.ndarray):
+                return np.stack(batch)
+        except (RuntimeError, TypeError, ValueError) as error:
+            raise BadInput(ARGUMENT, came=f"rows that do not fit ({error})", wanted="rows of one length") from None
+    return batch
+
+
+def _twice(batch) -> torch.Tensor | np.ndarray:
+    return torch.cat([batch, batch]) if isinstance(batch, torch.Tensor) else np.repeat(np.asarray(batch), 2, axis=0)
+
+
+def estimates_of(name: str, cloud: PointCloud, options: dict) -> list[Estimate]:
+    """A measure's estimates in all its conventions, the default one first."""
+    with torch.no_grad():
+        return evaluate_all(cloud, resolve(name), **options)
+
+
+class Stream(ABC):
+    """Batches in, estimates out."""
+
+    def __init__(self) -> None:
+        self._n = 0
+        self._rows: list[torch.Tensor] = []
+        self._width: int | None = None
+        self._device: torch.device | None = None
+
+    def __len__(self) -> int:
+        return self._n
+
+    def add(self, rows: torch.Tensor) -> None:
+        """Takes in `rows`, from `checked_rows`; the caller may overwrite them afterwards.
+
+        Raises:
+            BadInput: another number of columns than the rows before.
+        """
+        if self._width is None:
+            self._width, self._device = rows.shape[1], rows.device
+        if rows.shape[1] != self._width:
+            wanted = f"{self._width} columns, as in the rows before"
+            raise BadInput(ARGUMENT, came=f"a batch of {rows.shape[1]} columns", wanted=wanted)
+        self._n += len(rows)
+        self._take(rows.to(self._device))
+
+    @abstractmethod
+    def _take(self, rows: torch.Tensor) -> None:
+        """Keeps what is needed of `rows`."""
+
+    @abstractmethod
+    def estimates(self, name: str, options: dict, **cloud_options) -> list[Estimate]:
+        """The estimates over all rows so far.
+
+        Args:
+            name: of the measure.
+            options: of the measure.
+            cloud_options: of the `PointCloud`: `groups`, `seed`.
+
+        Raises:
+            TooFewRows: fewer than two rows.
+        """
+
+
+class KeptRows(Stream):
+    """Keeps every row: for measures that compare rows with each other."""
+
+    def _take(self, rows: torch.Tensor) -> None:
+        self._rows.append(rows.clone())
+
+    def estimates(self, name: str, options: dict, **cloud_options) -> list[Estimate]:
+        rows = self._rows[0] if len(self._rows) == 1 else torch.cat(self._rows)
+        return estimates_of(name, PointCloud(rows, argument=ARGUMENT, **cloud_options), options)
+
+
+class FoldedMoments(Stream):
+    """Folds rows into `Moments`: memory O(d^2), whatever the number of rows. For anisotropy."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._moments: Moments | None = None
+
+    def _take(self, rows: torch.Tensor) -> None:
+        self._rows.append(rows)
+        if sum(map(len, self._rows)) >= BLOCK_ROWS:  # folding costs d^2 however few rows there are
+            self._fold()
+        else:
+            self._rows[-1] = rows.clone()
+
+    def _fold(self) -> None:
+        moments = Moments.of(torch.cat(self._rows) if len(self._rows) > 1 else self._rows[0])
+        self._moments = moments if self._moments is None else self._moments + moments
+        self._rows = []
+
+    def estimates(self, name: str, options: dict, **cloud_options) -> list[Estimate]:
+        if self._n < 2:
+            raise TooFewRows(ARGUMENT, came=f"{self._n} row(s)", wanted="at least 2")
+        if self._rows:
+            self._fold()
+        return [_anisotropy(self._moments)]
+
+
+def _anisotropy(moments: Moments) -> Estimate:
+    total = float(moments.scatter.trace())
+    if not total < float("inf"):
+        raise BadInput(ARGUMENT, came="rows whose squares overflow", wanted="smaller numbers", cure="Divide them.")
+    rounding = moments.count * float(moments.mean.square().sum()) * torch.finfo(torch.float64).eps ** 2
+    if total <= 4 * rounding:
+        return missing("anisotropy", "razzhigaev", NO_SPREAD, n=moments.count)
+    value = float(anisotropy_of(torch.linalg.eigvalsh(moments.scatter)))
+    return Estimate("anisotropy", "razzhigaev", value, n=moments.count, warnings=(NO_ERROR,))

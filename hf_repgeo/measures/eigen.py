@@ -1,0 +1,154 @@
+"""The eigenvalues of the covariance: all of them in float64, with one fold left out, or the leading one alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+
+import torch
+
+from .products import BLOCK_ROWS, times_transposed
+
+if TYPE_CHECKING:
+    from .cloud import PointCloud
+
+LANCZOS_STEPS = 60
+LANCZOS_TOLERANCE = 1e-10
+
+
+def eigenvalues(cloud: PointCloud) -> torch.Tensor:
+    """Eigenvalues of the covariance, descending, `(min(n, d),)` float64; those below rounding are exactly 0."""
+    matrix = _dual_gram(cloud) if cloud.n <= cloud.d else cloud.moments.scatter
+    values = torch.linalg.eigvalsh(matrix).flip(0) / cloud.n
+    eps = torch.finfo(torch.float64).eps
+    rounding = (8 * eps * cloud.rows[0].to(torch.float64)).square().sum()  # of the mean, which equal rows leave behind
+    floor = torch.maximum(values[0] * len(values) * eps, rounding)
+    return torch.where(values > floor, values, 0.0)
+
+
+def _dual_gram(cloud: PointCloud) -> torch.Tensor:
+    """Inner products of the centred rows, `(n, n)`: the same eigenvalues as the scatter, for n <= d."""
+    rows = cloud.rows.to(torch.float64)
+    rows = rows - rows.mean(0)
+    return rows @ rows.T
+
+
+def fold_spectra(cloud: PointCloud) -> torch.Tensor:
+    """Eigenvalues with one fold left out each, the eigenvectors held fixed, `(folds, min(n, d))` float64.
+
+    With the full cloud's eigenvectors v_i, the leave-one-out eigenvalue is the variance of the remaining rows along
+    v_i: the derivative is exact, so the jackknife it serves is right to first order, at the cost of one product.
+    """
+    sums, squares, counts = fold_sums(cloud.folds, scores(cloud))
+    remaining = cloud.n - counts[:, None]
+    variance = (squares.sum(0) - squares) / remaining - ((sums.sum(0) - sums) / remaining).square()
+    return variance.clamp_min(0)
+
+
+def scores(cloud: PointCloud) -> Iterator[torch.Tensor]:
+    """Coordinates of the rows in the eigenbasis, blocks of `(b, min(n, d))`; float32 is enough for an error.
+
+    A subset takes them from the cloud it was cut from: a nearby basis serves as well.
+    """
+    if cloud.origin:
+        whole, keep = cloud.origin
+        yield whole.scores[keep]
+        return
+    if cloud.n <= cloud.d:
+        values, vectors = torch.linalg.eigh(_dual_gram(cloud))
+        yield vectors * values.clamp_min(0).sqrt()
+        return
+    scatter = cloud.moments.scatter
+    basis = torch.linalg.eigh((scatter / scatter.diagonal().sum()).to(torch.float32)).eigenvectors.T.contiguous()
+    mean = cloud.moments.mean.to(cloud.rows.dtype)
+    for block in cloud.rows.split(BLOCK_ROWS):
+        yield times_transposed((block - mean).to(torch.float32), basis)
+
+
+def fold_sums(folds: torch.Tensor, blocks: Iterable[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Per fold: sum and sum of squares of the blocks' `(n, k)` values, and number of rows, in float64."""
+    member = torch.nn.functional.one_hot(folds).T  # (folds, n)
+    sums, squares, start = 0, 0, 0
+    for block in blocks:
+        part = member[:, start : start + len(block)].to(block.dtype)
+        sums = sums + (part @ block).to(torch.float64)
+        squares = squares + (part @ block.square()).to(torch.float64)
+        start += len(block)
+    return sums, squares, member.sum(1).to(torch.float64)
+
+
+# --- the leading direction alone ------------------------------------------------------------------------------------
+
+
+def well_centred(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Rows, the mean still to be subtracted, squared norms: a centred copy only where the offset would cost digits."""
+    mean, norms = _mean(rows), _squared_norms(rows)
+    if float(mean.square().sum()) > 0.5 * float(norms.median()):
+        rows = rows - mean.to(rows.dtype)
+        mean, norms = _mean(rows), _squared_norms(rows)
+    return rows, mean, norms
+
+
+def _mean(rows: torch.Tensor) -> torch.Tensor:
+    """Mean row, `(d,)` float64; float32 sums are short enough to lose no digit that matters."""
+    return sum(block.sum(0).to(torch.float64) for block in rows.split(512)) / len(rows)
+
+
+def _squared_norms(rows: torch.Tensor) -> torch.Tensor:
+    return torch.linalg.vector_norm(rows, dim=1).to(torch.float64).square()
+
+
+def lanczos(rows: torch.Tensor, mean: torch.Tensor) -> torch.Tensor | None:
+    """Leading principal direction of `rows - mean`, `(d,)` float64 unit vector, or `None` if it does not converge.
+
+    Lanczos iteration on the scatter matrix with full reorthogonalisation; the matrix itself is never formed.
+    """
+    mean = mean.to(rows.dtype)
+    basis, diagonal, off_diagonal = [_first_guess(rows, mean)], [], []
+    for _ in range(min(LANCZOS_STEPS, rows.shape[1])):
+        image = _scatter_times(rows, mean, basis[-1])
+        diagonal.append(float(image @ basis[-1]))
+        stacked = torch.stack(basis)  # (steps, d)
+        for _ in range(2):  # once loses orthogonality when rounding in the float32 products is large
+            image = image - stacked.T @ (stacked @ image)
+        off_diagonal.append(float(image.norm()))
+        ritz, weights = _tridiagonal_eigh(diagonal, off_diagonal[:-1])
+        if _converged(ritz, off_diagonal[-1] * abs(float(weights[-1]))):
+            direction = stacked.T @ weights.to(rows.device)
+            return direction / direction.norm()
+        basis.append(image / off_diagonal[-1])
+    return None
+
+
+def _first_guess(rows: torch.Tensor, mean: torch.Tensor) -> torch.Tensor:
+    """A unit vector to start from: the leading direction of every sixteenth row, or a random one."""
+    if len(rows) > 4096:
+        direction = lanczos(rows[::16].contiguous(), mean)
+        if direction is not None:
+            return direction
+    start = torch.randn(rows.shape[1], generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    return (start / start.norm()).to(rows.device)
+
+
+def _scatter_times(rows: torch.Tensor, mean: torch.Tensor, vector: torch.Tensor) -> torch.Tensor:
+    """`(rows - mean)^T (rows - mean) vector` in two readings of the rows."""
+    vector = vector.to(rows.dtype)
+    along = rows @ vector - mean @ vector
+    return (along @ rows - along.sum() * mean).to(torch.float64)
+
+
+def _tridiagonal_eigh(diagonal: list[float], off_diagonal: list[float]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Ascending eigenvalues of the symmetric tridiagonal matrix, and the eigenvector of the largest."""
+    matrix = torch.diag(torch.tensor(diagonal, dtype=torch.float64))
+    side = torch.diag(torch.tensor(off_diagonal, dtype=torch.float64), 1) if off_diagonal else 0
+    values, vectors = torch.linalg.eigh(matrix + side + (side.T if off_diagonal else 0))
+    return values, vectors[:, -1]
+
+
+def _converged(ritz: torch.Tensor, residual: float) -> bool:
+    """Whether the largest Ritz value is within tolerance: its error is at most residual^2 / gap."""
+    top = float(ritz[-1])
+    if residual <= LANCZOS_TOLERANCE * top:
+        return True
+    gap = top - float(ritz[-2]) if len(ritz) > 1 else 0.0
+    return gap > 0.01 * top and residual**2 <= LANCZOS_TOLERANCE * top * gap

@@ -1,0 +1,287 @@
+"""Further readings of the same eigenvalues: EEE, RankMe, stable rank, entropy, power law, IsoScore*; and VRM.
+
+As in `spectrum.py`, functions ending in `_of` are differentiable, tensor to tensor; the others make an `Estimate`.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+
+from .estimate import Estimate, missing
+from .spectrum import NO_SPREAD, iso_score_of, spectral
+
+if TYPE_CHECKING:
+    from .cloud import PointCloud
+
+POWER_LAW_RANKS = (11, 50)
+RANK_ME_EPSILON = 1e-7
+SHRINKAGE = 0.2
+
+
+# --- from eigenvalues to a number -----------------------------------------------------------------------------------
+
+
+def early_enrichment_of(eigenvalues: torch.Tensor) -> torch.Tensor:
+    """Area between the cumulative shares of the `(..., k)` eigenvalues, largest first, and the diagonal, over k / 2."""
+    k = eigenvalues.shape[-1]
+    ordered = eigenvalues.sort(-1, descending=True).values
+    diagonal = torch.arange(1, k + 1, dtype=ordered.dtype, device=ordered.device) / k
+    above = ordered.cumsum(-1) / ordered.sum(-1, keepdim=True) - diagonal
+    return 2 / k * (above.sum(-1) - above[..., 0] / 2)
+
+
+def stable_rank_of(eigenvalues: torch.Tensor) -> torch.Tensor:
+    """Sum of the eigenvalues over the largest."""
+    return eigenvalues.sum(-1) / eigenvalues.amax(-1)
+
+
+def spectral_entropy_of(eigenvalues: torch.Tensor) -> torch.Tensor:
+    """`-sum p log p` in nats, `p` the eigenvalues over their sum."""
+    return torch.special.entr(eigenvalues / eigenvalues.sum(-1, keepdim=True)).sum(-1)
+
+
+def power_law_exponent_of(eigenvalues: torch.Tensor) -> torch.Tensor:
+    """Minus the slope of log eigenvalue on log rank, ranks 11 to 50, by least squares."""
+    first, last = POWER_LAW_RANKS
+    ordered = eigenvalues.sort(-1, descending=True).values[..., first - 1 : last]
+    x = torch.arange(first, first + ordered.shape[-1], dtype=ordered.dtype, device=ordered.device).log()
+    x = x - x.mean()
+    return -(ordered.log() * x).sum(-1) / x.square().sum()
+
+
+def iso_score_star_of(eigenvalues: torch.Tensor, d: int, shrinkage: float = SHRINKAGE) -> torch.Tensor:
+    """IsoScore of the covariance shrunk towards `trace / d` times the identity."""
+    missing_ones = d - eigenvalues.shape[-1]
+    full = torch.nn.functional.pad(eigenvalues, (0, missing_ones)) if missing_ones else eigenvalues
+    return iso_score_of((1 - shrinkage) * full + shrinkage * full.mean(-1, keepdim=True), d)
+
+
+# --- from a cloud to an estimate ------------------------------------------------------------------------------------
+
+
+def early_enrichment(cloud: PointCloud) -> Estimate:
+    """How much sooner the variance is used up than it would be by equal directions (eigenvalue early enrichment, EEE).
+
+    The area between the cumulative share of the eigenvalues, largest first, and the diagonal, divided by k / 2, with
+    `k = min(n, d)`: `(2 / k) (sum_i (C_i - i / k) - (C_1 - 1 / k) / 2)`. 0 when all eigenvalues are equal; a single
+    direction gives `((k - 1) / k)^2`. (Beware of descriptions that have it the other way round.)
+
+    Args:
+        cloud: rows, n >= 2.
+
+    Returns:
+        Estimate: value in [0, 1); `None` when all rows are equal (`no_spread`).
+
+    Cost: O(n d^2 + d^3), shared with all spectral measures.
+
+    Source: Marbut, McKinney-Bock, Wheeler, "Reliable measures of spread in high dimensional latent spaces" (2023).
+
+    Example:
+        >>> import torch
+        >>> from hf_repgeo.measures import PointCloud, early_enrichment
+        >>> X = torch.tensor([[3.0, 0.0], [-3.0, 0.0], [0.0, 1.0], [0.0, -1.0]])
+        >>> round(early_enrichment(PointCloud(X)).value, 6)
+        0.2
+    """
+    return spectral(cloud, "early_enrichment", "marbut", early_enrichment_of)
+
+
+def rank_me(cloud: PointCloud) -> Estimate:
+    """Effective rank with the mean left in (RankMe).
+
+    `exp(-sum p_i log p_i)`, `p_i = sigma_i / sum sigma + 1e-7` with the singular values of the rows as they are, not
+    centred: a shared offset counts as a direction and lowers it.
+
+    Args:
+        cloud: rows, n >= 2.
+
+    Returns:
+        Estimate: value in [1, min(n, d)], up to the 1e-7; `None` when all rows are zero (`no_spread`).
+
+    Cost: one more O(d^3) beside the shared spectrum.
+
+    Source: Garrido et al., "RankMe" (2023), equation 1.
+
+    Example:
+        >>> import torch
+        >>> from hf_repgeo.measures import PointCloud, rank_me
+        >>> round(rank_me(PointCloud(torch.eye(3))).value, 4)
+        3.0
+    """
+    mean, scatter = cloud.moments.mean, cloud.moments.scatter
+    values = torch.linalg.eigvalsh(scatter / cloud.n + torch.outer(mean, mean))[-min(cloud.n, cloud.d) :].clamp_min(0)
+    if not float(values.sum()) > 0:
+        return missing("rank_me", "garrido", "no_spread: all rows are zero", n=cloud.n)
+    singular = torch.where(values > values[-1] * cloud.d * torch.finfo(values.dtype).eps, values, 0.0).sqrt()
+    p = singular / singular.sum() + RANK_ME_EPSILON
+    return Estimate("rank_me", "garrido", float(torch.exp(torch.special.entr(p).sum())), n=cloud.n)
+
+
+def stable_rank(cloud: PointCloud) -> Estimate:
+    """How many times the leading direction's variance the whole variance is: `sum lambda_i / lambda_1`.
+
+    Args:
+        cloud: rows, n >= 2.
+
+    Returns:
+        Estimate: value in [1, min(n - 1, d)], the inverse of anisotropy; `None` when all rows are equal (`no_spread`).
+
+    Cost: O(n d^2 + d^3), shared with all spectral measures.
+
+    Source: Rudelson, Vershynin, "Sampling from large matrices" (2007), on the centred rows.
+
+    Example:
+        >>> import torch
+        >>> from hf_repgeo.measures import PointCloud, stable_rank
+        >>> X = torch.tensor([[3.0, 0.0], [-3.0, 0.0], [0.0, 1.0], [0.0, -1.0]])
+        >>> round(stable_rank(PointCloud(X)).value, 6)
+        1.111111
+    """
+    return spectral(cloud, "stable_rank", "centred", stable_rank_of)
+
+
+def spectral_entropy(cloud: PointCloud) -> Estimate:
+    """Entropy of the shares of variance, in nats: `-sum p_i log p_i`, `p_i = lambda_i / sum lambda`.
+
+    Args:
+        cloud: rows, n >= 2.
+
+    Returns:
+        Estimate: value in [0, log min(n - 1, d)]; `None` when all rows are equal (`no_spread`).
+
+    Cost: O(n d^2 + d^3), shared with all spectral measures.
+
+    Source: von Neumann's entropy of the trace-normalised covariance.
+
+    Example:
+        >>> import torch
+        >>> from hf_repgeo.measures import PointCloud, spectral_entropy
+        >>> round(spectral_entropy(PointCloud(torch.cat([torch.eye(2), -torch.eye(2)]))).value, 6)
+        0.693147
+    """
+    return spectral(cloud, "spectral_entropy", "von_neumann", spectral_entropy_of)
+
+
+def power_law_exponent(cloud: PointCloud) -> Estimate:
+    """How fast the eigenvalues fall: alpha in `lambda_i ~ i^(-alpha)`, fitted on ranks 11 to 50 (alpha-ReQ).
+
+    About 1 is the steepest fall that keeps a code smooth (Stringer et al. 2019); noise of n >> d rows gives 0. It says
+    nothing of whether a power law fits.
+
+    Args:
+        cloud: rows, more than 50 of them, with more than 50 columns.
+
+    Returns:
+        Estimate: value >= 0; `None` (`too_few_eigenvalues`) when there are not 50 eigenvalues above rounding.
+
+    Cost: O(n d^2 + d^3), shared with all spectral measures.
+
+    Source: Agrawal et al., "alpha-ReQ" (2022), section 3; ranks as in Stringer et al. 2019.
+
+    Example:
+        >>> import torch
+        >>> from hf_repgeo.measures.spectral_shape import power_law_exponent_of
+        >>> round(float(power_law_exponent_of(torch.arange(1.0, 101.0).double() ** -0.8)), 6)
+        0.8
+    """
+    positive = int((cloud.spectrum > 0).sum())
+    if positive < POWER_LAW_RANKS[1]:
+        reason = f"too_few_eigenvalues: {positive} above rounding, where the fit needs {POWER_LAW_RANKS[1]}"
+        return missing("power_law_exponent", "agrawal", reason, n=cloud.n)
+    return spectral(cloud, "power_law_exponent", "agrawal", power_law_exponent_of)
+
+
+def iso_score_star(cloud: PointCloud) -> Estimate:
+    """IsoScore of a covariance shrunk by a fifth towards the identity, stabler when rows are few.
+
+    `IsoScore((1 - z) C + z trace(C) / d I)` with z = 0.2. The original shrinks towards the covariance of a larger
+    sample; without one, the identity of equal trace stands in, which pulls the score up.
+
+    Args:
+        cloud: rows, n >= 2.
+
+    Returns:
+        Estimate: value in [0, 1]; `None` when all rows are equal (`no_spread`) or d = 1 (`one_dimension`).
+
+    Cost: O(n d^2 + d^3), shared with all spectral measures.
+
+    Source: Rudman, Eickhoff, "Stable anisotropic regularization" (2024), definition 4.1.
+
+    Example:
+        >>> import torch
+        >>> from hf_repgeo.measures import PointCloud, iso_score_star
+        >>> X = torch.tensor([[3.0, 0.0], [-3.0, 0.0], [0.0, 1.0], [0.0, -1.0]])
+        >>> round(iso_score_star(PointCloud(X)).value, 6)
+        0.418842
+    """
+    if cloud.d == 1:
+        return missing("iso_score_star", "identity", "one_dimension: one column cannot be uneven", n=cloud.n)
+    return spectral(cloud, "iso_score_star", "identity", lambda values: iso_score_star_of(values, cloud.d))
+
+
+# --- VRM ------------------------------------------------------------------------------------------------------------
+
+
+def vasicek_mse(cloud: PointCloud) -> Estimate:
+    """How far the spread along each principal axis is from a standard normal's (Vasicek ratio mean squared error, VRM).
+
+    Principal coordinates are scaled to total variance d. The differential entropy H_j of each gives the ratio
+    `r_j = exp(H_j) / sqrt(2 pi e)`, which is 1 for a standard normal; the value is `mean_j (1 - r_j)^2`. The original
+    scales by the variance of a random normal sample, this by its expectation, so that the number is always the same.
+
+    Args:
+        cloud: rows, n >= 11.
+
+    Returns:
+        Estimate: value >= 0; `None` when all rows are equal (`no_spread`) or n < 11 (`too_few_rows`).
+
+    Cost: O(n d^2 + d^3 + d n log n), memory for the principal coordinates.
+
+    Source: Marbut, McKinney-Bock, Wheeler, "Reliable measures of spread in high dimensional latent spaces" (2023); the
+    entropy by Vasicek (1976) for n > 1000, corrected at the ends by Ebrahimi et al. (1994) below.
+
+    Example:
+        >>> import torch
+        >>> from hf_repgeo.measures import PointCloud, vasicek_mse
+        >>> X = torch.randn(5000, 4, generator=torch.Generator().manual_seed(0))
+        >>> vasicek_mse(PointCloud(X)).value < 0.002
+        True
+    """
+    if cloud.n < 11:
+        return missing("vasicek_mse", "marbut", f"too_few_rows: {cloud.n}, where 11 are needed", n=cloud.n)
+    total = float(cloud.spectrum.sum())
+    if not total > 0:
+        return missing("vasicek_mse", "marbut", NO_SPREAD, n=cloud.n)
+    ratios = [
+        (differential_entropy(block * math.sqrt(cloud.d / total)) - 0.5 * math.log(2 * math.pi * math.e)).exp()
+        for block in _principal_coordinates(cloud)
+    ]
+    return Estimate("vasicek_mse", "marbut", float((1 - torch.cat(ratios)).square().mean()), n=cloud.n)
+
+
+def _principal_coordinates(cloud: PointCloud):
+    """Columns of the rows' principal coordinates in float64, up to 64 at a time."""
+    rows = cloud.rows.to(torch.float64) - cloud.moments.mean
+    vectors = torch.linalg.svd(rows, full_matrices=False).Vh.T if cloud.n <= cloud.d else _eigenvectors(cloud)
+    return (rows @ block for block in vectors.split(64, dim=1))
+
+
+def _eigenvectors(cloud: PointCloud) -> torch.Tensor:
+    return torch.linalg.eigh(cloud.moments.scatter).eigenvectors
+
+
+def differential_entropy(columns: torch.Tensor) -> torch.Tensor:
+    """Entropy of each column of `(n, k)` from its spacings, in nats, `(k,)`; -inf where values repeat."""
+    n = len(columns)
+    m = int(math.sqrt(n) + 0.5)
+    ordered = columns.sort(0).values
+    padded = torch.cat([ordered[:1].expand(m, -1), ordered, ordered[-1:].expand(m, -1)])
+    spacing = padded[2 * m :] - padded[: -2 * m]
+    weight = torch.full((n,), 2.0, dtype=columns.dtype, device=columns.device)
+    if n <= 1000:
+        ends = 1 + torch.arange(m, dtype=columns.dtype, device=columns.device) / m
+        weight[:m], weight[-m:] = ends, ends.flip(0)
+    return (n / (weight[:, None] * m) * spacing).log().mean(0)

@@ -1,0 +1,10 @@
+"""The Space of this measurement; `python app.py` starts it on this machine."""
+
+from pathlib import Path
+
+from hf_repgeo.evaluation.space import build, launch
+
+demo = build("patchiness", card=Path(__file__).with_name("README.md"))
+
+if __name__ == "__main__":
+    launch(demo)

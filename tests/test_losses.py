@@ -1,0 +1,54 @@
+"""Training terms: each equals its measure, and its gradient is the numerical one."""
+
+import pytest
+import torch
+
+from hf_repgeo import losses
+from hf_repgeo.measures import PointCloud, resolve
+from hf_repgeo.measures import evaluate_all as evaluate
+
+TERMS = {
+    "anisotropy": losses.anisotropy_term,
+    "effective_rank": losses.effective_rank_term,
+    "early_enrichment": losses.early_enrichment_term,
+    "iso_score_star": losses.iso_score_star_term,
+    "mean_cosine": losses.mean_cosine_term,
+    "uniformity": losses.uniformity_term,
+    "partition_function": losses.partition_function_term,
+}
+
+
+@pytest.fixture
+def rows(generator):
+    return torch.randn(14, 4, generator=generator, dtype=torch.float64) * torch.arange(1, 5) ** -0.8 + 0.2
+
+
+@pytest.mark.parametrize("name", TERMS)
+def test_a_term_is_its_measure(name, rows):
+    [estimate] = evaluate(PointCloud(rows), resolve(name))
+    assert float(TERMS[name](rows)) == pytest.approx(estimate.value, rel=1e-9)
+
+
+@pytest.mark.parametrize("name", TERMS)
+def test_the_gradient_is_the_numerical_one(name, rows):
+    assert torch.autograd.gradcheck(TERMS[name], rows.requires_grad_(), eps=1e-7, atol=1e-5)
+
+
+def test_a_step_against_the_gradient_spreads_the_cloud(rows):
+    X = rows.clone().requires_grad_()
+    before = losses.anisotropy_term(X)
+    before.backward()
+    assert float(losses.anisotropy_term(X.detach() - 0.5 * X.grad)) < float(before)
+
+
+@pytest.mark.parametrize("name", TERMS)
+def test_half_precision_rows_get_a_gradient_in_half_precision(name, rows):
+    X = rows.to(torch.bfloat16).requires_grad_()
+    TERMS[name](X).backward()
+    assert X.grad.dtype == torch.bfloat16 and bool(torch.isfinite(X.grad).all())
+
+
+def test_fewer_rows_than_columns_are_taken(generator):
+    X = torch.randn(5, 9, generator=generator, dtype=torch.float64)
+    [estimate] = evaluate(PointCloud(X), resolve("anisotropy"))
+    assert float(losses.anisotropy_term(X)) == pytest.approx(estimate.value, rel=1e-9)
