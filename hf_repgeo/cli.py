@@ -1,4 +1,4 @@
-"""The command line: hf-repgeo profile | plot | report | measures."""
+"""The command line: hf-repgeo profile | measure | plot | report | measures."""
 
 from __future__ import annotations
 
@@ -53,6 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_profile(commands)
+    _add_measure(commands)
     _add_plot(commands)
     add_report_commands(commands)
     _add_measures(commands)
@@ -160,6 +161,21 @@ def _add_run_options(group) -> None:
     group.add_argument("--quiet", action="store_true", help="no progress bars")
 
 
+def _add_measure(commands) -> None:
+    about = "Measure the rows of a file: a matrix in .npy or .safetensors, or a column of vectors in Parquet."
+    parser = commands.add_parser("measure", help="geometry of the rows of a file", description=about)
+    parser.set_defaults(run=_measure)
+    parser.add_argument("file", metavar="FILE")
+    parser.add_argument("--column", metavar="NAME", help="tensor or column to read (default: the only one)")
+    _add_measure_options(parser)
+    parser.add_argument(
+        "--interval", type=float, metavar="LEVEL", help="such as 0.95; forty times the cost on half the rows"
+    )
+    parser.add_argument("--max-rows", type=int, default=65_536, metavar="N", help="rows of a Parquet stream to keep")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", metavar="FILE.json", help="also write the report")
+
+
 def _add_plot(commands) -> None:
     about = "Draw the layer profiles of one or several reports in one figure, by relative depth when there are several."
     parser = commands.add_parser("plot", help="reports in one figure", description=about)
@@ -235,6 +251,25 @@ def _profile(options: argparse.Namespace) -> None:
     plot_layers(report).savefig(out / "profile.png", dpi=150)
     names = ", ".join(str(out / name) for name in ("profile.json", "profile.parquet", "profile.png"))
     print(f"\nall {len(report)} numbers, with errors, conventions and provenance: {names}")
+
+
+def _measure(options: argparse.Namespace) -> None:
+    from .arrays import read_rows
+    from .profiling import measure
+
+    report = measure(
+        read_rows(options.file, options.column),
+        options.measures,
+        null=options.null,
+        interval=options.interval,
+        max_rows=options.max_rows,
+        seed=options.seed,
+        **({"quantizer": options.quantizer} if options.quantizer else {}),
+    )
+    report.provenance["file"] = options.file
+    print(report)
+    if options.out:
+        report.to_json(options.out)
 
 
 def _plot(options: argparse.Namespace) -> None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from .arrays import cloud_of_stream, is_dataset, read_rows, row_blocks
 from .errors import BadInput, UnknownName
 from .measures import PointCloud, check_options, evaluate_all, interval_of, resolve, with_chance
 from .models import load_model
@@ -49,6 +50,7 @@ def measure(
     groups=None,
     null: bool = False,
     interval: float | None = None,
+    max_rows: int = 65_536,
     seed: int = 0,
     **options,
 ) -> GeometryReport:
@@ -56,7 +58,8 @@ def measure(
 
     Args:
         X: `(n_samples, hidden_size)`; a torch tensor on any device, a numpy array, or nested lists; float16, bfloat16,
-            float32 or float64. Neither changed nor copied.
+            float32 or float64. Neither changed nor copied. Or the path of a `.npy`, `.safetensors` or Parquet file; or a
+            `datasets` data set, or its column `dataset["embedding"]`, which is streamed.
         measures: names such as `"anisotropy"`, or `"intrinsic_dimension:mle"` for one convention of several; default:
             those that the table marks as default; `"all"`: every one. See `hf_repgeo.measures.MEASURES`.
         groups: `(n_samples,)` integers: rows that belong together, such as tokens of one document. Standard errors
@@ -65,6 +68,8 @@ def measure(
             times the cost.
         interval: such as 0.95: put an interval by groups beside each number: `low` and `high` in `details`. Forty
             times the cost on half of the rows.
+        max_rows: rows of a stream that are kept for measures that need rows; of a longer one, an even draw. Spectral
+            measures and mean cosine always speak of all rows; `n` says which.
         seed: of whatever is random (the quantizer's start, the folds of the jackknife).
         options: for the measures that take them: `quantizer`, `codebooks`, `bits`, `quantizer_seeds`.
 
@@ -83,17 +88,28 @@ def measure(
     """
     pairs = resolve(measures)
     check_options(options)
-    cloud = PointCloud(X, groups=groups, seed=seed)
-    report = GeometryReport(
-        provenance={"seed": seed, "options": options, "rows": cloud.n, "columns": cloud.d, **versions()}
-    )
+    cloud = _cloud(X, groups, seed, max_rows)
+    facts = {"seed": seed, "options": options, "rows": cloud.n_seen, "columns": cloud.d}
+    report = GeometryReport(provenance=facts | versions())
     with torch.no_grad():
         estimates = evaluate_all(cloud, pairs, **options)
         estimates = with_chance(cloud, estimates, **options) if null else estimates
         estimates = interval_of(cloud, estimates, interval, **options) if interval else estimates
         for estimate in estimates:
-            report.add(**columns_of(estimate), n=cloud.n, n_distinct=cloud.n_distinct, n_per_batch=cloud.n)
+            n = estimate.n or cloud.n
+            report.add(
+                **columns_of(estimate), n=n, n_distinct=cloud.n_distinct if n == cloud.n else None, n_per_batch=n
+            )
     return report
+
+
+def _cloud(X, groups, seed: int, max_rows: int) -> PointCloud:
+    """The cloud of a matrix, a file or a data set."""
+    if isinstance(X, (str, Path)):
+        X = read_rows(X)
+    if is_dataset(X):
+        return cloud_of_stream(row_blocks(X), max_rows, seed)
+    return PointCloud(X, groups=groups, seed=seed)
 
 
 # --- a model on text ------------------------------------------------------------------------------------------------

@@ -63,6 +63,7 @@ class PointCloud:
             rows = rows * (1 / self.unit)
         self.rows = rows.contiguous()
         self.jackknife = jackknife
+        self.streamed = False
         self.origin: tuple[PointCloud, torch.Tensor] | None = None
         self.seed = seed
         self.groups = _as_groups(groups, self.n, self.rows.device)
@@ -76,6 +77,15 @@ class PointCloud:
     def d(self) -> int:
         """Number of columns: the hidden size."""
         return self.rows.shape[1]
+
+    @property
+    def n_seen(self) -> int:
+        """Number of rows that the moments speak of: `n`, or all rows of the stream these were drawn from."""
+        return self.moments.count if self.streamed else self.n
+
+    def stream(self, moments: Moments) -> None:
+        """Takes the moments of the whole stream that these rows were drawn from."""
+        self.moments, self.streamed = moments.scaled(1 / self.unit), True
 
     @property
     def n_distinct(self) -> int:

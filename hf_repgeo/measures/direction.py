@@ -45,16 +45,17 @@ def mean_cosine(cloud: PointCloud) -> Estimate:
         0.471405
     """
     norms = torch.linalg.vector_norm(cloud.rows, dim=1).to(torch.float64)
-    zeros = int((norms == 0).sum())
+    zeros = cloud.moments.zeros if cloud.streamed else int((norms == 0).sum())
     if zeros:
-        reason = f"zero_rows: {zeros} of {cloud.n} rows are all zeros and have no direction"
-        return missing("mean_cosine", "off_diagonal", reason, n=cloud.n)
+        reason = f"zero_rows: {zeros} of {cloud.n_seen} rows are all zeros and have no direction"
+        return missing("mean_cosine", "off_diagonal", reason, n=cloud.n_seen)
     sums, counts = _unit_sums(cloud, norms)
-    value = _pair_mean(sums.sum(0), torch.tensor(float(cloud.n)))
+    unit_sum = cloud.moments.unit_sum if cloud.streamed else sums.sum(0)
+    value = _pair_mean(unit_sum, torch.tensor(float(cloud.n_seen)))
     error, method = None, None
     if cloud.jackknife:
         error, method = jackknife(_pair_mean(sums.sum(0) - sums, cloud.n - counts))
-    return Estimate("mean_cosine", "off_diagonal", float(value), error, method, n=cloud.n)
+    return Estimate("mean_cosine", "off_diagonal", float(value), error, method, n=cloud.n_seen)
 
 
 def _unit_sums(cloud: PointCloud, norms: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

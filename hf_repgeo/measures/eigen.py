@@ -18,8 +18,8 @@ LANCZOS_TOLERANCE = 1e-10
 
 def eigenvalues(cloud: PointCloud) -> torch.Tensor:
     """Eigenvalues of the covariance, descending, `(min(n, d),)` float64; those below rounding are exactly 0."""
-    matrix = _dual_gram(cloud) if cloud.n <= cloud.d else cloud.moments.scatter
-    values = torch.linalg.eigvalsh(matrix).flip(0) / cloud.n
+    matrix = _dual_gram(cloud) if cloud.n_seen <= cloud.d else cloud.moments.scatter
+    values = torch.linalg.eigvalsh(matrix).flip(0) / cloud.n_seen
     eps = torch.finfo(torch.float64).eps
     rounding = (8 * eps * cloud.rows[0].to(torch.float64)).square().sum()  # of the mean, which equal rows leave behind
     floor = torch.maximum(values[0] * len(values) * eps, rounding)
@@ -54,7 +54,7 @@ def scores(cloud: PointCloud) -> Iterator[torch.Tensor]:
         whole, keep = cloud.origin
         yield whole.scores[keep]
         return
-    if cloud.n <= cloud.d:
+    if cloud.n_seen <= cloud.d:
         values, vectors = torch.linalg.eigh(_dual_gram(cloud))
         yield vectors * values.clamp_min(0).sqrt()
         return

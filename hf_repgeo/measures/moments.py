@@ -5,7 +5,7 @@ Chan, Golub, LeVeque, "Updating formulae and a pairwise algorithm for computing 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -23,6 +23,8 @@ class Moments:
         count: number of rows.
         mean: `(d,)` float64.
         scatter: `(d, d)` float64, the sum of `(x - mean)(x - mean)^T`; divide by `count` for the covariance.
+        unit_sum: `(d,)` float64, the sum of `x / |x|`, for the mean cosine; rows of zeros add nothing.
+        zeros: number of rows that are all zeros.
 
     Example:
         >>> import torch
@@ -36,6 +38,8 @@ class Moments:
     count: int
     mean: torch.Tensor
     scatter: torch.Tensor
+    unit_sum: torch.Tensor
+    zeros: int
 
     @classmethod
     def of(cls, rows: torch.Tensor) -> Moments:
@@ -49,14 +53,21 @@ class Moments:
     @classmethod
     def _of_block(cls, block: torch.Tensor) -> Moments:
         block = block.to(torch.float64)
-        mean = block.mean(0)
-        return cls(len(block), mean, gram(block - mean))
+        mean, norms = block.mean(0), torch.linalg.vector_norm(block, dim=1)
+        zero = norms == 0
+        unit_sum = torch.where(zero, 0.0, 1 / norms) @ block
+        return cls(len(block), mean, gram(block - mean), unit_sum, int(zero.sum()))
+
+    def scaled(self, factor: float) -> Moments:
+        """Moments of the rows times `factor`, which is positive."""
+        return replace(self, mean=self.mean * factor, scatter=self.scatter * factor**2)
 
     def __add__(self, other: Moments) -> Moments:
         count = self.count + other.count
         step = other.mean - self.mean
         scatter = self.scatter + other.scatter + torch.outer(step, step) * (self.count * other.count / count)
-        return Moments(count, self.mean + step * (other.count / count), scatter)
+        mean = self.mean + step * (other.count / count)
+        return Moments(count, mean, scatter, self.unit_sum + other.unit_sum, self.zeros + other.zeros)
 
     def __sub__(self, other: Moments) -> Moments:
         """Moments of the rows that remain when those of `other` are taken away; loses digits when little remains."""
@@ -64,4 +75,4 @@ class Moments:
         mean = (self.mean * self.count - other.mean * other.count) / count
         step = other.mean - mean
         scatter = self.scatter - other.scatter - torch.outer(step, step) * (count * other.count / self.count)
-        return Moments(count, mean, scatter)
+        return Moments(count, mean, scatter, self.unit_sum - other.unit_sum, self.zeros - other.zeros)

@@ -112,12 +112,14 @@ def rank_me(cloud: PointCloud) -> Estimate:
         3.0
     """
     mean, scatter = cloud.moments.mean, cloud.moments.scatter
-    values = torch.linalg.eigvalsh(scatter / cloud.n + torch.outer(mean, mean))[-min(cloud.n, cloud.d) :].clamp_min(0)
+    values = torch.linalg.eigvalsh(scatter / cloud.n_seen + torch.outer(mean, mean))[
+        -min(cloud.n_seen, cloud.d) :
+    ].clamp_min(0)
     if not float(values.sum()) > 0:
         return missing("rank_me", "garrido", "no_spread: all rows are zero", n=cloud.n)
     singular = torch.where(values > values[-1] * cloud.d * torch.finfo(values.dtype).eps, values, 0.0).sqrt()
     p = singular / singular.sum() + RANK_ME_EPSILON
-    return Estimate("rank_me", "garrido", float(torch.exp(torch.special.entr(p).sum())), n=cloud.n)
+    return Estimate("rank_me", "garrido", float(torch.exp(torch.special.entr(p).sum())), n=cloud.n_seen)
 
 
 def stable_rank(cloud: PointCloud) -> Estimate:

@@ -76,8 +76,8 @@ def anisotropy(cloud: PointCloud) -> Estimate:
         >>> anisotropy(PointCloud(X)).value
         0.9
     """
-    estimate = _leading_direction(cloud)
-    if estimate is None:  # a flat spectrum or no spread at all: the full decomposition decides
+    estimate = None if cloud.streamed else _leading_direction(cloud)
+    if estimate is None:  # a flat spectrum, no spread at all, a stream: the full decomposition decides
         return spectral(cloud, "anisotropy", "razzhigaev", anisotropy_of)
     if "spectrum" in cloud.__dict__:
         return replace(estimate, value=float(anisotropy_of(cloud.spectrum)))
@@ -160,23 +160,23 @@ def iso_score(cloud: PointCloud) -> Estimate:
         1.0
     """
     if cloud.d == 1:
-        return missing("iso_score", "rudman", "one_dimension: one column has nothing to be even about", n=cloud.n)
+        return missing("iso_score", "rudman", "one_dimension: one column has nothing to be even about", n=cloud.n_seen)
     estimate = spectral(cloud, "iso_score", "rudman", lambda eigenvalues: iso_score_of(eigenvalues, cloud.d))
-    return estimate if estimate.value is None or cloud.n > cloud.d else estimate.warned(_rank_limited(cloud))
+    return estimate if estimate.value is None or cloud.n_seen > cloud.d else estimate.warned(_rank_limited(cloud))
 
 
 def _rank_limited(cloud: PointCloud) -> str:
-    return f"rank_limited: {cloud.n} rows cannot spread over {cloud.d} columns"
+    return f"rank_limited: {cloud.n_seen} rows cannot spread over {cloud.d} columns"
 
 
 def spectral(cloud: PointCloud, measure: str, convention: str, function: Callable) -> Estimate:
     """`function` of the cloud's eigenvalues, with its jackknife standard error."""
     if not float(cloud.spectrum.sum()) > 0:
-        return missing(measure, convention, NO_SPREAD, n=cloud.n)
+        return missing(measure, convention, NO_SPREAD, n=cloud.n_seen)
     error, method = None, None
     if cloud.jackknife:
         error, method = jackknife(function(cloud.fold_spectra))
-    return Estimate(measure, convention, float(function(cloud.spectrum)), error, method, n=cloud.n)
+    return Estimate(measure, convention, float(function(cloud.spectrum)), error, method, n=cloud.n_seen)
 
 
 def _leading_direction(cloud: PointCloud) -> Estimate | None:
