@@ -168,9 +168,7 @@ def _add_measure(commands) -> None:
     parser.add_argument("file", metavar="FILE")
     parser.add_argument("--column", metavar="NAME", help="tensor or column to read (default: the only one)")
     _add_measure_options(parser)
-    parser.add_argument(
-        "--interval", type=float, metavar="LEVEL", help="such as 0.95; forty times the cost on half the rows"
-    )
+    parser.add_argument("--interval", type=float, metavar="LEVEL", help="such as 0.95; forty times the cost")
     parser.add_argument("--max-rows", type=int, default=65_536, metavar="N", help="rows of a Parquet stream to keep")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", metavar="FILE.json", help="also write the report")

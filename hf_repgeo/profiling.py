@@ -58,8 +58,8 @@ def measure(
 
     Args:
         X: `(n_samples, hidden_size)`; a torch tensor on any device, a numpy array, or nested lists; float16, bfloat16,
-            float32 or float64. Neither changed nor copied. Or the path of a `.npy`, `.safetensors` or Parquet file; or a
-            `datasets` data set, or its column `dataset["embedding"]`, which is streamed.
+            float32 or float64. Neither changed nor copied. Or the path of a `.npy`, `.safetensors` or Parquet file; or
+            a `datasets` data set, or its column `dataset["embedding"]`, which is streamed.
         measures: names such as `"anisotropy"`, or `"intrinsic_dimension:mle"` for one convention of several; default:
             those that the table marks as default; `"all"`: every one. See `hf_repgeo.measures.MEASURES`.
         groups: `(n_samples,)` integers: rows that belong together, such as tokens of one document. Standard errors

@@ -17,9 +17,9 @@ import pytest  # noqa: E402
 import torch  # noqa: E402
 
 import hf_repgeo  # noqa: E402, F401
+from hf_repgeo.arrays import row_blocks  # noqa: E402
 from hf_repgeo.errors import BadInput, NonFiniteRows, TooFewRows, UnknownName  # noqa: E402
 from hf_repgeo.evaluation import MEASUREMENTS, base, install, metric_path, streams  # noqa: E402
-from hf_repgeo.arrays import row_blocks  # noqa: E402
 from hf_repgeo.measures import PointCloud, anisotropy, intrinsic_dimension, patchiness  # noqa: E402
 
 NAMES = tuple(MEASUREMENTS)

@@ -53,7 +53,7 @@ def mean_cosine(cloud: PointCloud) -> Estimate:
     unit_sum = cloud.moments.unit_sum if cloud.streamed else sums.sum(0)
     value = _pair_mean(unit_sum, torch.tensor(float(cloud.n_seen)))
     error, method = None, None
-    if cloud.jackknife:
+    if cloud.jackknife and not cloud.streamed:
         error, method = jackknife(_pair_mean(sums.sum(0) - sums, cloud.n - counts))
     return Estimate("mean_cosine", "off_diagonal", float(value), error, method, n=cloud.n_seen)
 

@@ -111,10 +111,9 @@ def rank_me(cloud: PointCloud) -> Estimate:
         >>> round(rank_me(PointCloud(torch.eye(3))).value, 4)
         3.0
     """
-    mean, scatter = cloud.moments.mean, cloud.moments.scatter
-    values = torch.linalg.eigvalsh(scatter / cloud.n_seen + torch.outer(mean, mean))[
-        -min(cloud.n_seen, cloud.d) :
-    ].clamp_min(0)
+    mean, covariance = cloud.moments.mean, cloud.moments.scatter / cloud.n_seen
+    values = torch.linalg.eigvalsh(covariance + torch.outer(mean, mean))
+    values = values[-min(cloud.n_seen, cloud.d) :].clamp_min(0)
     if not float(values.sum()) > 0:
         return missing("rank_me", "garrido", "no_spread: all rows are zero", n=cloud.n)
     singular = torch.where(values > values[-1] * cloud.d * torch.finfo(values.dtype).eps, values, 0.0).sqrt()

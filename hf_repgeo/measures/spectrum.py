@@ -174,7 +174,7 @@ def spectral(cloud: PointCloud, measure: str, convention: str, function: Callabl
     if not float(cloud.spectrum.sum()) > 0:
         return missing(measure, convention, NO_SPREAD, n=cloud.n_seen)
     error, method = None, None
-    if cloud.jackknife:
+    if cloud.jackknife and not cloud.streamed:  # a stream's error would need all of its rows
         error, method = jackknife(function(cloud.fold_spectra))
     return Estimate(measure, convention, float(function(cloud.spectrum)), error, method, n=cloud.n_seen)
 
