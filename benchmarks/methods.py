@@ -36,9 +36,9 @@ def dadapy(X):
 
 def fastwonn(X):
     import torch
-    from fastwonn import twonn
+    from fastwonn import twonn_id
 
-    return float(twonn(torch.from_numpy(X)))
+    return float(twonn_id(torch.from_numpy(X)))
 
 
 def faiss_flat(X):

@@ -94,7 +94,7 @@ def _draw(axis: Axes, panel: str, curves: list, names: list[str], relative: bool
     measure, _, convention = panel.partition(":")
     convention = convention or MEASURES[measure].conventions[0]
     policies = list(dict.fromkeys((stack, policy) for _, stack, policy, _ in curves))
-    stacks = {stack for stack, _ in policies}
+    stacks, kinds = {stack for stack, _ in policies}, list(dict.fromkeys(policy for _, policy in policies))
     for name, stack, policy, part in curves:
         rows = part.select(measure=measure, convention=convention).rows
         points = sorted((row["layer"], row["value"], row["se"] or 0.0) for row in rows if row["value"] is not None)
@@ -105,7 +105,7 @@ def _draw(axis: Axes, panel: str, curves: list, names: list[str], relative: bool
         style = {
             "color": COLOURS[colour % 7],
             "marker": MARKERS[colour % 7],
-            "linestyle": DASHES[second % 4 if relative else 0],
+            "linestyle": DASHES[kinds.index(policy) % 4 if relative else 0],
         }
         label = " · ".join([name] * relative + [stack] * (len(stacks) > 1) + [f"tokens: {policy}"])
         _curve(axis, points, label, style, relative)

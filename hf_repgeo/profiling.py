@@ -24,7 +24,6 @@ from .protocol import Protocol, columns_of
 from .report import GeometryReport
 from .representations import (
     POOLINGS,
-    Place,
     Representations,
     check_policies,
     final_norm_of,
@@ -226,34 +225,34 @@ def profile(
         "layers": layers,
         "final_norm": final_norm,
         "batch_size": batch_size,
-        "progress": _bar(progress, "forward", "batch"),
+        "progress": _bar(progress, "forward"),
     }
     if pooling == "tokens":
         drawn = draw_windows(windows, seed, tokens=oversample * rows)
-        collected = token_representations(
-            loaded.model, loaded.tokenizer, drawn, policies=policies, rows=rows, seed=seed, **forward
-        )
+        choice = {"policies": policies, "rows": rows, "seed": seed}
+        collected = token_representations(loaded.model, loaded.tokenizer, drawn, **choice, **forward)
     else:
         drawn = draw_windows(windows, seed, count=rows)
         collected = pooled_representations(loaded.model, drawn, pooling, **forward)
-    report.provenance["pool"] = collected.facts
-    for place in _bar(progress, "geometry", "layer")(iter(collected.states), len(collected.states)):
-        _measure_layer(protocol, collected, place, report)
-        _save(report, path)
-    report.provenance["finished"] = datetime.now(UTC).isoformat(timespec="seconds")
-    _save(report, path)
+    _measure_layers(protocol, collected, report, path, _bar(progress, "geometry"))
     return report
 
 
-def _measure_layer(protocol: Protocol, collected: Representations, place: Place, report: GeometryReport) -> None:
-    """Adds a layer's rows to the report, unless an earlier run has."""
-    stack, layer = place
-    if len(report.select(stack=stack, layer=layer)):
-        return
-    with torch.no_grad():
-        rows = protocol.measure(collected.states[place], collected.documents, collected.policies)
-    for row in rows:
-        report.add(layer=layer, stack=stack, **row)
+def _measure_layers(
+    protocol: Protocol, collected: Representations, report: GeometryReport, path: Path | None, bar
+) -> None:
+    """Fills the report layer by layer and saves it after each; layers that an earlier run measured are left alone."""
+    report.provenance["pool"] = collected.facts
+    for stack, layer in bar(iter(collected.states), len(collected.states)):
+        if len(report.select(stack=stack, layer=layer)):
+            continue
+        with torch.no_grad():
+            rows = protocol.measure(collected.states[stack, layer], collected.documents, collected.policies)
+        for row in rows:
+            report.add(layer=layer, stack=stack, **row)
+        _save(report, path)
+    report.provenance["finished"] = datetime.now(UTC).isoformat(timespec="seconds")
+    _save(report, path)
 
 
 def _check_counts(**counts: int) -> None:
@@ -268,10 +267,10 @@ def versions() -> dict:
     return {"versions": {name: version(name) for name in names} | {"python": platform.python_version()}}
 
 
-def _bar(show: bool, title: str, unit: str) -> Callable[[Iterator, int], Iterator]:
+def _bar(show: bool, title: str) -> Callable[[Iterator, int], Iterator]:
     from tqdm.auto import tqdm
 
-    return lambda items, total: tqdm(items, total=total, desc=title, unit=unit, disable=not show)
+    return lambda items, total: tqdm(items, total=total, desc=title, disable=not show)
 
 
 def _open_report(out: str | Path | None, provenance: dict) -> tuple[GeometryReport, Path | None]:

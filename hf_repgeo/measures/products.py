@@ -34,7 +34,7 @@ _ONEDNN = None
 def times_transposed(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """`a @ b.T` for `a` (n, d) and `b` (m, d) of one dtype; wrap it in `full_precision` where that matters."""
     global _ONEDNN
-    if a.dtype == torch.float32 and a.device.type == "cpu" and not torch.is_grad_enabled():
+    if a.dtype == torch.float32 and a.device.type == "cpu" and not (a.requires_grad or b.requires_grad):
         if _ONEDNN is None:
             _ONEDNN = _onednn_works()
         if _ONEDNN:
