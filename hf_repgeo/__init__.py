@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 _HOME = {
+    "BLMBaseline": "sparse_vae",
+    "BLMBaselineConfig": "sparse_vae",
     "BadInput": "errors",
     "Corpus": "texts",
     "GeometryCallback": "callbacks",
@@ -24,6 +26,11 @@ _HOME = {
     "MEASURES": "measures",
     "PointCloud": "measures",
     "RepgeoError": "errors",
+    "SparseVAEConfig": "sparse_vae",
+    "SparseVAEForBLM": "sparse_vae",
+    "SparseVAEForBLMConfig": "sparse_vae",
+    "SparseVAEForSentenceEmbedding": "sparse_vae",
+    "example_checkpoint": "sparse_vae",
     "load_report": "hub",
     "measure": "profiling",
     "metric_path": "evaluation",
@@ -35,6 +42,8 @@ _HOME = {
 }
 
 __all__ = [
+    "BLMBaseline",
+    "BLMBaselineConfig",
     "BadInput",
     "Corpus",
     "GeometryCallback",
@@ -43,7 +52,12 @@ __all__ = [
     "MEASURES",
     "PointCloud",
     "RepgeoError",
+    "SparseVAEConfig",
+    "SparseVAEForBLM",
+    "SparseVAEForBLMConfig",
+    "SparseVAEForSentenceEmbedding",
     "__version__",
+    "example_checkpoint",
     "load_report",
     "measure",
     "metric_path",
@@ -64,6 +78,15 @@ if TYPE_CHECKING:
     from .profiling import measure, profile
     from .report import GeometryReport
     from .sentence_evaluator import GeometryEvaluator
+    from .sparse_vae import (
+        BLMBaseline,
+        BLMBaselineConfig,
+        SparseVAEConfig,
+        SparseVAEForBLM,
+        SparseVAEForBLMConfig,
+        SparseVAEForSentenceEmbedding,
+        example_checkpoint,
+    )
     from .texts import Corpus, read_dataset, read_text
 
 
@@ -79,7 +102,12 @@ def __dir__() -> list[str]:
     return sorted(__all__)
 
 
-# Registration with other libraries, by post-import hooks: nothing of theirs is imported here.
+# What importing this package changes elsewhere, by post-import hooks: evaluate learns three names, the Auto classes our
+# models. Nothing of theirs is imported here.
 from . import evaluation as _evaluation  # noqa: E402
+from ._import_hooks import after_import as _after_import  # noqa: E402
+from .sparse_vae import registration as _registration  # noqa: E402
 
 _evaluation.install()
+_after_import("transformers.models.auto.configuration_auto", _registration.register_configs)
+_after_import("transformers.models.auto.modeling_auto", _registration.register_models)

@@ -221,12 +221,8 @@ def profile(
     report, path = _open_report(out, provenance)
     if report.provenance.get("finished"):
         return report
-    forward = {
-        "layers": layers,
-        "final_norm": final_norm,
-        "batch_size": batch_size,
-        "progress": _bar(progress, "forward"),
-    }
+    forward = {"layers": layers, "final_norm": final_norm, "batch_size": batch_size}
+    forward["progress"] = _bar(progress, "forward")
     if pooling == "tokens":
         drawn = draw_windows(windows, seed, tokens=oversample * rows)
         choice = {"policies": policies, "rows": rows, "seed": seed}
@@ -238,9 +234,7 @@ def profile(
     return report
 
 
-def _measure_layers(
-    protocol: Protocol, collected: Representations, report: GeometryReport, path: Path | None, bar
-) -> None:
+def _measure_layers(protocol: Protocol, collected: Representations, report: GeometryReport, path, bar) -> None:
     """Fills the report layer by layer and saves it after each; layers that an earlier run measured are left alone."""
     report.provenance["pool"] = collected.facts
     for stack, layer in bar(iter(collected.states), len(collected.states)):

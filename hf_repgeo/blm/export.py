@@ -1,0 +1,222 @@
+"""Instances as `datasets.DatasetDict`, with a card, on disk and on the Hub."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import BadInput
+from .agreement import agreement_matrices
+from .alternation import alternation_matrices
+from .chunks import PairInstance, Sentence, pair_instances
+from .matrices import Matrix, Part
+
+if TYPE_CHECKING:
+    from datasets import DatasetDict
+
+TASKS = ("chunks", "agreement", "alternation")
+LANGUAGE_NAMES = {"en": "English", "fr": "French", "it": "Italian"}
+
+
+def _sentence_columns(name: str, sentences: Sequence[Sentence | Part]) -> dict[str, list]:
+    """The four columns of a list of sentences: texts, templates, rows per chunk, chunks."""
+    return {
+        f"{name}": [sentence.text for sentence in sentences],
+        f"{name}_templates": [_template(sentence) for sentence in sentences],
+        f"{name}_rows": [_chunk_rows(sentence) for sentence in sentences],
+        f"{name}_chunks": [list(sentence.chunks) for sentence in sentences],
+    }
+
+
+def _template(sentence: Sentence | Part) -> str:
+    return sentence.pattern if isinstance(sentence, Sentence) else sentence.template
+
+
+def _chunk_rows(sentence: Sentence | Part) -> list[int]:
+    return [sentence.row] * len(sentence.chunks) if isinstance(sentence, Sentence) else list(sentence.rows)
+
+
+def _pair_record(instance: PairInstance) -> dict:
+    given = {key: values[0] for key, values in _sentence_columns("input", [instance.input]).items()}
+    renamed = {key.replace("_templates", "_template"): value for key, value in given.items()}
+    return {**renamed, **_sentence_columns("candidates", instance.candidates), "label": instance.label}
+
+
+def _matrix_record(matrix: Matrix) -> dict:
+    return {
+        **_sentence_columns("context", matrix.context),
+        **_sentence_columns("candidates", matrix.candidates),
+        "errors": list(matrix.errors),
+        "label": matrix.label,
+        "type": matrix.type,
+        "variant": matrix.variant,
+    }
+
+
+def to_dataset(parts: Mapping[str, Sequence[PairInstance | Matrix]]) -> DatasetDict:
+    """Instances of any task as a `DatasetDict`; every sentence keeps its template, lexicon rows and chunks.
+
+    Args:
+        parts: split name -> instances, as `pair_instances`, `agreement_matrices` and `alternation_matrices` give them.
+
+    Returns:
+        One split per part. Columns of pairs: `input`, `candidates` (texts) with `_template(s)`, `_rows`, `_chunks`, and
+        `label`; of matrices: `context`, `candidates` with the same, `errors`, `label`, `type`, `variant`.
+
+    Raises:
+        BadInput: a part without instances.
+
+    Example:
+        >>> from hf_repgeo.blm import agreement_matrices, to_dataset
+        >>> data = to_dataset(agreement_matrices("en", "I", sizes=(4, 2)))
+        >>> data["train"].num_rows, len(data["test"][0]["candidates"])
+        (4, 8)
+    """
+    import datasets
+
+    built = {}
+    for name, instances in parts.items():
+        if not instances:
+            raise BadInput("parts", came=f"no instance in split {name!r}", wanted="at least one in every split")
+        record = _pair_record if isinstance(instances[0], PairInstance) else _matrix_record
+        built[name] = datasets.Dataset.from_list([record(instance) for instance in instances])
+    return datasets.DatasetDict(built)
+
+
+def generate(
+    task: str,
+    language: str = "en",
+    *,
+    type: str = "I",
+    direction: str = "ALT-ATL",
+    split: str | None = None,
+    negatives: str = "random",
+    seed: int = 0,
+) -> DatasetDict:
+    """Generate one of the data sets from our own lexicons.
+
+    Args:
+        task: `"chunks"`, `"agreement"` or `"alternation"` (English only).
+        language: `"en"`, `"fr"`, `"it"`.
+        type: of matrix, for the two BLM tasks.
+        direction: for `"alternation"`.
+        split: how the parts are kept apart; default: the paper's way (`"pairs"`, `"answers"`).
+        negatives: for `"chunks"`.
+        seed: seeds all choices; the same arguments give the same data.
+
+    Returns:
+        A `DatasetDict`.
+
+    Raises:
+        BadInput: an unknown task, or alternation in another language than English.
+    """
+    if task == "chunks":
+        return to_dataset(pair_instances(language, split=split or "pairs", negatives=negatives, seed=seed))
+    if task == "agreement":
+        return to_dataset(agreement_matrices(language, type, split=split or "answers", seed=seed))
+    if task != "alternation" or language != "en":
+        raise BadInput("task", came=f"{task!r} in {language!r}", wanted="chunks, agreement, or (English) alternation")
+    return to_dataset(alternation_matrices(None, direction, type, split=split or "answers", seed=seed))
+
+
+def data_card(data: DatasetDict, title: str, *, language: str = "en", split: str, seed: int = 0) -> str:
+    """The README of a generated data set, with the metadata the Hub reads.
+
+    Args:
+        data: what `to_dataset` or `generate` gave.
+        title: a heading, such as `"BLM agreement, type II, French"`.
+        language: its code.
+        split: how the parts are kept apart: `pairs`, `seeds`, `patterns` or `answers`.
+        seed: of the generation.
+
+    Returns:
+        Markdown with YAML front matter.
+    """
+    sizes = "\n".join(f"| {name} | {part.num_rows} | {_distinct_texts(part)} |" for name, part in data.items())
+    files = "\n".join(f"  - split: {name}\n    path: {name}.parquet" for name in data)
+    columns = ", ".join(f"`{name}`" for name in next(iter(data.values())).column_names)
+    return f"""---
+license: cc0-1.0
+language:
+- {language}
+pretty_name: {title}
+tags:
+- blackbird-language-matrices
+- synthetic
+configs:
+- config_name: default
+  data_files:
+{files}
+---
+
+# {title}
+
+Generated by `hf_repgeo.blm` from its own seed lexicon ({LANGUAGE_NAMES.get(language, language)}, CC0 1.0), seed {seed}.
+The design follows An et al. 2023, Samo et al. 2023 and Nastase & Merlo 2024 (arXiv 2407.18119); no sentence is taken
+from their data.
+
+| split | instances | distinct sentences |
+|---|---|---|
+{sizes}
+
+Parts kept apart by: {split}. With `pairs` whole sentences of the test occur in training, with `answers` its words
+do, with `seeds` neither. Compare before saying that a model has learnt structure.
+
+Columns: {columns}. `label` is the index of the answer among `candidates`; candidates are distinct and shuffled. `_rows`
+are the lexicon rows of each chunk, `_templates` the chunk names with their number (s, p).
+
+Sentences are made of few words and fixed frames: scores say how a representation carries number, length and roles in
+such frames, not how it does in running text.
+"""
+
+
+def _distinct_texts(part) -> int:
+    texts: set[str] = set(part["input"]) if "input" in part.column_names else set()
+    for column in ("context", "candidates"):
+        if column in part.column_names:
+            texts.update(text for row in part[column] for text in row)
+    return len(texts)
+
+
+def save_dataset(data: DatasetDict, folder: str | Path, card: str) -> Path:
+    """Write one Parquet file per split and the card: a folder that `datasets.load_dataset` reads and the Hub takes.
+
+    Args:
+        data: a `DatasetDict`.
+        folder: made if need be.
+        card: text of `README.md`.
+
+    Returns:
+        The folder.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, part in data.items():
+        part.to_parquet(folder / f"{name}.parquet")
+    (folder / "README.md").write_text(card, encoding="utf-8")
+    return folder
+
+
+def push_dataset(data: DatasetDict, repo_id: str, card: str, api=None) -> str:
+    """Put a data set and its card on the Hub.
+
+    Args:
+        data: a `DatasetDict`.
+        repo_id: `"user/name"`; made if need be.
+        card: text of its README.
+        api: a `huggingface_hub.HfApi`; default: a new one with the user's own login.
+
+    Returns:
+        `repo_id`.
+    """
+    if api is None:
+        from huggingface_hub import HfApi
+
+        api = HfApi()
+    api.create_repo(repo_id, repo_type="dataset", exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+        save_dataset(data, folder, card)
+        api.upload_folder(repo_id=repo_id, repo_type="dataset", folder_path=str(folder))
+    return repo_id

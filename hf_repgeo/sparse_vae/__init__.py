@@ -1,0 +1,56 @@
+"""Where does a sentence embedding keep its information? The sparse VAE, its training, and what it localises.
+
+Names are imported when first asked for: importing this package loads neither torch nor transformers.
+"""
+
+from __future__ import annotations
+
+import importlib
+
+_HOMES = {
+    "configuration_sparse_vae": ("BLMBaselineConfig", "SparseVAEConfig", "SparseVAEForBLMConfig"),
+    "modeling_sparse_vae": ("SparseVAEForBLM", "SparseVAEForSentenceEmbedding", "SparseVAEOutput"),
+    "modeling_blm_baseline": ("BLMBaseline",),
+    "losses_sparse_vae": ("choose", "cosine_scores", "kl_divergence", "max_margin", "normalised_max_margin"),
+    "checkpoints": ("example_checkpoint",),
+    "embeddings": ("EmbeddingTable", "embed_dataset", "embed_sentences"),
+    "training": ("TrainingRun", "build_model", "train", "train_runs", "training_arguments"),
+    "evaluation": (
+        "ProbeResult",
+        "Selection",
+        "evaluate_model",
+        "evaluate_scores",
+        "identity_scores",
+        "over_runs",
+        "pattern_properties",
+        "probe",
+        "probe_scores",
+        "scores_of",
+    ),
+    "localization": (
+        "Localization",
+        "ablate",
+        "ablation_effects",
+        "localize",
+        "localize_property",
+        "locality_index",
+        "probe_score",
+        "selection_score",
+    ),
+    "regions": ("cell_map", "receptive_fields", "region_dimensions", "region_to_latent"),
+    "controls": ("counterfactual_pairs", "interchange_flips", "permuted", "planted_table", "without_outliers"),
+    "figures": ("latents_of", "plot_confusion", "plot_latents", "plot_localizations", "plot_traversals"),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = sorted(_HOME_OF)
+
+
+def __getattr__(name: str):
+    if name not in _HOME_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f".{_HOME_OF[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,343 @@
+"""How well: choices per pattern and per error, over runs; and what plain probes of the same embeddings achieve."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+
+import torch
+from datasets import Dataset
+from torch.nn import functional as F
+from transformers import PreTrainedModel
+
+from ..errors import BadInput, MissingExtra, UnknownName
+from .embeddings import EmbeddingTable
+from .losses_sparse_vae import choose
+from .training import EmbeddedInstances
+
+NO_CHOICE = "no choice"  # ties, dead or non-finite outputs
+PROBES = ("linear", "pca", "lda", "centroid")
+
+
+@dataclass
+class Selection:
+    """What a model chose on a data set.
+
+    Args:
+        accuracy: share of right choices, 0 to 1; ties and dead outputs are wrong. With one choice per instance this is
+            also the micro precision, recall and F1.
+        chance: accuracy of guessing, 1 / candidates.
+        macro_f1: mean of `f1`, where candidates have patterns.
+        f1: pattern -> F1 of the true pattern against the pattern of the chosen candidate.
+        errors: what was chosen, by name of the error (or pattern), `"Correct"` included; `"no choice"` for ties.
+        confusion: true pattern -> chosen pattern -> count.
+    """
+
+    accuracy: float
+    chance: float
+    macro_f1: float | None
+    f1: dict[str, float]
+    errors: dict[str, int]
+    confusion: dict[str, dict[str, int]]
+
+    def as_dict(self) -> dict:
+        """Plain values, for JSON."""
+        return asdict(self)
+
+
+@torch.no_grad()
+def scores_of(model: PreTrainedModel, data: Dataset, table: EmbeddingTable, batch_size: int = 1000) -> torch.Tensor:
+    """Cosine of each candidate with the model's output, `(n, K)`, by a model in evaluation mode.
+
+    Args:
+        model: any of the models.
+        data: a `Dataset`.
+        table: embeddings of its texts.
+        batch_size: instances per forward pass.
+    """
+    instances, training = EmbeddedInstances(data, table), model.training
+    model.eval()
+    batches = torch.arange(len(instances)).split(batch_size)
+    logits = [_score(model, instances.__getitems__(batch)) for batch in batches]
+    model.train(training)
+    return torch.cat(logits)
+
+
+def _score(model, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    return model(inputs_embeds=batch["inputs_embeds"], candidates=batch["candidates"]).logits.cpu()
+
+
+def evaluate_model(model: PreTrainedModel, data: Dataset, table: EmbeddingTable) -> Selection:
+    """Choose an answer for each instance and say how that went.
+
+    Args:
+        model: any of the models.
+        data: a `Dataset`; with `candidates_templates` patterns are scored, with `errors` error types.
+        table: embeddings of its texts.
+
+    Returns:
+        A `Selection`.
+    """
+    return evaluate_scores(scores_of(model, data, table), data)
+
+
+def evaluate_scores(scores: torch.Tensor, data: Dataset) -> Selection:
+    """`evaluate_model` for scores made elsewhere.
+
+    Args:
+        scores: `(n, K)`, the highest is chosen; ties are errors.
+        data: a `Dataset` of n instances.
+
+    Raises:
+        BadInput: scores of another shape than the data.
+    """
+    if tuple(scores.shape) != (len(data), len(data[0]["candidates"])):
+        raise BadInput(
+            "scores",
+            came=f"shape {tuple(scores.shape)}",
+            wanted=f"({len(data)}, {len(data[0]['candidates'])}), as the data",
+        )
+    chosen, labels = choose(scores).tolist(), list(data["label"])
+    names = list(data["errors"]) if "errors" in data.column_names else list(data["candidates_templates"])
+    errors = Counter(_name_of(choice, label, row) for choice, label, row in zip(chosen, labels, names, strict=True))
+    accuracy = sum(a == b for a, b in zip(chosen, labels, strict=True)) / len(labels)
+    confusion = {} if "errors" in data.column_names else confusion_counts(chosen, labels, names)
+    f1 = f1_by_pattern(confusion)
+    macro = sum(f1.values()) / len(f1) if f1 else None
+    return Selection(accuracy, 1 / scores.shape[1], macro, f1, dict(errors.most_common()), confusion)
+
+
+def _name_of(choice: int, label: int, names: Sequence[str]) -> str:
+    if choice < 0:
+        return NO_CHOICE
+    return "Correct" if choice == label else names[choice]
+
+
+def confusion_counts(
+    chosen: Sequence[int], labels: Sequence[int], patterns: Sequence[Sequence[str]]
+) -> dict[str, dict[str, int]]:
+    """True pattern -> chosen pattern -> count; `"no choice"` is a pattern of its own that is never true."""
+    table: dict[str, Counter] = {}
+    for choice, label, row in zip(chosen, labels, patterns, strict=True):
+        table.setdefault(row[label], Counter())[NO_CHOICE if choice < 0 else row[choice]] += 1
+    return {true: dict(counts) for true, counts in sorted(table.items())}
+
+
+def f1_by_pattern(confusion: dict[str, dict[str, int]]) -> dict[str, float]:
+    """F1 of each true pattern, `2 tp / (2 tp + fp + fn)`, in 0 to 1.
+
+    Args:
+        confusion: of `confusion_counts`.
+
+    Example:
+        >>> f1_by_pattern({"a": {"a": 3, "b": 1}, "b": {"b": 2, "a": 2}})
+        {'a': 0.6666666666666666, 'b': 0.5714285714285714}
+    """
+    scores = {}
+    for pattern, row in confusion.items():
+        hit = row.get(pattern, 0)
+        called = sum(other.get(pattern, 0) for other in confusion.values())
+        scores[pattern] = 2 * hit / (called + sum(row.values()))  # both sums hold the hits
+    return scores
+
+
+def over_runs(values: Sequence[float]) -> dict:
+    """Every run's value, their mean and their standard deviation.
+
+    Args:
+        values: one per run.
+
+    Returns:
+        `runs` as given, `mean`, `sd` (n - 1 in the denominator; None for one run) and `sd_population` (n, as the
+        authors').
+
+    Example:
+        >>> over_runs([0.5, 0.7])["mean"]
+        0.6
+    """
+    x = torch.tensor(list(values), dtype=torch.float64)
+    sd = float(x.std()) if len(x) > 1 else None
+    return {
+        "runs": list(values),
+        "mean": round(float(x.mean()), 12),
+        "sd": sd,
+        "sd_population": float(x.std(correction=0)),
+    }
+
+
+def _sklearn(purpose: str):
+    try:
+        import sklearn
+    except ImportError as error:
+        raise MissingExtra("scikit-learn", "sparse-vae", purpose) from error
+    return sklearn
+
+
+def check_classes(train: Sequence, test: Sequence) -> None:
+    """Refuse splits where a class has no instance to learn from.
+
+    Raises:
+        BadInput: fewer than two classes in training, or a test class without a training row.
+    """
+    known = set(train)
+    if len(known) < 2:
+        raise BadInput("y_train", came=f"{len(known)} class(es)", wanted="at least two")
+    empty = sorted(map(str, set(test) - known))
+    if empty:
+        raise BadInput(
+            "y_train",
+            came=f"no row of class {empty[0]!r}, which is asked for in the test",
+            wanted="rows of every test class",
+            cure="Take another split (`pairs` or `seeds`).",
+        )
+
+
+def make_probe(kind: str = "linear", components: int = 5):
+    """An unfitted classifier of embeddings, features standardised where that matters.
+
+    Args:
+        kind: `"linear"` logistic regression; `"pca"` the same on the first principal components; `"lda"` linear
+            discriminant analysis with shrinkage; `"centroid"` nearest class mean.
+        components: of `"pca"`; 5 is the size of the VAE's bottleneck.
+
+    Returns:
+        A scikit-learn estimator.
+
+    Raises:
+        UnknownName: an unknown kind.
+        MissingExtra: scikit-learn is not installed.
+    """
+    _sklearn("Probing")
+    from sklearn.decomposition import PCA
+    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.neighbors import NearestCentroid
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    if kind not in PROBES:
+        raise UnknownName("probe", kind, PROBES)
+    # With about as many dimensions as rows a weak ridge is overconfident: on held-out rows of chunk properties (MPNet)
+    # C = 1 gave log-probabilities below those of the class frequencies; 0.01 was the best of five powers of ten.
+    logistic = LogisticRegression(C=0.01, max_iter=1000)
+    return {
+        "linear": make_pipeline(StandardScaler(), logistic),
+        "pca": make_pipeline(StandardScaler(), PCA(components), logistic),
+        "lda": LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto"),
+        "centroid": NearestCentroid(),
+    }[kind]
+
+
+@dataclass
+class ProbeResult:
+    """How well a plain classifier reads labels off embeddings.
+
+    Args:
+        kind: of the probe.
+        accuracy, macro_f1: on the test rows, 0 to 1.
+        control_accuracy: of the same probe fitted to training labels shuffled over the distinct rows; what memory
+            alone gives.
+        selectivity: `accuracy - control_accuracy`.
+    """
+
+    kind: str
+    accuracy: float
+    macro_f1: float
+    control_accuracy: float
+    selectivity: float
+
+
+def probe(
+    x_train, y_train: Sequence, x_test, y_test: Sequence, kind: str = "linear", *, components: int = 5, seed: int = 0
+) -> ProbeResult:
+    """Fit a probe, and the same probe to shuffled labels.
+
+    Args:
+        x_train, x_test: `(n, hidden_size)`.
+        y_train, y_test: labels.
+        kind, components: as in `make_probe`.
+        seed: of the shuffling.
+
+    Returns:
+        A `ProbeResult`.
+
+    Raises:
+        BadInput: a class of the test without training rows.
+    """
+    check_classes(y_train, y_test)
+    from sklearn.metrics import f1_score
+
+    labels = list(y_train)
+    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
+    shuffled = [labels[i] for i in order]
+    predicted = make_probe(kind, components).fit(_numpy(x_train), labels).predict(_numpy(x_test))
+    control = make_probe(kind, components).fit(_numpy(x_train), shuffled).predict(_numpy(x_test))
+    accuracy, chance = _share(predicted, y_test), _share(control, y_test)
+    f1 = float(f1_score(list(y_test), predicted, average="macro", labels=sorted(set(y_test))))
+    return ProbeResult(kind, accuracy, f1, chance, accuracy - chance)
+
+
+def _numpy(x):
+    return x.numpy() if isinstance(x, torch.Tensor) else x
+
+
+def _share(predicted, wanted) -> float:
+    return sum(a == b for a, b in zip(predicted, wanted, strict=True)) / len(wanted)
+
+
+def identity_scores(data: Dataset, table: EmbeddingTable) -> torch.Tensor:
+    """Cosine of each candidate with the input sentence itself, `(n, K)`: what doing nothing achieves.
+
+    Args:
+        data: a `Dataset` of pairs.
+        table: embeddings of its texts.
+    """
+    batch = EmbeddedInstances(data, table).__getitems__(range(len(data)))
+    return F.cosine_similarity(batch["inputs_embeds"][:, None], batch["candidates"], dim=-1)
+
+
+def probe_scores(data: Dataset, table: EmbeddingTable, kind: str = "linear", components: int = 5) -> Callable:
+    """Selection by a probe: the candidate most likely to have the input's pattern.
+
+    Args:
+        data: a `Dataset` of pairs to fit on: all its sentences with their patterns.
+        table: embeddings.
+        kind, components: as in `make_probe`; `"centroid"` has no probabilities and is refused.
+
+    Returns:
+        A function `(data) -> (n, K)` scores: the probability that input and candidate share a pattern.
+    """
+    if kind == "centroid":
+        raise BadInput("kind", came="'centroid', which gives no probabilities", wanted="linear, pca or lda")
+    patterns = pattern_of_texts(data)
+    classifier = make_probe(kind, components).fit(_numpy(table.of(list(patterns))), list(patterns.values()))
+
+    def score(other) -> torch.Tensor:
+        batch = EmbeddedInstances(other, table).__getitems__(range(len(other)))
+        given = torch.from_numpy(classifier.predict_proba(_numpy(batch["inputs_embeds"])))
+        flat = torch.from_numpy(classifier.predict_proba(_numpy(batch["candidates"].flatten(0, 1))))
+        return torch.einsum("np,nkp->nk", given, flat.view(*batch["candidates"].shape[:2], -1))
+
+    return score
+
+
+def pattern_of_texts(data: Dataset) -> dict[str, str]:
+    """Every distinct sentence of a data set of pairs and its pattern."""
+    patterns = dict(zip(data["input"], data["input_template"], strict=True))
+    for texts, templates in zip(data["candidates"], data["candidates_templates"], strict=True):
+        patterns.update(zip(texts, templates, strict=True))
+    return patterns
+
+
+def pattern_properties(pattern: str) -> dict[str, str]:
+    """What a pattern says: number of subject and attractors, and how many phrases; absent attractors are left out.
+
+    Example:
+        >>> pattern_properties("np-s pp1-p vp-s")
+        {'subject': 's', 'length': '1', 'pp1': 'p'}
+    """
+    head, *rest = pattern.split()
+    phrases = [chunk for chunk in rest if chunk.startswith("pp")]
+    numbers = {chunk.split("-")[0]: chunk[-1] for chunk in phrases}
+    return {"subject": head[-1], "length": str(len(phrases)), **numbers}

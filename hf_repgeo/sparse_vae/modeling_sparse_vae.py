@@ -1,0 +1,387 @@
+"""Sparse VAE over sentence embeddings and its two-level form for Blackbird Language Matrices.
+
+Nastase & Merlo 2024, "Tracking linguistic information in transformer-based sentence embeddings through targeted
+sparsification", arXiv 2407.18119. transformers copies this file and its siblings beside a checkpoint, so they import
+torch, transformers and each other only.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from transformers import PreTrainedModel
+from transformers import initialization as init
+from transformers.utils import ModelOutput
+
+from .configuration_sparse_vae import SparseVAEConfig, SparseVAEForBLMConfig
+from .layers_sparse_vae import (
+    FixedRouting,
+    LearnedRouting,
+    MaskedLinear,
+    Permutation,
+    ReleasedMaskedLinear,
+    SentenceDecoder,
+    SentenceVAE,
+    reparameterize,
+)
+from .losses_sparse_vae import (
+    cosine_scores,
+    cyclic_negatives,
+    instance_negatives,
+    kl_divergence,
+    max_margin,
+    normalised_max_margin,
+)
+
+
+@dataclass
+class SparseVAEOutput(ModelOutput):
+    """What the models give back; B instances, K candidates, D dimensions, L latents.
+
+    Args:
+        loss: scalar, when `labels` were given: margin loss plus weighted KL terms.
+        logits: `(B, K)` cosine of the decoded vector with each candidate, when `candidates` were given.
+        reconstruction: `(B, D)` the decoded vector.
+        latents: `(B, L)` drawn in training, the means in evaluation.
+        mean, log_variance: `(B, L)` of the posterior.
+        sentence_reconstruction: `(B, S, D)` decoded sentences (two-level model only).
+        sentence_latents: `(B, S, L)` (two-level model only).
+    """
+
+    loss: torch.FloatTensor | None = None
+    logits: torch.FloatTensor | None = None
+    reconstruction: torch.FloatTensor | None = None
+    latents: torch.FloatTensor | None = None
+    mean: torch.FloatTensor | None = None
+    log_variance: torch.FloatTensor | None = None
+    sentence_reconstruction: torch.FloatTensor | None = None
+    sentence_latents: torch.FloatTensor | None = None
+
+
+def check_embeddings(name, x, *shape):
+    """Refuse what is not a finite tensor of `shape` (None: any size). Values are not looked at while compiling."""
+    wanted = ", ".join("any" if size is None else str(size) for size in shape)
+    if x.dim() != len(shape) or any(size not in (None, got) for size, got in zip(shape, x.shape, strict=True)):
+        raise ValueError(f"`{name}`: got shape {tuple(x.shape)}; wanted ({wanted}).")
+    if torch.compiler.is_compiling() or x.sum().isfinite():  # NaN or infinity spoil a sum
+        return
+    if not torch.isfinite(x).all():
+        bad = int((~torch.isfinite(x)).flatten(1).any(-1).sum())
+        raise ValueError(f"`{name}`: NaN or infinity in {bad} of {len(x)} rows; wanted finite numbers.")
+
+
+def check_labels(labels, candidates):
+    """Refuse labels that name no candidate."""
+    if candidates is None:
+        raise ValueError("`labels`: given without `candidates`; wanted both, or neither.")
+    if torch.compiler.is_compiling():
+        return
+    if labels.shape != candidates.shape[:1] or labels.min() < 0 or labels.max() >= candidates.shape[1]:
+        raise ValueError(
+            f"`labels`: got {labels.tolist()[:5]}... "
+            f"for {len(candidates)} instances of {candidates.shape[1]} candidates; "
+            f"wanted for each instance the index of its answer, 0 to {candidates.shape[1] - 1}."
+        )
+
+
+class SparseVAEPreTrainedModel(PreTrainedModel):
+    """Initialisation, and nothing else, that the models here share."""
+
+    _auto_class = "AutoModel"  # as register_for_auto_class would set it, which imports the Auto classes too early
+    config_class = SparseVAEConfig
+    base_model_prefix = "sparse_vae"
+    main_input_name = "inputs_embeds"
+    _no_split_modules = ["SentenceVAE"]
+
+    @torch.no_grad()
+    def _init_weights(self, module):
+        # transformers.initialization leaves alone what a checkpoint has already filled; raw in-place writes would not.
+        if isinstance(module, ReleasedMaskedLinear):
+            self._init_released(module)
+        elif isinstance(
+            module, (nn.Linear, nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.ConvTranspose3d, MaskedLinear)
+        ):
+            self._init_as_torch(module)
+        elif isinstance(module, LearnedRouting):
+            init.normal_(module.logits, std=0.01)
+        elif isinstance(module, FixedRouting):
+            init.copy_(module.mask, module.draw())
+        elif isinstance(module, Permutation):
+            order = module.draw()
+            init.copy_(module.order, order)
+            init.copy_(module.inverse, order.argsort())
+
+    @staticmethod
+    def _init_as_torch(module):
+        """torch's own default for linear layers and convolutions: uniform within 1 / sqrt(fan-in)."""
+        fan_in = module.weight[0].numel()
+        init.uniform_(module.weight, -(fan_in**-0.5), fan_in**-0.5)
+        if module.bias is not None:
+            init.uniform_(module.bias, -(fan_in**-0.5), fan_in**-0.5)
+
+    @staticmethod
+    def _init_released(module):
+        latents, units = module.weight.shape
+        init.kaiming_uniform_(module.weight, a=(latents * units) ** 0.5)
+        init.uniform_(module.bias, -(units**-0.5), units**-0.5)
+        init.uniform_(module.mask_logits)
+        init.constant_(module.scale, 5**0.5)
+
+
+class SparseVAEForSentenceEmbedding(SparseVAEPreTrainedModel):
+    """A VAE that sees a sentence embedding as an array and keeps what tells it from sentences of another pattern.
+
+    Embedding `(B, D)` -> array `(B, 1, rows, columns)` -> convolution -> masked one-to-one routing -> L latents ->
+    mirrored decoder -> `(B, D)`. Given candidates, the decoded vector is to be nearer to the right one than to the
+    others (it is another sentence of the same pattern, not the input itself).
+
+    Args:
+        config: a `SparseVAEConfig`. With `config.text_config` a text encoder of that kind is part of the model, frozen.
+
+    Example:
+        >>> import torch
+        >>> from hf_repgeo.sparse_vae import SparseVAEConfig, SparseVAEForSentenceEmbedding
+        >>> model = SparseVAEForSentenceEmbedding(SparseVAEConfig.preset("sparse")).eval()
+        >>> model(inputs_embeds=torch.zeros(2, 768)).latents.shape
+        torch.Size([2, 5])
+        >>> model.num_parameters(), model.num_unmasked_parameters()
+        (21651, 19731)
+    """
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.sentence = SentenceVAE(config)
+        self.text_encoder = None
+        if config.text_config is not None:
+            from transformers import AutoModel
+
+            self.text_encoder = AutoModel.from_config(config.text_config).requires_grad_(False)
+        self.post_init()
+
+    @classmethod
+    def from_text_encoder(cls, text_encoder, config=None, **settings):
+        """A new model around a text encoder with its weights.
+
+        Args:
+            text_encoder: any encoder that gives `hidden_states`, such as `AutoModel.from_pretrained(...)`.
+            config: a `SparseVAEConfig` without `text_config`; default: one made from `settings`.
+            **settings: arguments of `SparseVAEConfig` besides `hidden_size`.
+
+        Returns:
+            A model that takes `input_ids`; the encoder is frozen.
+        """
+        config = config or SparseVAEConfig(hidden_size=text_encoder.config.hidden_size, **settings)
+        model = cls(config)
+        config.text_config = text_encoder.config
+        model.text_encoder = text_encoder.requires_grad_(False)
+        return model
+
+    def get_input_embeddings(self):
+        """The text encoder's embedding of tokens; None without one."""
+        return None if self.text_encoder is None else self.text_encoder.get_input_embeddings()
+
+    def num_unmasked_parameters(self):
+        """Parameters that a mask does not take out of the computation: an integer."""
+        vae = self.sentence
+        masked = 0
+        if vae.routing is not None:
+            off = int((~vae.routing.hard()).sum())
+            masked = off * (1 + (vae.encoder.scope != "mean") + vae.mirrored)
+        if vae.decoder_routing is not None:
+            masked += int((~vae.decoder_routing.hard()).sum())
+        return self.num_parameters() - masked
+
+    def embed_tokens(self, input_ids, attention_mask=None):
+        """Sentence embeddings `(B, D)` of the wrapped encoder, by `config.pooling` and `config.layer`.
+
+        Args:
+            input_ids: `(B, T)`.
+            attention_mask: `(B, T)`, 1 on tokens; default: all.
+
+        Raises:
+            ValueError: the model wraps no text encoder.
+        """
+        if self.text_encoder is None:
+            raise ValueError(
+                "`input_ids`: this model wraps no text encoder; give `inputs_embeds` of shape "
+                f"(batch, {self.config.hidden_size}), or build it with `from_text_encoder`."
+            )
+        if attention_mask is None:
+            attention_mask = torch.ones_like(input_ids)
+        with torch.no_grad():
+            states = self.text_encoder(
+                input_ids, attention_mask=attention_mask, output_hidden_states=True
+            ).hidden_states
+        return pool(states, attention_mask, self.config.pooling, self.config.layer)
+
+    def forward(
+        self,
+        inputs_embeds: torch.Tensor | None = None,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        candidates: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        return_dict: bool | None = None,
+    ) -> SparseVAEOutput | tuple:
+        """Encode, decode and, if asked, score candidates.
+
+        Args:
+            inputs_embeds: `(B, D)` sentence embeddings; or `input_ids` `(B, T)` with `attention_mask`, with a text
+            encoder.
+            candidates: `(B, K, D)` embeddings to choose among.
+            labels: `(B,)` int64, index of the right candidate; asks for the loss.
+            return_dict: False for a plain tuple.
+
+        Returns:
+            `SparseVAEOutput`. Loss: `normalised_max_margin + beta * (L / D) * KL`.
+
+        Raises:
+            ValueError: wrong shapes, NaN or infinity, labels that name no candidate, no input or two.
+        """
+        if (inputs_embeds is None) == (input_ids is None):
+            raise ValueError("`inputs_embeds`, `input_ids`: wanted one of them.")
+        if inputs_embeds is None:
+            inputs_embeds = self.embed_tokens(input_ids, attention_mask)
+        check_embeddings("inputs_embeds", inputs_embeds, None, self.config.hidden_size)
+        decoded, latents, mean, log_variance = self.sentence(inputs_embeds)
+        loss = logits = None
+        if candidates is not None:
+            check_embeddings("candidates", candidates, len(inputs_embeds), None, self.config.hidden_size)
+            logits = cosine_scores(decoded, candidates)
+        if labels is not None:
+            check_labels(labels, candidates)
+            weight = self.config.beta * self.config.latent_dim / self.config.hidden_size
+            loss = normalised_max_margin(decoded, candidates, labels, self.config.margin)
+            loss = loss + weight * kl_divergence(mean, log_variance)
+        output = SparseVAEOutput(loss, logits, decoded, latents, mean, log_variance)
+        return output if return_dict is not False else output.to_tuple()
+
+
+def pool(
+    hidden_states: tuple[torch.Tensor, ...], attention_mask: torch.Tensor, pooling: str = "cls", layer: int = -1
+) -> torch.Tensor:
+    """Sentence embeddings from token states.
+
+    Args:
+        hidden_states: a tuple of `(B, T, D)`, index 0 the embedding layer.
+        attention_mask: `(B, T)`, 1 on tokens, 0 on padding.
+        pooling: `"cls"` the first token of the sentence, `"mean"` over its tokens, `"first-last"` the mean over its
+            tokens of the average of layers 1 and -1.
+        layer: which of `hidden_states`; `"first-last"` does not look at it.
+
+    Returns:
+        `(B, D)`.
+    """
+    if pooling == "cls":
+        first = attention_mask.argmax(-1)  # token 0, or the first behind padding on the left
+        return hidden_states[layer][torch.arange(len(first), device=first.device), first]
+    states = hidden_states[layer] if pooling == "mean" else (hidden_states[1] + hidden_states[-1]) / 2
+    weight = attention_mask[..., None].to(states.dtype)
+    return (states * weight).sum(1) / weight.sum(1)
+
+
+class SequenceEncoder(nn.Module):
+    """Sentence latents `(B, S, L)` -> mean and log-variance of the sequence, `(B, L_t)` each."""
+
+    def __init__(self, config):
+        super().__init__()
+        kernel = tuple(config.sequence_kernel)
+        self.convolution = nn.Conv2d(1, config.sequence_channels, kernel)
+        places = (config.sequence_length - kernel[0] + 1) * (config.latent_dim - kernel[1] + 1)
+        self.heads = nn.Linear(config.sequence_channels * places, 2 * config.sequence_latent_dim)
+
+    def forward(self, latents):
+        units = F.relu(self.convolution(latents[:, None])).flatten(1)  # (B, C * places)
+        return self.heads(units).chunk(2, dim=-1)
+
+
+class SparseVAEForBLM(SparseVAEPreTrainedModel):
+    """Two levels: seven sentences are compressed one by one, then their latents; the answer is decoded from that.
+
+    Sentence level `(B * S, D)` -> `(B, S, L)`; sequence level `(B, 1, S, L)` -> convolution -> L_t latents; answer
+    decoder -> `(B, D)`, held against the embeddings of the candidate answers.
+
+    Args:
+        config: a `SparseVAEForBLMConfig`.
+
+    Example:
+        >>> import torch
+        >>> from hf_repgeo.sparse_vae import SparseVAEForBLM, SparseVAEForBLMConfig
+        >>> model = SparseVAEForBLM(SparseVAEForBLMConfig.preset("base"))
+        >>> model.num_parameters()
+        178126
+    """
+
+    config_class = SparseVAEForBLMConfig
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.sentence = SentenceVAE(config)
+        self.sequence = SequenceEncoder(config)
+        self.answer = SentenceDecoder(_answer_config(config), config.sequence_latent_dim, config.answer_channels)
+        self.post_init()
+
+    def encode_sequence(self, sentence_latents):
+        """`(B, S, L)` -> `(latents, mean, log_variance)`, `(B, L_t)` each."""
+        mean, log_variance = self.sequence(sentence_latents)
+        drawn = self.training or self.config.sample_in_eval
+        return reparameterize(mean, log_variance) if drawn else mean, mean, log_variance
+
+    def forward(
+        self,
+        inputs_embeds: torch.Tensor | None = None,
+        candidates: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        return_dict: bool | None = None,
+    ) -> SparseVAEOutput | tuple:
+        """Solve matrices.
+
+        Args:
+            inputs_embeds: `(B, S, D)` embeddings of the context sentences.
+            candidates: `(B, K, D)` embeddings of the candidate answers.
+            labels: `(B,)` int64, index of the right one; asks for the loss.
+            return_dict: False for a plain tuple.
+
+        Returns:
+            `SparseVAEOutput`. Loss: `max_margin` of the answer + `normalised_max_margin` of each decoded sentence
+            against its own input + `beta * (L / D) * KL` of the sequence + `sentence_beta * (L / D) * KL` of the
+            sentences.
+
+        Raises:
+            ValueError: wrong shapes, NaN or infinity, labels that name no candidate.
+        """
+        if inputs_embeds is None:
+            raise ValueError("`inputs_embeds`: got None; wanted (batch, sequence, hidden_size).")
+        size = self.config.hidden_size
+        check_embeddings("inputs_embeds", inputs_embeds, None, self.config.sequence_length, size)
+        rebuilt, drawn, *sentence_posterior = self.sentence(inputs_embeds.flatten(0, 1))
+        sentence_latents = drawn.unflatten(0, inputs_embeds.shape[:2])  # (B, S, L)
+        latents, mean, log_variance = self.encode_sequence(sentence_latents)
+        decoded = self.answer(latents)
+        loss = logits = None
+        if candidates is not None:
+            check_embeddings("candidates", candidates, len(inputs_embeds), None, size)
+            logits = cosine_scores(decoded, candidates)
+        if labels is not None:
+            check_labels(labels, candidates)
+            loss = max_margin(decoded, candidates, labels, self.config.margin)
+            loss = loss + self.sentence_loss(inputs_embeds, rebuilt, *sentence_posterior)
+            loss = loss + self.config.beta * self.config.sequence_latent_dim / size * kl_divergence(mean, log_variance)
+        rebuilt = rebuilt.view_as(inputs_embeds)
+        output = SparseVAEOutput(loss, logits, decoded, latents, mean, log_variance, rebuilt, sentence_latents)
+        return output if return_dict is not False else output.to_tuple()
+
+    def sentence_loss(self, sentences, rebuilt, mean, log_variance):
+        """Sentence level's part of the loss: `sentences (B, S, D)`, `rebuilt (B * S, D)`, posterior `(B * S, L)`."""
+        draw = instance_negatives if self.config.sentence_negatives == "instance" else cyclic_negatives
+        own = torch.zeros(len(rebuilt), dtype=torch.long, device=rebuilt.device)  # candidate 0 is the sentence itself
+        loss = normalised_max_margin(rebuilt, draw(sentences), own, self.config.margin)
+        weight = self.config.sentence_beta * self.config.latent_dim / self.config.hidden_size
+        return loss + weight * kl_divergence(mean, log_variance)
+
+
+def _answer_config(config):
+    """The answer decoder is the base model's decoder (stride 1, dense) in every variant."""
+    settings = {key: getattr(config, key) for key in ("hidden_size", "shape", "kernel", "latent_dim")}
+    return SparseVAEConfig.preset("base", **settings)

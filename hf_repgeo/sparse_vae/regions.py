@@ -1,0 +1,92 @@
+"""Regions of the array: which cells a kernel sees, which latents it feeds, and the same sizes in random places."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from ..errors import BadInput
+from .layers_sparse_vae import array_tiling
+
+
+def receptive_fields(config) -> torch.Tensor:
+    """Which cells of the array each CNN region sees, from the arithmetic of the convolution.
+
+    Args:
+        config: a `SparseVAEConfig`.
+
+    Returns:
+        bool `(regions, rows, columns)`; region `r * grid_columns + q` is the kernel in row r and column q.
+
+    Example:
+        >>> from hf_repgeo.sparse_vae import SparseVAEConfig, receptive_fields
+        >>> receptive_fields(SparseVAEConfig()).sum((1, 2)).tolist()
+        [18, 30, 135, 225, 135, 225]
+    """
+    pads, counts, _ = array_tiling(config)
+    sides = zip(config.shape, config.kernel, config.stride, pads, counts, strict=True)
+    rows, columns = (_covered(*side) for side in sides)
+    fields = rows[:, None, :, None] & columns[None, :, None, :]  # (grid rows, grid columns, rows, columns)
+    return fields.flatten(0, 1)
+
+
+def _covered(length: int, kernel: int, stride: int, pad: int, count: int) -> torch.Tensor:
+    """bool `(count, length)`: the cells under each kernel along one side."""
+    start = torch.arange(count)[:, None] * stride - pad
+    cells = torch.arange(length)
+    return (cells >= start) & (cells < start + kernel)
+
+
+def region_dimensions(model) -> torch.Tensor:
+    """Which dimensions of the embedding each region of a model sees, its permutation of the input included.
+
+    Args:
+        model: a `SparseVAEForSentenceEmbedding` or `SparseVAEForBLM`.
+
+    Returns:
+        bool `(regions, hidden_size)`.
+    """
+    cells = receptive_fields(model.config).flatten(1)
+    permutation = model.sentence.permutation
+    return cells if permutation is None else cells[:, permutation.inverse.cpu()]
+
+
+@torch.no_grad()
+def region_to_latent(model) -> dict[str, torch.Tensor]:
+    """Which regions feed which latent means.
+
+    Args:
+        model: a model with a routing (any mask but `"none"`).
+
+    Returns:
+        `units` `(regions, L)` int64: how many channels of a region are routed to a latent; `weight` `(regions, L)`: the
+        sum of the absolute weights that go there.
+
+    Raises:
+        BadInput: the model has no routing.
+    """
+    routing = model.sentence.routing
+    if routing is None:
+        raise BadInput("model", came="a model without a mask", wanted="one with `mask` other than 'none'")
+    mask = routing.hard()
+    weight = model.sentence.encoder.mean_head.weight.T.abs() * mask  # (units, L)
+    by_channel = (model.config.channels, -1, model.config.latent_dim)
+    return {"units": mask.view(by_channel).sum(0), "weight": weight.view(by_channel).sum(0)}
+
+
+def random_partition(regions: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Regions of the same sizes and overlaps over shuffled dimensions, bool `(regions, hidden_size)`."""
+    return regions[:, torch.randperm(regions.shape[1], generator=generator)]
+
+
+def cell_map(effects: torch.Tensor, regions: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
+    """Effects per cell over the array, `(rows, columns)`: each region's effect spread evenly over its cells.
+
+    Args:
+        effects: `(regions,)`.
+        regions: bool `(regions, hidden_size)`.
+        shape: of the array.
+    """
+    density = effects.double() / regions.sum(-1)
+    return (density[:, None] * regions).sum(0).view(*shape)

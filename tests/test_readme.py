@@ -1,0 +1,256 @@
+"""The README does what it says: every block of code runs as written, doors are short, two commands are single lines."""
+
+import re
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import SIZES, seeded
+
+import hf_repgeo
+from hf_repgeo import models
+from hf_repgeo.cli import main
+
+README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+DOORS = {
+    "a model": "hf_repgeo.profile(",
+    "arrays and files": "hf_repgeo.measure(",
+    "evaluate": "evaluate.load(",
+    "Trainer": "GeometryCallback(",
+    "sentence-transformers": "GeometryEvaluator(",
+    "to the Hub": ".push_to_hub(",
+    "from the Hub": "hf_repgeo.load_report(",
+    "losses": "hf_repgeo.losses",
+    "plots": "hf_repgeo.plot_layers(",
+}
+
+
+def blocks(language: str, text: str = README) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
+PYTHON = blocks("python")
+COMMANDS = [line for block in blocks("bash") for line in block.splitlines() if line.startswith("hf-repgeo ")]
+
+
+def title(code: str) -> str:
+    return next((door for door, sign in DOORS.items() if sign in code), code.strip().splitlines()[-1])
+
+
+def code_lines(code: str) -> list[str]:
+    return [line for line in code.splitlines() if line.strip()]
+
+
+def run(code: str, namespace: dict) -> dict:
+    """Runs a block of the README in a namespace, and gives what it leaves behind."""
+    namespace = dict(namespace)
+    exec(compile(code, "README.md", "exec"), namespace)
+    return namespace
+
+
+# --- what the names of the README stand for ---------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def deep_folder(tokenizer, tmp_path_factory):
+    """A tiny encoder of twelve layers and its tokenizer: it goes by the name of a real model."""
+    from transformers import BertConfig, BertModel
+
+    config = BertConfig(**SIZES | {"num_hidden_layers": 12}, max_position_embeddings=64, initializer_range=0.5)
+    folder = tmp_path_factory.mktemp("models") / "tiny-deep-encoder"
+    seeded(BertModel, config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def tiny_models(deep_folder, monkeypatch):
+    """The names of models in the README lead to the tiny one; any other name goes its own way."""
+    place = models._place
+    known = {"bert-base-uncased"}
+    monkeypatch.setattr(
+        models, "_place", lambda name, revision: place(str(deep_folder) if name in known else name, revision)
+    )
+
+
+@pytest.fixture
+def tiny_sentence_model(deep_folder, monkeypatch):
+    library = pytest.importorskip("sentence_transformers")
+    from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+
+    real = library.SentenceTransformer
+
+    def named(name):
+        assert name == "all-MiniLM-L6-v2"
+        return real(modules=[Transformer(str(deep_folder)), Pooling(SIZES["hidden_size"])], device="cpu")
+
+    monkeypatch.setattr(library, "SentenceTransformer", named)
+
+
+@pytest.fixture
+def offline_evaluate(monkeypatch, tmp_path):
+    evaluate = pytest.importorskip("evaluate")
+    monkeypatch.setattr(evaluate.config, "HF_EVALUATE_OFFLINE", True)
+    monkeypatch.setattr(evaluate.config, "HF_METRICS_CACHE", str(tmp_path / "metrics"))
+    monkeypatch.setattr(evaluate.config, "HF_MODULES_CACHE", str(tmp_path / "modules"))
+
+
+@pytest.fixture
+def trainer(tokenizer, tmp_path):
+    pytest.importorskip("accelerate")
+    from transformers import BertConfig, BertForMaskedLM, Trainer, TrainingArguments
+
+    ids = torch.randint(4, 24, (8, 10), generator=torch.Generator().manual_seed(3))
+    data = [{"input_ids": row, "attention_mask": torch.ones_like(row), "labels": row} for row in ids]
+    arguments = TrainingArguments(
+        str(tmp_path / "run"), max_steps=2, report_to="none", disable_tqdm=True, use_cpu=True, save_strategy="no"
+    )
+    model = seeded(BertForMaskedLM, BertConfig(**SIZES | {"num_hidden_layers": 3}, max_position_embeddings=64))
+    return Trainer(model, arguments, train_dataset=data, processing_class=tokenizer)
+
+
+@pytest.fixture(scope="module")
+def reports(encoder, tokenizer, documents):
+    asked = {"measures": ["anisotropy", "effective_rank"], "tokens": "all", "progress": False}
+    return [hf_repgeo.profile(encoder, documents[:n], tokenizer=tokenizer, **asked) for n in (8, 16)]
+
+
+@pytest.fixture
+def namespace(documents, trainer, reports, tmp_path, monkeypatch, tiny_models, tiny_sentence_model, offline_evaluate):
+    """An empty folder with the files that the README names, and its variables."""
+    monkeypatch.chdir(tmp_path)
+    generator = torch.Generator().manual_seed(0)
+    X = torch.randn(600, 24, generator=generator)
+    np.save("X.npy", X.numpy())
+    hidden = torch.randn(4, 9, 24, generator=generator, requires_grad=True)
+    Path("repgeo/bert-base-uncased").mkdir(parents=True)
+    reports[0].to_json("repgeo/bert-base-uncased/profile.json")
+    return {
+        "X": X,
+        "texts": documents[:10],
+        "trainer": trainer,
+        "report": reports[0],
+        "other_report": reports[1],
+        "hidden": hidden,
+        "mask": torch.arange(9).expand(4, 9) < 7,
+        "task_loss": hidden.square().mean(),
+    }
+
+
+# --- every block ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("code", PYTHON, ids=title)
+def test_a_block_runs_as_written_in_at_most_five_lines(code, namespace):
+    assert len(code_lines(code)) <= 5
+    run(code, namespace)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_of_ours_runs_as_written(command, namespace, capsys):
+    assert main(shlex.split(command)[1:]) == 0
+    assert capsys.readouterr().out
+
+
+@pytest.mark.parametrize("broken", ["report.valeu('anisotropy')", "hf_repgeo.measure(Y)", "import hf_repgeo\nX ="])
+def test_a_block_that_does_not_run_would_be_seen(broken, namespace):
+    with pytest.raises((AttributeError, NameError, SyntaxError)):
+        run(broken, namespace)
+
+
+def test_there_is_something_to_run():
+    assert len(PYTHON) >= 8 and len(COMMANDS) >= 2
+    assert README.count("```") == 2 * len(re.findall(r"^```\w*\n.*?^```$", README, re.MULTILINE | re.DOTALL))
+
+
+# --- every door -------------------------------------------------------------------------------------------------------
+
+
+def door(name: str) -> str:
+    """The block that shows a door first."""
+    return next(code for code in PYTHON if DOORS[name] in code)
+
+
+@pytest.mark.parametrize("name", DOORS)
+def test_every_door_is_shown(name):
+    assert door(name)
+
+
+def test_a_profile_has_every_layer_and_its_picture(namespace):
+    report = run(door("a model"), namespace)["report"]
+    assert report.unique("layer") == list(range(13)) and report.provenance["model"] == "bert-base-uncased"
+    assert Path("layers.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_file_is_measured_as_its_rows(namespace):
+    report = run(door("arrays and files"), namespace)["report"]
+    assert report.value("anisotropy") == pytest.approx(hf_repgeo.measure(namespace["X"]).value("anisotropy"))
+
+
+def test_evaluate_gives_the_number_of_measure(namespace):
+    found = run(door("evaluate"), namespace)["anisotropy"].compute(representations=namespace["X"])
+    assert found["anisotropy"] == pytest.approx(hf_repgeo.measure(namespace["X"]).value("anisotropy"))
+
+
+def test_the_trainer_logs_the_keys_that_are_named(namespace):
+    callback = run(door("Trainer"), namespace)["callback"]
+    logged = set().union(*namespace["trainer"].state.log_history)
+    assert callback.steps[0] == 1 and set(re.findall(r"geometry/[\w/]*\w", door("Trainer"))) <= logged
+
+
+def test_the_evaluator_gives_the_keys_that_are_named(namespace):
+    evaluator = run(door("sentence-transformers"), namespace)["evaluator"]
+    named = re.findall(r'"wiki_(\w+)"', door("sentence-transformers"))
+    assert len(named) == 2 and set(named) <= set(evaluator.report.unique("measure"))
+
+
+def test_a_dry_run_comes_back_equal_and_nothing_else_is_pushed(namespace):
+    run(door("to the Hub"), namespace)
+    assert Path("folder/models/me/my-model/README.md").exists()
+    assert hf_repgeo.load_report("folder").rows == namespace["report"].rows
+    for line in README.splitlines():
+        assert "push_to_hub(" not in line or 'to="folder"' in line
+        assert not line.startswith("hf-repgeo report push") or "--to folder" in line
+
+
+def test_a_loss_has_a_gradient_where_the_mask_is(namespace):
+    run(door("losses"), namespace)
+    gradient = namespace["hidden"].grad
+    plain = 2 * namespace["hidden"].detach() / namespace["hidden"].numel()
+    assert torch.allclose(gradient[~namespace["mask"]], plain[~namespace["mask"]])
+    assert not torch.allclose(gradient[namespace["mask"]], plain[namespace["mask"]])
+
+
+# --- the two commands -------------------------------------------------------------------------------------------------
+
+
+def command_after(mark: str, text: str = README) -> str:
+    """The one line of shell behind a mark.
+
+    Raises:
+        AssertionError: none, several, or no single line that makes an environment and goes on with `&&`.
+    """
+    found = re.findall(rf"<!-- {mark} -->\n```bash\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    assert len(found) == 1, f"{len(found)} blocks behind <!-- {mark} -->"
+    [line] = found[0].splitlines()
+    steps = [step.strip() for step in line.split("&&")]
+    assert steps[0].startswith("python3 -m venv ") and len(steps) > 1 and all(steps)
+    assert not re.search(r"[;|\\]|(?<!&)&(?!&)", line), line
+    return line
+
+
+def test_first_look_and_tests_are_one_line_each_from_nothing():
+    assert command_after("first command").endswith("hf-repgeo profile")
+    assert command_after("test command").endswith("-m pytest")
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["pip install .", "python3 -m venv .venv", "python3 -m venv a; pip list && b", "python3 -m venv a &&", "a\nb"],
+)
+def test_another_shape_of_command_would_be_seen(line):
+    with pytest.raises((AssertionError, ValueError)):
+        command_after("it", f"<!-- it -->\n```bash\n{line}\n```\n")
+    assert command_after("it", "<!-- it -->\n```bash\npython3 -m venv a && b\n```\n") == "python3 -m venv a && b"
