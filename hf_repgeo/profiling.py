@@ -70,7 +70,7 @@ def measure(
         max_rows: rows of a stream that are kept for measures that need rows; of a longer one, an even draw. Spectral
             measures and mean cosine always speak of all rows; `n` says which.
         seed: of whatever is random (the quantizer's start, the folds of the jackknife).
-        options: for the measures that take them: `quantizer`, `codebooks`, `bits`, `quantizer_seeds`.
+        options: for the measures that take them: `quantizer`, `codebooks`, `bits`, `quantizer_seeds`, `k`, `n1`, `n2`.
 
     Returns:
         GeometryReport: one row per measure and convention, over the whole cloud (`protocol="whole"`).

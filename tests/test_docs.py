@@ -175,6 +175,15 @@ def test_a_wrong_number_in_a_table_would_be_seen(guide):
     assert not matches(guide["reports"]["clean"], "anisotropy", None)
 
 
+def test_the_chance_levels_are_as_printed(guide):
+    chapter = " ".join(CHAPTERS["How far to trust it"].split())
+    for name, title in (("intrinsic_dimension", "TwoNN"), ("patchiness", "patchiness"), ("anisotropy", "anisotropy")):
+        value, null = map(float, re.search(rf"{title} ([\d.]+) against ([\d.]+\d)", chapter).groups())
+        row = guide["report"].row(name)
+        assert row["value"] == pytest.approx(value, rel=0.01)
+        assert row["details"]["null"] == pytest.approx(null, rel=0.03)
+
+
 def test_the_claimed_errors_are_of_the_size_of_the_true_ones(guide):
     """The guide has the ratio from 200 draws; 30 tell it to about an eighth."""
     assert 0.6 < guide["spread_over_error"]("anisotropy", draws=30) < 1.5

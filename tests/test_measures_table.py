@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hf_repgeo.errors import NonFiniteRows, UnknownName
 from hf_repgeo.measures import MEASURES, PointCloud, check_options, evaluate_all, resolve
 
-CASES = resolve(None)
+CASES = resolve("all")
 OPTIONS = {"bits": 4}
 EVERY_INVARIANCE = {"shift", "scale", "rotation", "columns", "copies"}
 TOLERANCE = 1e-5  # rounding stays below, a real change of any measure on these rows above
@@ -21,10 +21,10 @@ def value(X, case, **options):
     return estimate
 
 
-def cloud(n=400, d=12, seed=0):
+def cloud(n=400, d=56, seed=0):
     """Rows that no measure finds special: uneven spread, an offset, a few long rows, a few copies."""
     g = torch.Generator().manual_seed(seed)
-    X = torch.randn(n, d, generator=g, dtype=torch.float64) * torch.arange(1, d + 1) ** -0.7 + 0.4
+    X = (torch.randn(n, d, generator=g, dtype=torch.float64) * torch.arange(1, d + 1) ** -0.7 + 0.4) * 0.03
     X[:: max(2, n // 5)] *= 40
     X[-(n // 20) :] = X[: n // 20]
     return X
@@ -34,7 +34,7 @@ def transformed(X, name):
     g = torch.Generator().manual_seed(1)
     d = X.shape[1]
     if name == "shift":
-        return X + torch.randn(d, generator=g, dtype=X.dtype) * 30
+        return X + torch.randn(d, generator=g, dtype=X.dtype)
     if name == "scale":
         return X * 3.7
     if name == "rotation":
@@ -62,7 +62,7 @@ def test_values_lie_in_the_declared_range(n, d, seed):
             assert estimate.warnings
             continue
         assert math.isfinite(estimate.value)
-        assert low is None or estimate.value >= low - 1e-9
+        assert low is None or estimate.value >= low - 1e-6
         assert high is None or estimate.value <= high + 1e-9
         assert estimate.standard_error is None or estimate.standard_error >= 0
         assert (estimate.standard_error is None) == (estimate.se_method is None)

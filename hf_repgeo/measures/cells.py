@@ -240,7 +240,7 @@ def cell_warnings(cloud: PointCloud, cells: int) -> tuple[str, ...]:
     warnings = []
     if cloud.n < FEW_ROWS_PER_CELL * cells:
         said = f"{cloud.n / cells:.1f} rows per cell; below {FEW_ROWS_PER_CELL} the cells fit accidents of the sample"
-        warnings.append(f"few_rows_per_cell: {said}, and patchiness reads high")
+        warnings.append(f"few_rows_per_cell: {said}, and patchiness is biased")
     if cloud.n_distinct < (1 - COPIES_SHARE) * cloud.n:
         copies = cloud.n - cloud.n_distinct
         warnings.append(f"duplicates: {copies} of {cloud.n} rows are copies, which are clumps by themselves")

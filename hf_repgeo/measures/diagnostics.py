@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from .cloud import PointCloud
 
 MASSIVE_NORM = 5.0
+ROGUE_SHARE = 0.5
 
 
 def massive_share(cloud: PointCloud) -> Estimate:
@@ -57,7 +58,8 @@ def top_coordinate_share(cloud: PointCloud) -> Estimate:
         cloud: rows.
 
     Returns:
-        Estimate: value in [1 / d, 1]; `None` when all rows are equal (`no_spread`).
+        Estimate: value in [1 / d, 1]; `None` when all rows are equal (`no_spread`). Warns `rogue_coordinate` above one
+        half.
 
     Cost: O(n d).
 
@@ -72,10 +74,12 @@ def top_coordinate_share(cloud: PointCloud) -> Estimate:
     variances = cloud.column_variances
     if not float(variances.sum()) > 0:
         return missing("top_coordinate_share", "variance", NO_SPREAD, n=cloud.n)
-    share = float(variances.max() / variances.sum())
-    return Estimate(
-        "top_coordinate_share", "variance", share, n=cloud.n, details={"coordinate": int(variances.argmax())}
-    )
+    share, coordinate = float(variances.max() / variances.sum()), int(variances.argmax())
+    estimate = Estimate("top_coordinate_share", "variance", share, n=cloud.n, details={"coordinate": coordinate})
+    if share <= ROGUE_SHARE or cloud.d == 1:
+        return estimate
+    said = f"coordinate {coordinate} holds {share:.0%} of the variance; the other numbers speak mostly of it"
+    return estimate.warned(f"rogue_coordinate: {said}")
 
 
 def duplicate_share(cloud: PointCloud) -> Estimate:

@@ -55,17 +55,27 @@ class Measure:
         return {"spectrum": "isotropic", "neighbors": "gaussian", "cells": "gaussian"}.get(self.needs, "shuffled")
 
 
-def _spectral(function, convention, unit, span, meaning, source, default=False) -> Measure:
+def _spectral(function, convention, unit, span, meaning, source, minimum_rows=2, default=False) -> Measure:
     cost = "O(n d^2 + d^3), shared by all spectral measures"
     return Measure(
-        function, (convention,), "spectrum", unit, span, meaning, RIGID | {"copies"}, 2, cost, source, default=default
+        function,
+        (convention,),
+        "spectrum",
+        unit,
+        span,
+        meaning,
+        RIGID | {"copies"},
+        minimum_rows,
+        cost,
+        source,
+        default=default,
     )
 
 
-def _of_cells(function, unit, span, meaning, source) -> Measure:
+def _of_cells(function, unit, span, meaning, source, invariances=("shift", "scale")) -> Measure:
     cost, options = "that of patchiness, shared with it", ("quantizer", "codebooks", "bits")
     return Measure(
-        function, ("marbut",), "cells", unit, span, meaning, frozenset({"scale"}), 256, cost, source, options
+        function, ("marbut",), "cells", unit, span, meaning, frozenset(invariances), 256, cost, source, options
     )
 
 
@@ -217,6 +227,7 @@ MEASURES: dict[str, Measure] = {
         (0, None),
         "larger: eigenvalues fall faster",
         "Agrawal et al. 2022, alpha-ReQ, section 3",
+        minimum_rows=51,
     ),
     "iso_score_star": _spectral(
         spectral_shape.iso_score_star,
@@ -306,6 +317,7 @@ MEASURES: dict[str, Measure] = {
         (0, None),
         "larger: the cells describe the rows less well",
         "Marbut et al. 2024, reconstruction error",
+        invariances=("scale",),
     ),
     "reconstruction_error_range": _of_cells(
         reconstruction.reconstruction_error_range,
