@@ -76,7 +76,8 @@ def test_the_linters_have_nothing_to_say(tool):
 def test_the_wheel_holds_the_package_its_text_and_their_licences(tmp_path):
     import zipfile
 
-    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--quiet", "--wheel-dir", str(tmp_path), str(ROOT)]
+    options = ["--no-deps", "--no-build-isolation", "--quiet", "--wheel-dir", str(tmp_path)]
+    command = [sys.executable, "-m", "pip", "wheel", *options, str(ROOT)]
     result = subprocess.run(command, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     [wheel] = tmp_path.glob("*.whl")
