@@ -360,5 +360,5 @@ def test_what_was_not_foreseen_is_not_shown_to_visitors(caplog):
         raise RuntimeError("/a/path/of/the/server")
 
     with pytest.raises(gr.Error, match="Something went wrong here, not with your input"):
-        space._in_sentences(breaks)()
+        space.in_sentences(breaks)()
     assert "/a/path/of/the/server" in caplog.text

@@ -171,7 +171,7 @@ def _rows_tab(name: str) -> None:
         result, points = measure_rows(name, table, file, **_chosen(options, values))
         return sentence_of(name, result), result, pandas.DataFrame(points, columns=["x", "y"], dtype="float64")
 
-    button.click(_in_sentences(answer), [table, file, *options.values()], outputs, api_name="measure_rows")
+    button.click(in_sentences(answer), [table, file, *options.values()], outputs, api_name="measure_rows")
 
 
 def _model_tab(name: str) -> None:
@@ -186,7 +186,7 @@ def _model_tab(name: str) -> None:
         result, layers = measure_model(name, model, text, **_chosen(options, values))
         return sentence_of(name, result), result, pandas.DataFrame(layers, columns=["stack", "layer", "value"])
 
-    button.click(_in_sentences(answer), [model, text, *options.values()], outputs, api_name="measure_model")
+    button.click(in_sentences(answer), [model, text, *options.values()], outputs, api_name="measure_model")
 
 
 def _result_outputs() -> list[gr.components.Component]:
@@ -206,7 +206,7 @@ def _chosen(options: dict, values: tuple) -> dict[str, int]:
     return {option: int(value) for option, value in zip(options, values)}
 
 
-def _in_sentences(function: Callable) -> Callable:
+def in_sentences(function: Callable) -> Callable:
     """Errors of ours become their own sentence on the page; of anything else the page says only that it happened."""
 
     @functools.wraps(function)
