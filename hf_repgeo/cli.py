@@ -1,4 +1,4 @@
-"""The command line: hf-repgeo profile | measure | plot | report | sparse-vae | blm | measures."""
+"""The command line: hf-repgeo profile | measure | plot | report | space | sparse-vae | blm | measures."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from . import __version__
 from .blm.cli import add_commands as add_blm_commands
 from .errors import RepgeoError
 from .report_cli import add_report_commands
+from .space_publishing import add_space_commands
 from .sparse_vae.cli import add_commands as add_sparse_vae_commands
 
 PROFILE = """\
@@ -58,6 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_measure(commands)
     _add_plot(commands)
     add_report_commands(commands)
+    add_space_commands(commands)
     add_sparse_vae_commands(commands)
     add_blm_commands(commands)
     _add_measures(commands)

@@ -115,17 +115,17 @@ def push_report(
     """
     report = plain(report)
     path = f"{FOLDER}/{_file_name(report, name)}.json"
-    api = api or _client(token)
+    api = api or client(token)
     for argument, repo in (("repo_id", repo_id), ("results_dataset", results_dataset)):
-        _check_id(argument, repo)
+        check_id(argument, repo)
     uploads = [_to_model(report, repo_id, path, api.endpoint, card, overwrite)]
     if results_dataset is not None:
         uploads.append(_to_dataset(report, repo_id, path, results_dataset))
     _warn_of_paths(report)
     if to is not None:
-        return Pushed(folder=dry_run(api, uploads, _checked_folder(to)))
+        return Pushed(folder=dry_run(api, uploads, checked_folder(to)))
     asked = {"results_dataset": results_dataset, "private": private, "create_pr": create_pr}
-    folder = _staging_folder()
+    folder = staging_folder()
     retry = _retry_command(_save(report, folder / uploads[0].place / path), repo_id, card, overwrite, **asked)
     try:
         landed = push(api, uploads, folder, private=private, create_pr=create_pr, sleep=sleep, retry=retry)
@@ -177,8 +177,8 @@ def load_report(
         }
         return GeometryReport.from_json(files[_chosen(repo_id, files, name)])
     repo_id = str(repo_id)
-    _check_id("repo_id", repo_id)
-    api = api or _client(token)
+    check_id("repo_id", repo_id)
+    api = api or client(token)
     try:
         return with_retries(partial(_download, api, repo_id, name, revision), sleep)
     except (OSError, RuntimeError) as error:
@@ -294,7 +294,7 @@ def _file_name(report: GeometryReport, name: str | None) -> str:
     return name
 
 
-def _check_id(argument: str, repo_id: str | None) -> None:
+def check_id(argument: str, repo_id: str | None) -> None:
     from huggingface_hub.utils import HFValidationError, validate_repo_id
 
     if repo_id is None and argument == "results_dataset":
@@ -307,20 +307,20 @@ def _check_id(argument: str, repo_id: str | None) -> None:
         raise BadInput(argument, came=repr(repo_id), wanted="OWNER/NAME", cure="Whose repository is it?")
 
 
-def _checked_folder(to: str | Path) -> Path:
+def checked_folder(to: str | Path) -> Path:
     folder = Path(to)
     if folder.exists() and not folder.is_dir():
         raise BadInput("to", came=f"{str(to)!r}, which is a file", wanted="a folder")
     return folder
 
 
-def _client(token: str | bool | None) -> HfApi:
+def client(token: str | bool | None) -> HfApi:
     from huggingface_hub import HfApi
 
     return HfApi(token=token, library_name="hf_repgeo", library_version=__version__)
 
 
-def _staging_folder() -> Path:
+def staging_folder() -> Path:
     """A folder that outlives the process, for what a push has not finished."""
     from .models import cache_folder
 

@@ -203,7 +203,8 @@ def _make_sure_it_exists(api: HfApi, upload: Upload, private: bool | None) -> No
     try:
         api.repo_info(upload.repo_id, repo_type=upload.repo_type)
     except RepositoryNotFoundError:
-        api.create_repo(upload.repo_id, repo_type=upload.repo_type, private=private, exist_ok=True)
+        sdk = "gradio" if upload.repo_type == "space" else None
+        api.create_repo(upload.repo_id, repo_type=upload.repo_type, private=private, space_sdk=sdk, exist_ok=True)
 
 
 def _commit(api: HfApi, upload: Upload, folder: Path, author: str | None) -> Landed:

@@ -606,7 +606,7 @@ def run_command(command: str, double, monkeypatch) -> None:
     parser = ArgumentParser(prog="hf-repgeo")
     add_report_commands(parser.add_subparsers(required=True))
     options = parser.parse_args(shlex.split(command)[1:])
-    monkeypatch.setattr("hf_repgeo.hub._client", lambda token: HfApi(endpoint=double.endpoint, token=ME))
+    monkeypatch.setattr("hf_repgeo.hub.client", lambda token: HfApi(endpoint=double.endpoint, token=ME))
     options.run(options)
 
 

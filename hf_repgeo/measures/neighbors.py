@@ -112,7 +112,8 @@ def nearest(rows: torch.Tensor, k: int = 2, progress: Progress | None = None) ->
     Raises:
         TooFewRows: fewer than k + 1 rows.
 
-    Cost: m^2 d flops in float32; memory: one copy of the rows in float32 beside blocks of 4 MiB (256 MiB on GPU).
+    Cost: m^2 d flops in float32; memory: one copy of the rows in float32 beside blocks of 4 MiB (on GPU 256 MiB, and up
+    to 1 GiB while distances are recomputed).
 
     Example:
         >>> import torch
