@@ -1,4 +1,4 @@
-"""Compares TwoNN and anisotropy with peers on the same data in one run; writes benchmarks/results/peers.md.
+"""Compares TwoNN and anisotropy with peers on the same data in one run; writes benchmarks/results/peers-ROWS.md.
 
 benchmarks/setup                                     # once
 python benchmarks/compare.py                         # one thread, CPU seconds, medians of 3 calls
@@ -117,11 +117,13 @@ def main() -> None:
     parser.add_argument("--columns", type=int, nargs="+", default=[384, 768, 2048])
     parser.add_argument("--calls", type=int, default=3)
     parser.add_argument("--states", nargs="*", default=[], metavar="FILE.npy", help="rows of real models to add")
-    parser.add_argument("--out", type=Path, default=HERE / "results" / "peers.md")
+    parser.add_argument("--out", type=Path, help="default: results/peers-ROWS.md")
     options = parser.parse_args()
     os.environ.update(ONE_THREAD)
+    rows = "-".join(map(str, options.rows))
+    options.out = options.out or HERE / "results" / f"peers-{rows}.md"
     parts = [
-        f"# Peers\n\n`python benchmarks/compare.py`, {datetime.date.today()}, {processor()}, one thread; "
+        f"# Peers\n\n`python benchmarks/compare.py --rows {rows}`, {datetime.date.today()}, {processor()}, one thread; "
         f"float32 products: {matmul_rate()}.\nCPU seconds are medians of {options.calls} calls; "
         "ratio is to the first line; peak is memory beyond the input.\n"
     ]

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import torch
 from compare import power_law
+from neighbors import write
 
 from hf_repgeo.measures import PointCloud, evaluate_all, intrinsic_dimension, patchiness, resolve
 from hf_repgeo.measures.neighbors import nearest
@@ -136,8 +137,7 @@ def main() -> None:
     print(text, flush=True)
     text += neighbor_lines(10_000, 10, 3e-3, rates) + neighbor_lines(100_000, 3, 1.0, rates)
     text += quantizer_lines(PAPER) + cloud_lines(4096)
-    options.out.parent.mkdir(exist_ok=True)
-    options.out.write_text(text)
+    write(options.out, text)
 
 
 if __name__ == "__main__":

