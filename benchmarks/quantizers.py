@@ -254,7 +254,7 @@ def ranks(options: argparse.Namespace) -> str:
     return (
         f"## Ranks of clouds\n\n{stamp(' --ranks')}\n{options.n} rows; known shapes in {options.d} columns, states of "
         "MiniLM in 384. Rank 1 is the patchiest.\nErrors are relative and uncentred; where faiss's additive quantizer "
-        "has a larger one than a product quantizer, it failed.\n\n"
+        "has a larger one than a product quantizer, it\nfailed.\n\n"
         f"{text}\n- Spearman, ours against faiss: **{spearman(values, first):.3f}** ({len(found)} clouds; to reach "
         f"0.95); against its second seed {spearman(values, second):.3f}.\n"
         f"- faiss against itself, from another seed: {spearman(first, second):.3f}.\n"
