@@ -177,7 +177,8 @@ def cloud_of_stream(blocks: Iterable[np.ndarray], max_rows: int, seed: int = 0) 
     generator = np.random.default_rng(seed)
     kept, moments, seen = None, None, 0
     for block in blocks:
-        rows = PointCloud(np.repeat(block, 2, axis=0)).rows[::2] if len(block) == 1 else PointCloud(block).rows
+        checked = PointCloud(np.repeat(block, 2, axis=0) if len(block) == 1 else block)  # a cloud needs two rows
+        rows = checked.unscaled_rows[: len(block)]
         moments = Moments.of(rows) if moments is None else moments + Moments.of(rows)
         kept = _into_reservoir(kept, rows, seen, max_rows, generator)
         seen += len(rows)

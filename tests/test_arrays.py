@@ -40,6 +40,16 @@ def test_a_stream_longer_than_what_is_kept_still_reads_all_rows_where_moments_ar
         assert streamed.n == 3000 and streamed.standard_error is None
 
 
+def test_blocks_of_very_different_size_keep_their_size(X):
+    """Each block is checked as a cloud of its own; one that is rescaled there must not stay so in the stream."""
+    rows = X[:1000].astype(np.float64)
+    rows[500:] *= 2.0**30
+    pairs = resolve(["anisotropy", "effective_rank", "mean_cosine"])
+    cloud = cloud_of_stream(np.split(rows, [500]), max_rows=200)
+    for whole, streamed in zip(evaluate_all(PointCloud(rows), pairs), evaluate_all(cloud, pairs), strict=True):
+        assert streamed.value == pytest.approx(whole.value, rel=1e-6), whole.measure
+
+
 def test_rows_that_measures_need_are_an_even_draw_of_the_stream():
     """Each of 1000 rows must be kept about equally often, whatever the blocks."""
     counts = np.zeros(1000)

@@ -28,8 +28,7 @@ def checked_rows(batch) -> torch.Tensor:
     batch = as_matrix(batch)
     single = count_of(batch) == 1
     cloud = PointCloud(_twice(batch) if single else batch, argument=ARGUMENT)  # a cloud needs two rows
-    rows = cloud.rows[:1] if single else cloud.rows
-    return rows if cloud.unit == 1 else rows.to(torch.float64) * cloud.unit
+    return cloud.unscaled_rows[:1] if single else cloud.unscaled_rows
 
 
 def count_of(batch) -> int | None:

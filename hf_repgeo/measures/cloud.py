@@ -83,6 +83,11 @@ class PointCloud:
         """Number of rows that the moments speak of: `n`, or all rows of the stream these were drawn from."""
         return self.moments.count if self.streamed else self.n
 
+    @property
+    def unscaled_rows(self) -> torch.Tensor:
+        """The rows in the caller's units: `rows`, or in float64 where those had to be rescaled."""
+        return self.rows if self.unit == 1 else self.rows.to(torch.float64) * self.unit
+
     def stream(self, moments: Moments) -> None:
         """Takes the moments of the whole stream that these rows were drawn from."""
         self.moments, self.streamed = moments.scaled(1 / self.unit), True
