@@ -71,11 +71,21 @@ def measure_model(name: str, model: str, text: str, **options) -> tuple[Result, 
     Raises:
         BadInput: no such model, too large a one, or too long a text.
     """
+    model = check_request(model, text)
+    return profile_layers(name, model, text, **options)
+
+
+def check_request(model: str, text: str) -> str:
+    """The model's id, when it and the text are what an app takes; before anything is loaded.
+
+    Raises:
+        BadInput: no such model, too large a one, or too long a text.
+    """
     model = check_model_id(model)
     if len(text) > MAX_TEXT:
         raise BadInput("text", came=f"{len(text)} characters", wanted=f"at most {MAX_TEXT}")
     check_model_size(model)
-    return profile_layers(name, model, text, **options)
+    return model
 
 
 def profile_layers(name: str, model: str | Path, text: str, **options) -> tuple[Result, list]:

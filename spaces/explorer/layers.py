@@ -12,8 +12,7 @@ from pathlib import Path
 
 from hf_repgeo import GeometryReport, profile
 from hf_repgeo.errors import BadInput
-from hf_repgeo.evaluation.space import MAX_TEXT, MODEL_ROWS
-from hf_repgeo.evaluation.space_inputs import check_model_id, check_model_size
+from hf_repgeo.evaluation.space import MODEL_ROWS, check_request
 from hf_repgeo.measures import MEASURES, resolve
 from hf_repgeo.plots import DEFAULT_PANELS
 from hf_repgeo.representations import POLICIES
@@ -47,10 +46,7 @@ def measure_model(model: str, text: str, tokens: str) -> GeometryReport:
     Raises:
         BadInput: no such model, too large a one, or too long a text.
     """
-    model = check_model_id(model)
-    if len(text) > MAX_TEXT:
-        raise BadInput("text", came=f"{len(text)} characters", wanted=f"at most {MAX_TEXT}")
-    check_model_size(model)
+    model = check_request(model, text)
     return profile_panels(model, text, tokens)
 
 
