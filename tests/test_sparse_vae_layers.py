@@ -173,6 +173,21 @@ def test_a_mirrored_decoder_listens_where_its_unit_speaks():
     assert torch.equal(units != 0, model.sentence.routing().T)
 
 
+@pytest.mark.parametrize("dtype, tolerance", [(torch.float64, 1e-14), (torch.float32, 5e-6), (torch.bfloat16, 0.05)])
+def test_a_decoder_without_activation_is_an_affine_map_and_computed_as_one(dtype, tolerance):
+    torch.default_generator.manual_seed(0)
+    model = SparseVAEForSentenceEmbedding(SparseVAEConfig.preset("base", output_activation=None)).to(dtype)
+    latents, decoder = torch.randn(9, 5, dtype=dtype, requires_grad=True), model.sentence.decoder
+    direct = decoder.convolution(decoder.linear(latents).view(-1, *decoder.grid)).flatten(1)
+    ours = decoder(latents)
+    torch.testing.assert_close(ours, direct, rtol=0, atol=tolerance * direct.abs().max().item())
+    weights = torch.randn_like(direct)
+    asked = (latents, decoder.linear.weight, decoder.linear.bias, decoder.convolution.weight)
+    wanted = torch.autograd.grad((direct * weights).sum(), asked)
+    for one, other in zip(torch.autograd.grad((ours * weights).sum(), asked), wanted, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=tolerance * one.abs().max().item())
+
+
 def test_a_random_decoder_mask_is_drawn_apart_from_the_encoders():
     vae = SparseVAEForSentenceEmbedding(SparseVAEConfig(decoder_mask="random")).sentence
     assert not torch.equal(vae.routing(), vae.decoder_routing()) and (vae.decoder_routing().sum(-1) == 1).all()

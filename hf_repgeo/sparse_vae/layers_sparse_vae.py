@@ -249,11 +249,20 @@ class SentenceDecoder(nn.Module):
 
     def forward(self, latents, routing=None):
         """`latents (B, L)`, `routing (N, L)` or None -> `(B, D)`."""
+        if self.hidden_activation:
+            array = self._array(latents, routing)
+        else:  # an affine map: what it makes of L + 1 latents says what it makes of all
+            origin = latents.new_zeros(1, latents.shape[1])
+            corners = torch.cat([origin, torch.eye(latents.shape[1], dtype=latents.dtype, device=latents.device)])
+            at_origin, at_units = self._array(corners, routing).split([1, latents.shape[1]])
+            array = torch.addmm(at_origin, latents, at_units - at_origin)
+        return F.relu(array) if self.output_activation else array
+
+    def _array(self, latents, routing):
+        """`(B, L)` -> `(B, D)`, before the activation of the output."""
         units = self.linear(latents) if routing is None else self.linear(latents, routing)
         units = F.relu(units) if self.hidden_activation else units
-        array = self.convolution(units.view(-1, *self.grid))  # (B, 1, rows, columns)
-        array = F.relu(array) if self.output_activation else array
-        return array.flatten(1)
+        return self.convolution(units.view(-1, *self.grid)).flatten(1)
 
 
 class ReleasedSentenceDecoder(SentenceDecoder):
