@@ -28,6 +28,7 @@ from hf_repgeo.blm import (
     minimal_neighbors,
     pair_instances,
     push_dataset,
+    role_sentences,
     save_dataset,
     to_dataset,
 )
@@ -414,6 +415,14 @@ def test_alternation_matrices_are_seven_sentences_and_nine_distinct_candidates(d
         frames = {"agent verb location WITH theme", "agent verb theme ONTO location"}
         assert {given, answer} == frames and (given.endswith("theme")) == (direction == "ALT-ATL")
     assert not {m.answer.text for m in parts["train"]} & {m.answer.text for m in parts["test"]}
+
+
+def test_role_sentences_are_each_verbs_events_in_eight_frames_each_text_once():
+    sentences = role_sentences()
+    assert len({sentence.text for sentence in sentences}) == len(sentences) == 8 * 32 * 5
+    assert len({sentence.pattern for sentence in sentences}) == 8
+    texts = {sentence.text for sentence in sentences}
+    assert {"The gardener sprays the paint onto the wall.", "The paint is sprayed onto the wall."} <= texts
 
 
 def test_an_alternation_matrix_reads_as_designed():

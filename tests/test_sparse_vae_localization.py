@@ -150,6 +150,8 @@ def test_bad_probes_are_named(pairs, planted):
 def test_properties_of_a_pattern():
     assert pattern_properties("np-p vp-p") == {"subject": "p", "length": "0"}
     assert pattern_properties("np-s pp1-p pp2-s vp-s") == {"subject": "s", "length": "2", "pp1": "p", "pp2": "s"}
+    frame = "agent verb location WITH theme"
+    assert pattern_properties(frame) == {"frame": frame, "role": "agent", "voice": "active"}
     rows, values = property_rows(SENTENCES, "pp2")
     assert len(rows) == 8 * 32 and set(values) == {"s", "p"}
     with pytest.raises(UnknownName, match="unknown property 'pp3'.*Known: length, pp1, pp2, subject"):

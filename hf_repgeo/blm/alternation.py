@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..errors import BadInput, UnknownName
+from .chunks import Sentence
 from .lexicon import Row, load_alternation_lexicon, sentence_case
 from .matrices import Matrix, Part, assemble, check_type, split_by_answer
 
@@ -28,6 +29,7 @@ PASSIVES = (
     "location be participle WITH theme by agent",
     "location be participle WITH theme",
 )
+FRAMES = (LOCATION_FIRST, THEME_FIRST, *PASSIVES)
 # o1 and o2 are the first and the second object of the answer, P the preposition between them, Q the other one
 ANSWERS = {
     "Correct": "agent verb o1 P o2",
@@ -118,6 +120,31 @@ def alternation_matrices(
         "train": split_by_answer(lambda: draw_alternation(rows[:cut], direction, type, rng), train, 0, rng)["train"],
         "test": split_by_answer(lambda: draw_alternation(rows[cut:], direction, type, rng), 0, test, rng)["test"],
     }
+
+
+def role_sentences(lexicon: Sequence[Row] | None = None) -> list[Sentence]:
+    """One event in eight frames: both alternants and six passives, for every verb and five choices of nouns.
+
+    Args:
+        lexicon: rows of `load_alternation_lexicon`; default: ours.
+
+    Returns:
+        Sentences, frame by frame: 8 x 32 x 5 = 1,280; `pattern` is the frame, `row` the verb's row.
+
+    Example:
+        >>> sentences = role_sentences()
+        >>> len(sentences), sentences[0].text
+        (1280, 'The gardener sprays the wall with the paint.')
+    """
+    rows = list(lexicon or load_alternation_lexicon())
+    parts = [_fill(frame, words) for frame in FRAMES for row in rows for words in _events(row)]
+    return [Sentence(part.text, part.template, part.rows[0], part.chunks) for part in parts]
+
+
+def _events(row: Row) -> list[_Words]:
+    """The first agent with the first theme and location, the second with the second, and so on."""
+    nouns = (row.forms[column].split("|") for column in ("agents", "themes", "locations"))
+    return [_Words(row, *event) for event in zip(*nouns, strict=False)]
 
 
 def draw_alternation(rows: Sequence[Row], direction: str, type: str, rng: random.Random) -> Matrix:

@@ -37,9 +37,20 @@ _HOMES = {
         "probe_score",
         "selection_score",
     ),
-    "regions": ("cell_map", "receptive_fields", "region_dimensions", "region_to_latent"),
+    "readout": ("Readout", "read_columns"),
+    "regions": ("MaskOverlap", "cell_map", "mask_overlap", "receptive_fields", "region_dimensions", "region_to_latent"),
     "controls": ("counterfactual_pairs", "interchange_flips", "permuted", "planted_table", "without_outliers"),
-    "figures": ("latents_of", "plot_confusion", "plot_latents", "plot_localizations", "plot_traversals"),
+    "transfer": ("EffectAgreement", "RungTransfer", "Transfer", "carry_over"),
+    "attention": ("ChunkAttention", "chunk_attention", "chunk_spans", "pooled_states", "read_by_layer"),
+    "figures": (
+        "latents_of",
+        "plot_chunk_attention",
+        "plot_confusion",
+        "plot_latents",
+        "plot_localizations",
+        "plot_transfer",
+        "plot_traversals",
+    ),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -11,6 +11,7 @@ from datasets import Dataset
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 
+from ..blm import chunk_labels
 from ..errors import BadInput, MissingExtra, UnknownName
 from .embeddings import EmbeddingTable
 from .losses_sparse_vae import choose
@@ -331,13 +332,20 @@ def pattern_of_texts(data: Dataset) -> dict[str, str]:
 
 
 def pattern_properties(pattern: str) -> dict[str, str]:
-    """What a pattern says: number of subject and attractors, and how many phrases; absent attractors are left out.
+    """What a pattern says of its sentence; a property that it does not have is left out.
+
+    Args:
+        pattern: of chunks, such as `"np-s pp1-p vp-s"`: `subject` and each attractor (`pp1`, `pp2` ...) `"s"` or `"p"`,
+            `length` the number of phrases; or a frame of roles, such as `"theme be participle by agent"`: `frame`, the
+            `role` of the subject, and `voice`.
 
     Example:
         >>> pattern_properties("np-s pp1-p vp-s")
         {'subject': 's', 'length': '1', 'pp1': 'p'}
+        >>> pattern_properties("theme be participle by agent")
+        {'frame': 'theme be participle by agent', 'role': 'theme', 'voice': 'passive'}
     """
-    head, *rest = pattern.split()
-    phrases = [chunk for chunk in rest if chunk.startswith("pp")]
-    numbers = {chunk.split("-")[0]: chunk[-1] for chunk in phrases}
-    return {"subject": head[-1], "length": str(len(phrases)), **numbers}
+    names = pattern.split()
+    if not any(name.startswith("np-") for name in names):
+        return {"frame": pattern, "role": names[0], "voice": "passive" if "participle" in names else "active"}
+    return chunk_labels(pattern)

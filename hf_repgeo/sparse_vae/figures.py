@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from matplotlib import colormaps
 from matplotlib.figure import Figure
 
 from ..errors import MissingExtra, UnknownName
-from .evaluation import NO_CHOICE, Selection
+from .attention import ChunkAttention
+from .evaluation import NO_CHOICE, ProbeResult, Selection
 from .localization import Localization
 from .regions import cell_map
+from .transfer import RungTransfer, Transfer
 
 
 def _subplots(rows: int = 1, columns: int = 1, *, squeeze: bool = True, figsize: tuple[float, float]):
@@ -139,3 +141,94 @@ def plot_localizations(found: dict[str, Localization], regions: torch.Tensor, sh
         axis.set_title(f"{name}\n{index}\n{one.verdict}", fontsize="small")
         figure.colorbar(picture, ax=axis, shrink=0.6)
     return figure
+
+
+def plot_chunk_attention(found: ChunkAttention, reading: Mapping[str, Sequence[ProbeResult]] | None = None):
+    """Attention of the pooled token per token of each chunk, by layer, as a multiple of even attention.
+
+    Args:
+        found: of `chunk_attention`.
+        reading: of `read_by_layer` on the same model: what can be read off that token is drawn beside it, the same
+            layers at the same height.
+
+    Returns:
+        A matplotlib figure: attention to all tokens, and what falls to chunks, divided among them. Digits are the
+        multiples, colours their base-2 logarithm.
+    """
+    chunks, among = found.among_chunks()
+    share = found.share[[found.kinds.index(kind) for kind in chunks]]
+    widths = [len(found.kinds), len(chunks), *([] if reading is None else [5])]
+    figure = Figure(layout="constrained", figsize=(1.5 + 0.75 * sum(widths), 1.6 + 0.32 * len(found.layers)))
+    axes = figure.subplots(1, len(widths), sharey=True, width_ratios=widths)
+    _draw_multiples(axes[0], found.relative, found.kinds, found.share, found.layers)
+    picture = _draw_multiples(axes[1], among, chunks, share / share.sum(), found.layers)
+    axes[0].set(ylabel="layer", ylim=(found.layers[0] - 0.5 - (reading is not None), found.layers[-1] + 0.5))
+    axes[0].set_title(f"attention of the {found.pooled} token", fontsize="small")
+    axes[1].set_title("among chunks", fontsize="small")
+    colors = figure.colorbar(picture, ax=axes[1], shrink=0.8, ticks=range(-3, 4))
+    colors.ax.set_yticklabels(["1/8", "1/4", "1/2", "even", "2", "4", "8"])
+    if reading is not None:
+        _draw_reading(axes[2], reading)
+    return figure
+
+
+def _draw_multiples(axis, multiples: torch.Tensor, kinds: Sequence[str], share: torch.Tensor, layers: Sequence[int]):
+    """A heat map of multiples of even attention, `(layers, kinds)`; below each kind, its share of the tokens."""
+    extent = (-0.5, len(kinds) - 0.5, layers[0] - 0.5, layers[-1] + 0.5)
+    colors = {"cmap": "RdBu_r", "vmin": -3, "vmax": 3}
+    shown = multiples.clamp(min=1 / 8, max=8).log2().numpy()
+    picture = axis.imshow(shown, origin="lower", extent=extent, aspect="auto", **colors)
+    for layer, values in zip(layers, multiples.tolist(), strict=True):
+        for column, value in enumerate(values):
+            color = "white" if value > 4 or value < 1 / 4 else "black"
+            axis.text(column, layer, f"{value:.2g}", ha="center", va="center", fontsize="x-small", color=color)
+    names = [f"{kind}\n{part:.0%}" for kind, part in zip(kinds, share.tolist(), strict=True)]
+    axis.set_xticks(range(len(kinds)), names, fontsize="small")
+    axis.set_xlabel("share of tokens below", fontsize="small")
+    return picture
+
+
+def _draw_reading(axis, reading: Mapping[str, Sequence[ProbeResult]]) -> None:
+    """Accuracy against layer, dotted for shuffled labels."""
+    for place, (name, results) in enumerate(reading.items()):
+        layers = range(len(results))
+        axis.plot([one.accuracy for one in results], layers, marker=".", color=f"C{place}", label=name)
+        axis.plot([one.control_accuracy for one in results], layers, linestyle=":", color=f"C{place}", linewidth=1)
+    axis.set(xlabel="accuracy (dotted: shuffled labels)", xlim=(0, 1.02))
+    axis.set_title("what a probe reads off it", fontsize="small")
+    axis.legend(fontsize="small", loc="lower left")
+
+
+def plot_transfer(found: Mapping[str, Transfer]):
+    """Accuracy of a probe of simple sentences on every rung, one panel per property.
+
+    Args:
+        found: property -> `Transfer`.
+
+    Returns:
+        A matplotlib figure. Points: accuracy with two standard errors; crosses: a probe fitted to the rung itself;
+        grey bars: 95 % of probes of shuffled labels. The probe was fitted to the rungs above the line.
+    """
+    names = list(dict.fromkeys(name for one in found.values() for name in one.rungs))
+    figure, axes = _subplots(1, len(found), squeeze=False, figsize=(1.4 + 2.5 * len(found), 1.4 + 0.35 * len(names)))
+    for axis, (prop, one) in zip(axes[0], found.items(), strict=True):
+        for name, rung in one.rungs.items():
+            _draw_rung(axis, names.index(name), rung)
+        fitted = [names.index(name) for name in one.simple]
+        axis.axhline(max(fitted) + 0.5, color="black", linewidth=0.6)
+        axis.set(xlabel="accuracy", xlim=(0, 1.02), ylim=(len(names) - 0.5, -0.5))
+        axis.set_title(prop, fontsize="small")
+        axis.set_yticks(range(len(names)), names if axis is axes[0][0] else [""] * len(names))
+    handles = dict(zip(*reversed(axes[0][0].get_legend_handles_labels()), strict=True))  # one entry for each label
+    figure.legend(handles.values(), handles, loc="outside lower center", ncols=len(handles), fontsize="small")
+    return figure
+
+
+def _draw_rung(axis, height: int, rung: RungTransfer) -> None:
+    bar = {"color": "lightgrey", "linewidth": 7, "solid_capstyle": "butt", "label": "shuffled labels"}
+    axis.plot([rung.control_low, rung.control_high], [height] * 2, **bar)
+    error = 2 * (rung.standard_error or 0.0)
+    point = {"marker": "o", "markersize": 4, "color": "C0", "linestyle": "", "elinewidth": 1}
+    axis.errorbar(rung.accuracy, height, xerr=error, label="probe of the rungs above the line", **point)
+    if rung.own_accuracy is not None:
+        axis.plot(rung.own_accuracy, height, marker="x", linestyle="", color="C1", label="probe of the rung itself")

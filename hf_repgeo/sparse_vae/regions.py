@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 
-from ..errors import BadInput
+from ..errors import BadInput, MissingExtra
 from .layers_sparse_vae import array_tiling
 
 
@@ -73,6 +74,63 @@ def region_to_latent(model) -> dict[str, torch.Tensor]:
     weight = model.sentence.encoder.mean_head.weight.T.abs() * mask  # (units, L)
     by_channel = (model.config.channels, -1, model.config.latent_dim)
     return {"units": mask.view(by_channel).sum(0), "weight": weight.view(by_channel).sum(0)}
+
+
+@dataclass(frozen=True)
+class MaskOverlap:
+    """How far two masks group the same units, beside what chance gives.
+
+    Args:
+        jaccard: units that both masks send to matched latents, over those that either does; 0 to 1.
+        null_mean, null_low, null_high: the same with the second mask's units shuffled (95 % interval).
+    """
+
+    jaccard: float
+    null_mean: float
+    null_low: float
+    null_high: float
+
+
+def mask_overlap(first: torch.Tensor, second: torch.Tensor, n_null: int = 200, seed: int = 0) -> MaskOverlap:
+    """Whether two masks choose alike. Latents have no names, so they are matched first, each time as well as possible.
+
+    Args:
+        first, second: bool `(units, L)`, such as `model.sentence.routing.hard()` of two runs. Channels of different
+            runs have no common names either: compare `region_to_latent(...)["units"]` by region, or masks of models
+            that share their start.
+        n_null: shufflings.
+        seed: of the shuffling.
+
+    Returns:
+        A `MaskOverlap`.
+
+    Raises:
+        BadInput: masks of different shapes.
+        MissingExtra: scikit-learn (which brings scipy) is not installed.
+
+    Example:
+        >>> mask = torch.eye(3, dtype=torch.bool).repeat(20, 1)
+        >>> mask_overlap(mask, mask[:, [2, 0, 1]]).jaccard
+        1.0
+    """
+    if first.shape != second.shape or first.dim() != 2:
+        came = f"shapes {tuple(first.shape)} and {tuple(second.shape)}"
+        raise BadInput("second", came=came, wanted="two masks (units, L) of one shape")
+    generator = torch.Generator().manual_seed(seed)
+    shuffled = [second[torch.randperm(len(second), generator=generator)] for _ in range(n_null)]
+    null = torch.tensor([_matched_jaccard(first, other) for other in shuffled], dtype=torch.float64)
+    low, high = null.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+    return MaskOverlap(_matched_jaccard(first, second), float(null.mean()), low, high)
+
+
+def _matched_jaccard(first: torch.Tensor, second: torch.Tensor) -> float:
+    try:
+        from scipy.optimize import linear_sum_assignment
+    except ImportError as error:
+        raise MissingExtra("scikit-learn", "sparse-vae", "Comparing masks") from error
+    shared = first.double().T @ second.double()  # (L, L) units in common
+    common = float(shared.numpy()[linear_sum_assignment(shared.numpy(), maximize=True)].sum())
+    return common / (float(first.sum()) + float(second.sum()) - common)
 
 
 def random_partition(regions: torch.Tensor, generator: torch.Generator) -> torch.Tensor:

@@ -1,0 +1,280 @@
+"""The trained models of docs/sparse-vae.md, one line of JSON a run; what is there already is not run again.
+
+    python benchmarks/experiments/sparse_vae.py FOLDER --output runs            every experiment; hours on one core
+    python benchmarks/experiments/sparse_vae.py FOLDER --output runs --only masks kernels
+    python benchmarks/experiments/sparse_vae.py FOLDER --output runs --embed agreement-I    cache embeddings only
+
+Chunk data are split by `pairs` (the paper's), `seeds` or `patterns`; matrices are named `task-type[-split]`. Each run
+trains on the paper's settings, keeps the epoch of least validation loss and is scored on the test part; a model of
+matrices also on the test parts of the other types.
+"""
+
+import argparse
+import json
+import time
+from dataclasses import asdict, dataclass, field
+from functools import cache
+from pathlib import Path
+
+import torch
+from transformers.utils.logging import disable_progress_bar
+
+from hf_repgeo.blm import (
+    agreement_matrices,
+    alternation_matrices,
+    chunk_sentences,
+    pair_instances,
+    to_dataset,
+)
+from hf_repgeo.sparse_vae import (
+    BLMBaselineConfig,
+    EmbeddingTable,
+    SparseVAEConfig,
+    SparseVAEForBLMConfig,
+    embed_sentences,
+    evaluate_model,
+    planted_table,
+    train,
+)
+from hf_repgeo.sparse_vae.embeddings import dataset_texts
+
+SEEDS = (0, 1, 2)
+BASELINES = ("ffnn", "cnn", "vae")
+SIZES = (1000, 250)  # matrices for training and test, of every task and type: 15,000 sentences each to embed
+BATCH_OF_TEXTS = 4000
+
+
+@dataclass(frozen=True)
+class Job:
+    """One model on one data set, trained from each seed.
+
+    Args:
+        data: a split of the chunk data or the name of a set of matrices.
+        preset: of `SparseVAEConfig`, or a baseline of matrices.
+        settings: laid over the preset.
+        epochs: of training.
+        layer: of the encoder.
+        language: of the chunk sentences.
+        noise: random vectors instead of embeddings.
+        seeds: one run each.
+    """
+
+    data: str
+    preset: str
+    settings: dict = field(default_factory=dict, hash=False)
+    epochs: int = 100
+    layer: int = -1
+    language: str = "en"
+    noise: bool = False
+    seeds: tuple[int, ...] = SEEDS
+
+
+CHUNKS = ("sparse", "dense_stride", "released")
+KERNELS = ((4, 4), (8, 6), (8, 8), (16, 12), (32, 24), (1, 24))
+MATRICES = ("sparse", "dense_stride", "released")
+
+EXPERIMENTS = {
+    "presets": [Job(split, preset) for split in ("pairs", "seeds", "patterns") for preset in CHUNKS]
+    + [Job(split, "base") for split in ("pairs", "seeds")],
+    "controls": [
+        Job("pairs", "sparse", noise=True),
+        Job("pairs", "sparse", {"permutation_seed": 1}),
+        Job("pairs", "base", {"permutation_seed": 1}),
+    ],
+    "sparsity": [
+        Job(split, "sparse", {"latents_per_unit": count, "mask": "balanced"})
+        for count in (1, 2, 3, 4, 5)
+        for split in ("pairs", "seeds")
+    ],
+    "masks": [
+        *(Job("pairs", "sparse", {"mask": "learned", "mask_temperature": t}) for t in (1.0, 0.1)),
+        *(Job("pairs", "sparse", {"mask": mask, "mask_seed": s}, seeds=(s,)) for mask in ("random",) for s in (1, 2)),
+        *(Job("pairs", "sparse", {"mask": mask}) for mask in ("per_channel", "per_region")),
+    ],
+    "kernels": [
+        Job(split, "sparse", {"kernel": kernel, "stride": kernel}) for split in ("pairs", "seeds") for kernel in KERNELS
+    ],
+    "layers": [Job(split, preset, layer=6) for split in ("pairs", "seeds") for preset in (*CHUNKS, "base")],
+    "languages": [Job(split, "sparse", language=code) for code in ("fr", "it") for split in ("pairs", "seeds")],
+    "encoders": [Job(split, preset) for split in ("pairs", "seeds") for preset in ("sparse", "dense_stride")],
+    **{
+        f"{task}-types": [
+            Job(f"{task}-{type}", preset, epochs=epochs)
+            for type in ("I", "II", "III")
+            for preset, epochs in (*((preset, 30) for preset in MATRICES), ("ffnn", 10), ("vae", 30))
+        ]
+        for task in ("agreement", "alternation")
+    },
+    **{
+        f"{task}-sparsity": [
+            Job(f"{task}-I", "sparse", {"latents_per_unit": count, "mask": "balanced"}, epochs=30)
+            for count in (1, 2, 3, 4, 5)
+        ]
+        for task in ("agreement", "alternation")
+    },
+    **{
+        f"{task}-seeds": [
+            Job(f"{task}-I-seeds", preset, epochs=epochs)
+            for preset, epochs in (("sparse", 30), ("dense_stride", 30), ("ffnn", 10))
+        ]
+        for task in ("agreement", "alternation")
+    },
+    **{
+        f"{task}-large": [Job(f"{task}-I", "base", epochs=20), Job(f"{task}-I", "cnn", epochs=10)]
+        for task in ("agreement", "alternation")
+    },
+}
+
+
+# --- data and embeddings --------------------------------------------------------------------------------------------
+
+
+@cache
+def chunk_data(split: str, language: str):
+    return to_dataset(pair_instances(language, split=split))
+
+
+@cache
+def matrix_data(name: str):
+    """`agreement-I` or `alternation-II-seeds` as train, validation (a tenth of training) and test."""
+    task, type, *split = name.split("-")
+    options = {"sizes": SIZES, "split": split[0] if split else "answers"}
+    made = (
+        agreement_matrices("en", type, **options)
+        if task == "agreement"
+        else alternation_matrices(None, "ALT-ATL", type, **options)
+    )
+    data = to_dataset(made)
+    parts = data["train"].train_test_split(0.1, seed=0)
+    data["train"], data["validation"] = parts["train"], parts["test"]
+    return data
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """An encoder, how its tokens are pooled, and where its embeddings are kept."""
+
+    name: str
+    cache_dir: Path
+    pooling: str
+
+    @property
+    def short(self) -> str:
+        return Path(self.name).name.removeprefix("pip:")
+
+    def embed(self, texts: list[str], folder: str, layer: int = -1) -> EmbeddingTable:
+        cache_dir = self.cache_dir / self.short / folder
+        return embed_sentences(texts, self.name, layer=layer, pooling=self.pooling, cache_dir=cache_dir)
+
+
+@cache
+def chunk_table(encoder: Encoder, layer: int, language: str) -> EmbeddingTable:
+    return encoder.embed([sentence.text for sentence in chunk_sentences(language)], "chunks", layer)
+
+
+@cache
+def matrix_table(encoder: Encoder, name: str) -> EmbeddingTable:
+    """In bfloat16, which takes half the time; a batch at a time, so that an interruption costs no more than that."""
+    texts = dataset_texts(matrix_data(name))
+    for start in range(0, len(texts), BATCH_OF_TEXTS):
+        began = time.monotonic()
+        with torch.autocast("cpu", torch.bfloat16):
+            table = encoder.embed(texts[: start + BATCH_OF_TEXTS], name)
+        print(f"{name}: {len(table.texts)} of {len(texts)} texts, {time.monotonic() - began:.0f} s", flush=True)
+    return table
+
+
+def table_of(encoder: Encoder, job: Job) -> EmbeddingTable:
+    if "-" in job.data:
+        return matrix_table(encoder, job.data)
+    if job.noise:
+        return planted_table(chunk_sentences(job.language), 768, strength=0.0)
+    return chunk_table(encoder, job.layer, job.language)
+
+
+# --- runs -----------------------------------------------------------------------------------------------------------
+
+
+def configuration(job: Job, hidden_size: int):
+    if job.preset in BASELINES:
+        return BLMBaselineConfig(architecture=job.preset, hidden_size=hidden_size, **job.settings)
+    settings = dict(job.settings)
+    if hidden_size == 384:
+        settings = {"kernel": 8, "stride": 8, **settings} if job.preset != "base" else {"kernel": 8, **settings}
+    made = SparseVAEForBLMConfig if "-" in job.data else SparseVAEConfig
+    return made.preset(job.preset, hidden_size=hidden_size, **settings)
+
+
+def run(encoder: Encoder, job: Job, seed: int, output: Path) -> dict:
+    """Train and score one model; the model is kept under `output/models`."""
+    is_matrix = "-" in job.data
+    data = matrix_data(job.data) if is_matrix else chunk_data(job.data, job.language)
+    table = table_of(encoder, job)
+    folder = output / "checkpoints" / slug(encoder, job, seed)
+    options = {"epochs": job.epochs, "save_only_model": True, "save_total_limit": 1}
+    found = train(configuration(job, table.rows.shape[1]), data, table, folder, seed=seed, **options)
+    found.model.save_pretrained(output / "models" / slug(encoder, job, seed))
+    scored = evaluate_model(found.model, data["test"], table)
+    row = {"best_epoch": found.best_epoch, "seconds": round(found.seconds, 1), **brief(scored)}
+    if is_matrix and job.data.count("-") == 1:
+        row["tests"] = other_types(encoder, found.model, job.data)
+    return row
+
+
+def other_types(encoder: Encoder, model, name: str) -> dict:
+    """Scores on the tests of the types that the model was not trained on."""
+    task, own = name.split("-")
+    names = [f"{task}-{type}" for type in ("I", "II", "III") if type != own]
+    return {
+        other.split("-")[1]: brief(evaluate_model(model, matrix_data(other)["test"], matrix_table(encoder, other)))
+        for other in names
+    }
+
+
+def brief(scored) -> dict:
+    return {"accuracy": scored.accuracy, "macro_f1": scored.macro_f1, "errors": scored.errors}
+
+
+def facts(job: Job) -> dict:
+    return {name: value for name, value in asdict(job).items() if name != "seeds"}
+
+
+def slug(encoder: Encoder, job: Job, seed: int) -> str:
+    """A name for files: what differs from a plain job is in it."""
+    settings = [f"{name}={value}".replace(" ", "") for name, value in sorted(job.settings.items())]
+    layer = [f"layer{job.layer}"] if job.layer != -1 else []
+    parts = [encoder.short, job.data, job.preset, *settings, *layer, job.language, *(["noise"] * job.noise)]
+    return "_".join([*parts, f"seed{seed}"])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model")
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--only", nargs="+", choices=EXPERIMENTS, default=list(EXPERIMENTS))
+    parser.add_argument("--pooling", default="cls")
+    parser.add_argument("--embed", nargs="+", default=[], help="sets of matrices to embed, and nothing else")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    disable_progress_bar()
+    encoder = Encoder(options.model, options.output / "embeddings", options.pooling)
+    if options.embed:
+        for name in options.embed:
+            matrix_table(encoder, name)
+        return
+    log = options.output / f"{encoder.short}.jsonl"
+    for experiment in options.only:
+        for job in EXPERIMENTS[experiment]:
+            for seed in job.seeds:
+                name = slug(encoder, job, seed)
+                if log.exists() and any(json.loads(line)["name"] == name for line in log.open()):
+                    continue
+                found = run(encoder, job, seed, options.output)
+                line = {"name": name, "experiment": experiment, "encoder": encoder.short, "seed": seed, **facts(job)}
+                with log.open("a") as file:
+                    file.write(json.dumps(line | found) + "\n")
+                print(f"{name}: {found['accuracy']:.3f} at epoch {found['best_epoch']:g}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
