@@ -72,9 +72,9 @@ def ours_anisotropy_streamed(X):
     import torch
 
     from hf_repgeo.measures import Moments
-    from hf_repgeo.measures.spectrum import anisotropy_of
+    from hf_repgeo.measures.eigen import leading_share
 
-    return float(anisotropy_of(torch.linalg.eigvalsh(Moments.of(torch.from_numpy(X)).scatter)))
+    return leading_share(Moments.of(torch.from_numpy(X), leading=True).scatter)
 
 
 def ours_all_spectral(X):

@@ -319,11 +319,11 @@ def test_any_split_into_batches_gives_the_same(name, size, X):
 
 def test_a_long_stream_is_folded_block_by_block():
     generator = torch.Generator().manual_seed(0)
-    rows = torch.randn(5000, 6, generator=generator) + 1000
+    rows = torch.randn(20_000, 6, generator=generator) + 1000
     module = evaluate.load("anisotropy")
     for batch in rows.split(700):
         module.add_batch(representations=batch)
-        assert sum(map(len, module._stream._rows)) < streams.BLOCK_ROWS
+        assert sum(map(len, module._stream._rows)) < streams.FOLDED_ROWS
     agree(module.compute(), evaluate.load("anisotropy").compute(representations=rows.double()), 1e-9)
 
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from hf_repgeo.errors import BadInput, MissingExtra, TooFewRows, UnknownName
 from hf_repgeo.measures import additive, kmeans, quantizers
+from hf_repgeo.measures.products import digits_work
 from hf_repgeo.measures.quantizers import quantize
 
 OURS = ["product", "residual", "additive"]
@@ -134,10 +135,60 @@ def test_a_massive_dimension_does_not_blur_the_codes_of_the_others(rows, quantiz
     assert float(single.errors.sum()) == pytest.approx(float(double.errors.sum()), rel=1e-6)
 
 
+def test_a_few_far_rows_are_no_reason_to_fit_again_in_float64(rows):
+    far = rows.clone()
+    far[:3] = 1e3 * (1 + 0.01 * rows[:3])  # as attention sinks lie: apart from each other by more than a rounding
+    found = quantize(far, bits=5)
+    assert found.codebooks[0].dtype == torch.float32
+    assert float(found.errors.sum()) == pytest.approx(float(quantize(far.double(), bits=5).errors.sum()), rel=1e-2)
+
+
+def test_copies_are_no_reason_to_fit_again_in_float64(rows):
+    copies = rows[:300].repeat_interleave(10, 0).float()
+    assert quantize(copies, bits=8).codebooks[0].dtype == torch.float32
+
+
+def test_tight_clumps_far_out_are_told_apart_in_float64(rows):
+    clumps = rows.clone()
+    clumps[:100] += 1e5
+    single, double = (quantize(X, bits=5) for X in (clumps.float(), clumps.float().double()))
+    assert single.codebooks[0].dtype == torch.float64
+    assert torch.equal(single.codes, double.codes)
+
+
 def test_a_featureless_cloud_of_many_columns_fills_its_cells_evenly(rows):
     normal = torch.randn(4096, 256, generator=torch.Generator().manual_seed(0))
     counts = quantize(normal, codebooks=1).counts.double()
     assert float(counts.std() / counts.mean()) < 0.6  # 2.6 when centroids start at rows
+
+
+@pytest.mark.skipif(not digits_work(), reason="no fast 8-bit products here")
+@pytest.mark.parametrize("massive", [0, 1e3])
+def test_rough_rounds_end_where_exact_ones_do(monkeypatch, massive):
+    X = torch.randn(4096, 96, generator=torch.Generator().manual_seed(2)) * torch.arange(1.0, 97).rsqrt()
+    X[0] = 0
+    X[1::512] *= 1 + massive
+    rough = quantize(X, codebooks=1)
+    monkeypatch.setattr(kmeans, "ROUGH_WORK", float("inf"))
+    exact = quantize(X, codebooks=1)
+    assert not torch.equal(rough.codes, exact.codes)
+    assert float(rough.errors.sum()) == pytest.approx(float(exact.errors.sum()), rel=5e-3)
+    nearest = torch.cdist(X.double() - X.double().mean(0), rough.codebooks[0].double()).argmin(1)
+    assert float((nearest == rough.codes[:, 0]).double().mean()) > 0.999
+
+
+@pytest.mark.skipif(not digits_work(), reason="no fast 8-bit products here")
+def test_rough_cells_are_hardly_farther_than_the_nearest():
+    X = torch.randn(4096, 144, generator=torch.Generator().manual_seed(3))
+    X[:2000] *= torch.logspace(-6, 3, 2000)[:, None]
+    X[0] = 0
+    centroids = X[1::16] / 2
+    cells = kmeans.RoughRows.of(X, 256).nearest_centroids(centroids)
+    distances = torch.cdist(X, centroids).square()
+    lost = distances.gather(1, cells[:, None])[:, 0] - distances.amin(1)
+    assert float((lost / distances.amin(1).clamp_min(1e-9)).median()) < 1e-3
+    assert float(lost.sum() / distances.amin(1).sum()) < 1e-2
+    assert float(lost[0]) == 0
 
 
 def test_empty_cells_restart_where_the_error_is(rows):
@@ -285,10 +336,9 @@ def test_many_rows_are_coded_by_codebooks_fitted_to_some(rows, quantizer, monkey
 
 
 def test_scores_by_blocks_are_those_of_the_whole(rows, monkeypatch):
-    augmented = kmeans.with_ones(rows)
-    whole = kmeans.nearest_centroids(augmented, rows[:32])
+    whole = kmeans.nearest_centroids(rows, rows[:32])
     monkeypatch.setattr(kmeans, "BLOCK_SCORES", 32 * 7)
-    assert torch.equal(kmeans.nearest_centroids(augmented, rows[:32]), whole)
+    assert torch.equal(kmeans.nearest_centroids(rows, rows[:32]), whole)
 
 
 @pytest.mark.parametrize("quantizer", OURS)

@@ -16,7 +16,7 @@ from hf_repgeo.measures import (
     mean_cosine,
     participation_ratio,
 )
-from hf_repgeo.measures.eigen import lanczos
+from hf_repgeo.measures.eigen import lanczos, leading_share
 from hf_repgeo.measures.estimate import jackknife
 
 
@@ -130,6 +130,24 @@ def test_moments_in_blocks_equal_moments_at_once(generator):
     rows = torch.randn(5000, 6, generator=generator) + 3000
     exact = rows.double() - rows.double().mean(0)
     assert torch.allclose(Moments.of(rows).scatter, exact.T @ exact, rtol=1e-10)
+
+
+@pytest.mark.parametrize(
+    "eigenvalues",
+    [
+        torch.ones(300),
+        torch.arange(300.0),
+        torch.cat([torch.tensor([1.0, 1 - 1e-9]), torch.rand(298)]),
+        torch.eye(300)[0],
+    ],
+    ids=["all equal", "close together", "two leading ones", "rank one"],
+)
+@pytest.mark.parametrize("scale", [1e-200, 1.0, 1e200])
+def test_the_leading_share_of_a_scatter_is_that_of_all_its_eigenvalues(eigenvalues, scale, generator):
+    basis = torch.linalg.qr(torch.randn(300, 300, generator=generator, dtype=torch.float64)).Q
+    scatter = basis * (scale * eigenvalues.double()) @ basis.T
+    wanted = float(eigenvalues.double().max() / eigenvalues.double().sum())
+    assert leading_share((scatter + scatter.T) / 2) == pytest.approx(wanted, rel=1e-10)
 
 
 @pytest.mark.parametrize("function", [anisotropy, effective_rank, participation_ratio, mean_cosine])

@@ -9,10 +9,11 @@ import torch
 
 from ..errors import BadInput, TooFewRows
 from ..measures import Estimate, Moments, PointCloud, evaluate_all, missing, resolve
-from ..measures.products import BLOCK_ROWS
-from ..measures.spectrum import NO_SPREAD, anisotropy_of
+from ..measures.eigen import leading_share
+from ..measures.spectrum import NO_SPREAD
 
 ARGUMENT = "representations"
+FOLDED_ROWS = 8192  # at once: folding costs d^2 however few rows there are
 NO_ERROR = "no_standard_error: batches were folded into moments; give `compute` all rows at once for a standard error"
 
 
@@ -120,7 +121,7 @@ class KeptRows(Stream):
 
 
 class FoldedMoments(Stream):
-    """Folds rows into `Moments`: memory O(d^2), whatever the number of rows. For anisotropy."""
+    """Folds rows into `Moments`: memory O(d^2) beside some rows, however many there are. For anisotropy."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -128,13 +129,14 @@ class FoldedMoments(Stream):
 
     def _take(self, rows: torch.Tensor) -> None:
         self._rows.append(rows)
-        if sum(map(len, self._rows)) >= BLOCK_ROWS:  # folding costs d^2 however few rows there are
+        if sum(map(len, self._rows)) >= FOLDED_ROWS:
             self._fold()
         else:
             self._rows[-1] = rows.clone()
 
     def _fold(self) -> None:
-        moments = Moments.of(torch.cat(self._rows) if len(self._rows) > 1 else self._rows[0])
+        rows = torch.cat(self._rows) if len(self._rows) > 1 else self._rows[0]
+        moments = Moments.of(rows, leading=True)
         self._moments = moments if self._moments is None else self._moments + moments
         self._rows = []
 
@@ -153,5 +155,5 @@ def _anisotropy(moments: Moments) -> Estimate:
     rounding = moments.count * float(moments.mean.square().sum()) * torch.finfo(torch.float64).eps ** 2
     if total <= 4 * rounding:
         return missing("anisotropy", "razzhigaev", NO_SPREAD, n=moments.count)
-    value = float(anisotropy_of(torch.linalg.eigvalsh(moments.scatter)))
+    value = leading_share(moments.scatter)
     return Estimate("anisotropy", "razzhigaev", value, n=moments.count, warnings=(NO_ERROR,))

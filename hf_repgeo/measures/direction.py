@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from .estimate import Estimate, jackknife, missing
+from .kmeans import cell_sums
 from .products import BLOCK_ROWS, times_transposed
 
 if TYPE_CHECKING:
@@ -49,21 +50,20 @@ def mean_cosine(cloud: PointCloud) -> Estimate:
     if zeros:
         reason = f"zero_rows: {zeros} of {cloud.n_seen} rows are all zeros and have no direction"
         return missing("mean_cosine", "off_diagonal", reason, n=cloud.n_seen)
-    sums, counts = _unit_sums(cloud, norms)
-    unit_sum = cloud.moments.unit_sum if cloud.streamed else sums.sum(0)
+    unit_sum = cloud.moments.unit_sum if cloud.streamed else _unit_sum(cloud.rows, norms)
     value = _pair_mean(unit_sum, torch.tensor(float(cloud.n_seen)))
     error, method = None, None
     if cloud.jackknife and not cloud.streamed:
-        error, method = jackknife(_pair_mean(sums.sum(0) - sums, cloud.n - counts))
+        unit_rows = cloud.rows / norms[:, None].to(cloud.rows.dtype)
+        sums, counts = cell_sums(unit_rows, cloud.folds, int(cloud.folds.max()) + 1)
+        error, method = jackknife(_pair_mean(unit_sum - sums, cloud.n - counts))
     return Estimate("mean_cosine", "off_diagonal", float(value), error, method, n=cloud.n_seen)
 
 
-def _unit_sums(cloud: PointCloud, norms: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Sum of the unit rows of each fold, `(folds, d)`, and their numbers, in float64."""
-    member = torch.nn.functional.one_hot(cloud.folds).T.to(torch.float64)  # (folds, n)
-    weights = member / norms
-    blocks = zip(weights.split(BLOCK_ROWS, dim=1), cloud.rows.split(BLOCK_ROWS))
-    return sum(weight @ rows.to(torch.float64) for weight, rows in blocks), member.sum(1)
+def _unit_sum(rows: torch.Tensor, norms: torch.Tensor) -> torch.Tensor:
+    """Sum of the unit rows, `(d,)` float64."""
+    parts = zip(rows.split(512), norms.split(512))  # so few that their float64 copies stay in the cache
+    return sum((1 / lengths) @ part.to(torch.float64) for part, lengths in parts)
 
 
 def _pair_mean(unit_sum: torch.Tensor, n: torch.Tensor) -> torch.Tensor:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from .kmeans import cell_sums
 from .products import BLOCK_ROWS, times_transposed
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def scores(cloud: PointCloud) -> Iterator[torch.Tensor]:
     """
     if cloud.origin:
         whole, keep = cloud.origin
-        yield whole.scores[keep]
+        yield from (whole.scores[part] for part in keep.split(BLOCK_ROWS))
         return
     if cloud.n_seen <= cloud.d:
         values, vectors = torch.linalg.eigh(_dual_gram(cloud))
@@ -67,14 +68,14 @@ def scores(cloud: PointCloud) -> Iterator[torch.Tensor]:
 
 def fold_sums(folds: torch.Tensor, blocks: Iterable[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Per fold: sum and sum of squares of the blocks' `(n, k)` values, and number of rows, in float64."""
-    member = torch.nn.functional.one_hot(folds).T  # (folds, n)
-    sums, squares, start = 0, 0, 0
+    n_folds, sums, squares, counts, start = int(folds.max()) + 1, 0, 0, 0, 0
     for block in blocks:
-        part = member[:, start : start + len(block)].to(block.dtype)
-        sums = sums + (part @ block).to(torch.float64)
-        squares = squares + (part @ block.square()).to(torch.float64)
+        own = folds[start : start + len(block)]
+        block_sums, block_counts = cell_sums(block, own, n_folds)
+        sums, counts = sums + block_sums.to(torch.float64), counts + block_counts
+        squares = squares + cell_sums(block.square(), own, n_folds)[0].to(torch.float64)
         start += len(block)
-    return sums, squares, member.sum(1).to(torch.float64)
+    return sums, squares, counts
 
 
 # --- the leading direction alone ------------------------------------------------------------------------------------
@@ -118,6 +119,15 @@ def lanczos(rows: torch.Tensor, mean: torch.Tensor) -> torch.Tensor | None:
             return direction / direction.norm()
         basis.append(image / off_diagonal[-1])
     return None
+
+
+def leading_share(scatter: torch.Tensor) -> float:
+    """Largest eigenvalue over the sum of all, of a scatter matrix `(d, d)` in float64 that is not zero."""
+    matrix = scatter / scatter.trace()
+    direction = lanczos(matrix, torch.zeros_like(matrix[0]))  # its scatter is its square, with the same directions
+    if direction is None:
+        return float(torch.linalg.eigvalsh(matrix)[-1])
+    return float(direction @ matrix @ direction)
 
 
 def _first_guess(rows: torch.Tensor, mean: torch.Tensor) -> torch.Tensor:

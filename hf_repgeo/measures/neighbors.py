@@ -37,6 +37,7 @@ GROUP = 16  # entries of a block that are first looked at through their minimum:
 PANEL, STRIP = 2048, 512  # rows and columns of a block, 4 MiB in float32; a panel is a multiple of a strip
 GPU_PANEL, GPU_STRIP = 16384, 4096
 GATHERED, GPU_GATHERED = 1 << 16, 1 << 26  # entries gathered at a time for direct differences; on CPU they stay cached
+CACHED = 512  # rows worked on at a time where nothing is multiplied
 DIRECT = 1 << 22  # distances at a time by the definition: 32 MiB
 NOBODY = 1e38  # half squared distance of padding; those of rows are at most 8 d
 TIE = 1e-10  # relative: distances that are closer than this to each other may be taken for one another
@@ -218,15 +219,15 @@ class _Points:
         n, self.d = rows.shape
         exact = torch.promote_types(rows.dtype, dtype)  # subtracts the centre with no more error than `dtype` has
         centre = _robust_centre(rows).to(exact)
-        peak = max(float((block - centre).abs().max()) for block in rows.split(PANEL))
+        peak = float(torch.maximum(rows.amax(0) - centre, centre - rows.amin(0)).max())
         self.scale = max(_power_of_two(peak), torch.finfo(exact).tiny)
         self.norms = torch.empty(n, dtype=torch.float64, device=rows.device)
         self.extended = torch.zeros(-(-n // GROUP) * GROUP, self.d + 2, dtype=dtype, device=rows.device)
-        for i in range(0, n, PANEL):
-            x = (rows[i : i + PANEL].to(exact) - centre) * (1 / self.scale)
-            self.extended[i : i + len(x), : self.d] = x
-            x = self.extended[i : i + len(x), : self.d]
-            self.norms[i : i + len(x)] = torch.linalg.vector_norm(x, dim=1, dtype=torch.float64)
+        step = GPU_PANEL if rows.is_cuda else CACHED
+        for i in range(0, n, step):
+            x = self.extended[i : min(i + step, n), : self.d]
+            x.copy_((rows[i : i + step].to(exact) - centre).mul_(1 / self.scale))
+            self.norms[i : i + step] = torch.linalg.vector_norm(x, dim=1, dtype=torch.float64)
         self.extended[:, self.d] = 1
         self.extended[:n, self.d + 1] = self.norms.square() / 2
         self.extended[n:, self.d + 1] = NOBODY

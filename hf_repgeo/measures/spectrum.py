@@ -7,7 +7,6 @@ The functions ending in `_of` map eigenvalues to a number, tensor to tensor, and
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -76,12 +75,11 @@ def anisotropy(cloud: PointCloud) -> Estimate:
         >>> anisotropy(PointCloud(X)).value
         0.9
     """
-    estimate = None if cloud.streamed else _leading_direction(cloud)
-    if estimate is None:  # a flat spectrum, no spread at all, a stream: the full decomposition decides
-        return spectral(cloud, "anisotropy", "razzhigaev", anisotropy_of)
-    if "spectrum" in cloud.__dict__:
-        return replace(estimate, value=float(anisotropy_of(cloud.spectrum)))
-    return estimate
+    if not cloud.streamed and "spectrum" not in cloud.__dict__:
+        estimate = _leading_direction(cloud)
+        if estimate is not None:  # else a flat spectrum or no spread at all: the full decomposition decides
+            return estimate
+    return spectral(cloud, "anisotropy", "razzhigaev", anisotropy_of)
 
 
 def effective_rank(cloud: PointCloud) -> Estimate:
