@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 from .kmeans import cell_sums
@@ -20,11 +21,18 @@ LANCZOS_TOLERANCE = 1e-10
 def eigenvalues(cloud: PointCloud) -> torch.Tensor:
     """Eigenvalues of the covariance, descending, `(min(n, d),)` float64; those below rounding are exactly 0."""
     matrix = _dual_gram(cloud) if cloud.n_seen <= cloud.d else cloud.moments.scatter
-    values = torch.linalg.eigvalsh(matrix).flip(0) / cloud.n_seen
+    values = _eigvalsh(matrix).flip(0) / cloud.n_seen
     eps = torch.finfo(torch.float64).eps
     rounding = (8 * eps * cloud.rows[0].to(torch.float64)).square().sum()  # of the mean, which equal rows leave behind
     floor = torch.maximum(values[0] * len(values) * eps, rounding)
     return torch.where(values > floor, values, 0.0)
+
+
+def _eigvalsh(matrix: torch.Tensor) -> torch.Tensor:
+    """Ascending; on CPU by numpy's LAPACK, which takes two thirds of the time of PyTorch's."""
+    if matrix.device.type == "cpu":
+        return torch.from_numpy(np.linalg.eigvalsh(matrix.numpy()))
+    return torch.linalg.eigvalsh(matrix)
 
 
 def _dual_gram(cloud: PointCloud) -> torch.Tensor:
@@ -126,7 +134,7 @@ def leading_share(scatter: torch.Tensor) -> float:
     matrix = scatter / scatter.trace()
     direction = lanczos(matrix, torch.zeros_like(matrix[0]))  # its scatter is its square, with the same directions
     if direction is None:
-        return float(torch.linalg.eigvalsh(matrix)[-1])
+        return float(_eigvalsh(matrix)[-1])
     return float(direction @ matrix @ direction)
 
 
