@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from hf_repgeo.blm import agreement_matrices, chunk_sentences, pair_instances, to_dataset
+from hf_repgeo.blm import agreement_matrices, chunk_sentences, pair_instances, role_sentences, to_dataset
 from hf_repgeo.errors import BadInput, UnknownName
 from hf_repgeo.sparse_vae import cli, figures
 from hf_repgeo.sparse_vae.configuration_sparse_vae import SparseVAEConfig
@@ -361,7 +361,8 @@ def encoder_in_a_file(monkeypatch, planted):
     """Commands meet an encoder whose rows are the planted ones; everything else is theirs."""
     import hf_repgeo.sparse_vae.embeddings as embeddings
 
-    lookup = {text: row for text, row in zip(planted.texts, planted.rows, strict=True)}
+    of_roles = planted_table(role_sentences(), 768, REGIONS[5] | REGIONS[6], seed=1)
+    lookup = dict(zip(planted.texts + of_roles.texts, torch.cat([planted.rows, of_roles.rows]), strict=True))
     table = lambda texts, *_, **__: EmbeddingTable(list(texts), torch.stack([lookup[t] for t in texts]), "planted")  # noqa: E731
     monkeypatch.setattr(embeddings, "embed_sentences", table)
     monkeypatch.setattr(embeddings, "embed_dataset", lambda data, *_, **__: table(dataset_texts(data)))
@@ -382,15 +383,20 @@ def test_the_localize_command_writes_numbers_and_maps(encoder_in_a_file, tmp_pat
     assert (tmp_path / "all-dimensions.png").is_file() and "all dimensions, subject" in capsys.readouterr().out
 
 
+def test_the_localize_command_finds_roles_too(encoder_in_a_file, tmp_path):
+    words = ("localize", "any", "--kernel", 8, "--nulls", 30, "--sentences", "roles", "--output", tmp_path)
+    assert run_command(*words, "--properties", "voice") == 0
+    assert json.loads((tmp_path / "localization.json").read_text())["all dimensions"]["voice"]["verdict"] == "localised"
+    with pytest.raises(BadInput, match="the only one with role sentences"):
+        run_command(*words, "--language", "fr")
+
+
 def test_the_train_command_writes_models_and_results(encoder_in_a_file, tmp_path, capsys):
     words = ("train", "any", "--kernel", 8, "--epochs", 1, "--seeds", 3, 4, "--split", "seeds", "--output", tmp_path)
-    words += ("--permutation-seed", 9, "--mask", "balanced")
+    words += ("--permutation-seed", 9, "--mask", "balanced", "--latents-per-unit", 2)
     assert run_command(*words) == 0
     results = json.loads((tmp_path / "results.json").read_text())
     assert [run["seed"] for run in results["runs"]] == [3, 4] and len(results["accuracy"]["runs"]) == 2
     model = SparseVAEForSentenceEmbedding.from_pretrained(tmp_path / "model-seed-4")
-    assert (
-        (model.config.permutation_seed, model.config.mask) == (9, "balanced")
-        and model.config.kernel == [8, 8]
-        and "accuracy" in capsys.readouterr().out
-    )
+    assert (model.config.permutation_seed, model.config.mask, model.config.latents_per_unit) == (9, "balanced", 2)
+    assert model.config.kernel == [8, 8] and "accuracy" in capsys.readouterr().out

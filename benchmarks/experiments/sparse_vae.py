@@ -76,6 +76,7 @@ MATRICES = ("sparse", "dense_stride", "released")
 EXPERIMENTS = {
     "presets": [Job(split, preset) for split in ("pairs", "seeds", "patterns") for preset in CHUNKS]
     + [Job(split, "base") for split in ("pairs", "seeds")],
+    "long": [Job("pairs", preset, epochs=400) for preset in CHUNKS],
     "controls": [
         Job("pairs", "sparse", noise=True),
         Job("pairs", "sparse", {"permutation_seed": 1}),
@@ -101,13 +102,13 @@ EXPERIMENTS = {
         f"{task}-types": [
             Job(f"{task}-{type}", preset, epochs=epochs)
             for type in ("I", "II", "III")
-            for preset, epochs in (*((preset, 30) for preset in MATRICES), ("ffnn", 10), ("vae", 30))
+            for preset, epochs in (*((preset, 100) for preset in MATRICES), ("ffnn", 20), ("vae", 100))
         ]
         for task in ("agreement", "alternation")
     },
     **{
         f"{task}-sparsity": [
-            Job(f"{task}-I", "sparse", {"latents_per_unit": count, "mask": "balanced"}, epochs=30)
+            Job(f"{task}-I", "sparse", {"latents_per_unit": count, "mask": "balanced"})
             for count in (1, 2, 3, 4, 5)
         ]
         for task in ("agreement", "alternation")
@@ -115,12 +116,12 @@ EXPERIMENTS = {
     **{
         f"{task}-seeds": [
             Job(f"{task}-I-seeds", preset, epochs=epochs)
-            for preset, epochs in (("sparse", 30), ("dense_stride", 30), ("ffnn", 10))
+            for preset, epochs in (("sparse", 100), ("dense_stride", 100), ("ffnn", 20))
         ]
         for task in ("agreement", "alternation")
     },
     **{
-        f"{task}-large": [Job(f"{task}-I", "base", epochs=20), Job(f"{task}-I", "cnn", epochs=10)]
+        f"{task}-large": [Job(f"{task}-I", "base", epochs=60), Job(f"{task}-I", "cnn", epochs=20)]
         for task in ("agreement", "alternation")
     },
 }
@@ -243,7 +244,8 @@ def slug(encoder: Encoder, job: Job, seed: int) -> str:
     """A name for files: what differs from a plain job is in it."""
     settings = [f"{name}={value}".replace(" ", "") for name, value in sorted(job.settings.items())]
     layer = [f"layer{job.layer}"] if job.layer != -1 else []
-    parts = [encoder.short, job.data, job.preset, *settings, *layer, job.language, *(["noise"] * job.noise)]
+    epochs = [f"epochs{job.epochs}"] if job.epochs > Job.epochs else []
+    parts = [encoder.short, job.data, job.preset, *settings, *layer, *epochs, job.language, *(["noise"] * job.noise)]
     return "_".join([*parts, f"seed{seed}"])
 
 

@@ -6,9 +6,11 @@ import argparse
 import json
 from pathlib import Path
 
+from ..errors import BadInput
+
 LANGUAGES = ("en", "fr", "it")
 PRESETS = ("base", "sparse", "dense_stride", "released")
-PROPERTIES = ("subject", "pp1", "pp2", "length")
+PROPERTIES = {"chunks": ("subject", "pp1", "pp2", "length"), "roles": ("role", "voice", "frame")}
 
 
 def add_commands(subparsers: argparse._SubParsersAction) -> None:
@@ -44,6 +46,7 @@ def _add_train(commands) -> None:
     command.add_argument("--split", choices=("pairs", "seeds", "patterns", "answers"), help="default: the paper's")
     command.add_argument("--preset", choices=PRESETS, default="sparse")
     command.add_argument("--mask", help="layout; default: the preset's")
+    command.add_argument("--latents-per-unit", type=int, help="1 to 5: sparsity 0.8 to 0; default: the preset's")
     command.add_argument("--permutation-seed", type=int, help="shuffle the dimensions first: the control for place")
     command.add_argument("--epochs", type=int, default=100)
     command.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="one run each")
@@ -55,7 +58,10 @@ def _add_train(commands) -> None:
 def _add_localize(commands) -> None:
     command = commands.add_parser("localize", help="ablate regions of the array, beside random sets of the same size")
     _add_common(command)
-    command.add_argument("--properties", nargs="+", choices=PROPERTIES, default=list(PROPERTIES))
+    command.add_argument(
+        "--sentences", choices=tuple(PROPERTIES), default="chunks", help="14 patterns, or events in 8 frames (English)"
+    )
+    command.add_argument("--properties", nargs="+", choices=sum(PROPERTIES.values(), ()), help="default: all of these")
     command.add_argument("--how", choices=("mean", "noise", "resample"), default="mean")
     command.add_argument("--nulls", type=int, default=200, help="shufflings of the dimensions")
     command.add_argument("--seed", type=int, default=0)
@@ -87,7 +93,7 @@ def run_train(args: argparse.Namespace) -> int:
         "hidden_size": table.rows.shape[1],
         **_kernel_settings(args),
         "permutation_seed": args.permutation_seed,
-        **({"mask": args.mask} if args.mask else {}),
+        **{name: getattr(args, name) for name in ("mask", "latents_per_unit") if getattr(args, name)},
     }
     config_class = SparseVAEConfig if args.task == "chunks" else SparseVAEForBLMConfig
     config = config_class.preset(args.preset, **settings)
@@ -112,8 +118,8 @@ def run_train(args: argparse.Namespace) -> int:
 
 
 def run_localize(args: argparse.Namespace) -> int:
-    """Localise properties of chunk sentences, and write numbers and heat maps."""
-    from ..blm import chunk_sentences
+    """Localise properties of sentences, and write numbers and heat maps."""
+    from ..blm import chunk_sentences, role_sentences
     from .configuration_sparse_vae import SparseVAEConfig
     from .controls import without_outliers
     from .embeddings import embed_sentences
@@ -121,7 +127,10 @@ def run_localize(args: argparse.Namespace) -> int:
     from .localization import localize_property
     from .regions import receptive_fields
 
-    sentences = chunk_sentences(args.language)
+    if args.sentences == "roles" and args.language != "en":
+        raise BadInput("language", came=repr(args.language), wanted="'en', the only one with role sentences")
+    sentences = role_sentences() if args.sentences == "roles" else chunk_sentences(args.language)
+    properties = args.properties or PROPERTIES[args.sentences]
     table = embed_sentences([sentence.text for sentence in sentences], args.encoder, **_embedding_options(args))
     config = SparseVAEConfig(hidden_size=table.rows.shape[1], **_kernel_settings(args))
     regions = receptive_fields(config).flatten(1)
@@ -131,7 +140,7 @@ def run_localize(args: argparse.Namespace) -> int:
     output.mkdir(parents=True, exist_ok=True)
     report = {}
     for name, rows in (("all dimensions", table), ("without outliers", without_outliers(table))):
-        found = {prop: localize_property(sentences, rows, prop, regions, **options) for prop in args.properties}
+        found = {prop: localize_property(sentences, rows, prop, regions, **options) for prop in properties}
         report[name] = {prop: one.as_dict() for prop, one in found.items()}
         plot_localizations(found, regions, config.shape).savefig(output / f"{name.replace(' ', '-')}.png", dpi=120)
         for prop, one in found.items():
