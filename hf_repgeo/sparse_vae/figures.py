@@ -15,6 +15,8 @@ from .localization import Localization
 from .regions import cell_map
 from .transfer import RungTransfer, Transfer
 
+MOST = 3.0  # times an even spread; colours end there
+
 
 def _subplots(rows: int = 1, columns: int = 1, *, squeeze: bool = True, figsize: tuple[float, float]):
     """A figure outside pyplot's registry, so that nothing has to be closed."""
@@ -124,7 +126,9 @@ def plot_traversals(model, x: torch.Tensor, steps: int = 5, reach: float = 2.0):
 
 
 def plot_localizations(found: dict[str, Localization], regions: torch.Tensor, shape: Sequence[int]):
-    """Heat maps of effect per cell over the array, one per property, each with its index and verdict.
+    """Heat maps of effect per cell over the array, one per property, each with its index, its interval and verdict.
+
+    Colours are multiples of an even spread of the whole effect; white: what any cell is worth by chance.
 
     Args:
         found: name -> `Localization` over the same regions.
@@ -134,12 +138,16 @@ def plot_localizations(found: dict[str, Localization], regions: torch.Tensor, sh
     Returns:
         A matplotlib figure.
     """
-    figure, axes = _subplots(1, len(found), squeeze=False, figsize=(2.6 * len(found), 3.6))
+    figure, axes = _subplots(1, len(found), squeeze=False, figsize=(1.4 + 1.9 * len(found), 3.6))
     for axis, (name, one) in zip(axes[0], found.items(), strict=True):
-        picture = axis.imshow(cell_map(one.effects(), regions, shape).numpy(), cmap="viridis")
+        effects = cell_map(one.effects(), regions, shape)
+        multiples = effects / effects.mean() if effects.mean() > 0 else torch.zeros_like(effects)
+        picture = axis.imshow(multiples.numpy(), cmap="RdBu_r", vmin=1 - MOST, vmax=1 + MOST)
         index = "no effect" if one.index is None else f"{one.index:.2f} [{one.null_low:.2f}, {one.null_high:.2f}]"
         axis.set_title(f"{name}\n{index}\n{one.verdict}", fontsize="small")
-        figure.colorbar(picture, ax=axis, shrink=0.6)
+        axis.tick_params(labelleft=axis is axes[0, 0])
+    label = "effect of a cell (1: all alike)"
+    figure.colorbar(picture, ax=axes, shrink=0.7, extend="both", label=label)
     return figure
 
 
