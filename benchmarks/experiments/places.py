@@ -178,7 +178,7 @@ def latents(encoder: Encoder, models: Path) -> Iterator[tuple[str, dict]]:
         ("agreement", NUMBERS, (sentences, table), TEST_ROWS),
         ("alternation", ROLES, (role_sentences(), table_of_roles), range(4, 33, 4)),
     ):
-        for path in sorted(models.glob(f"{encoder.short}_{task}-I_sparse_latents*")):
+        for path in sorted(models.glob(f"{encoder.short}_{task}-I*_sparse_latents*")):
             for prop in asked:
                 yield (
                     f"latents of {path.name}, {prop}",

@@ -41,6 +41,7 @@ from hf_repgeo.sparse_vae.embeddings import dataset_texts
 SEEDS = (0, 1, 2)
 BASELINES = ("ffnn", "cnn", "vae")
 SIZES = (1000, 250)  # matrices for training and test, of every task and type: 15,000 sentences each to embed
+SEEDS_SIZES = (600, 200)  # where the test's words are held out
 BATCH_OF_TEXTS = 4000
 
 
@@ -89,7 +90,7 @@ EXPERIMENTS = {
     ],
     "masks": [
         *(Job("pairs", "sparse", {"mask": "learned", "mask_temperature": t}) for t in (1.0, 0.1)),
-        *(Job("pairs", "sparse", {"mask": mask, "mask_seed": s}, seeds=(s,)) for mask in ("random",) for s in (1, 2)),
+        *(Job("pairs", "sparse", {"mask": "random", "mask_seed": seed}, seeds=(seed,)) for seed in (1, 2)),
         *(Job("pairs", "sparse", {"mask": mask}) for mask in ("per_channel", "per_region")),
     ],
     "kernels": [
@@ -107,11 +108,12 @@ EXPERIMENTS = {
         for task in ("agreement", "alternation")
     },
     **{
-        f"{task}-sparsity": [
-            Job(f"{task}-I", "sparse", {"latents_per_unit": count, "mask": "balanced"})
+        f"{task}-sparsity{split}": [
+            Job(f"{task}-I{split}", "sparse", {"latents_per_unit": count, "mask": "balanced"})
             for count in (1, 2, 3, 4, 5)
         ]
         for task in ("agreement", "alternation")
+        for split in ("", "-seeds")
     },
     **{
         f"{task}-seeds": [
@@ -139,7 +141,7 @@ def chunk_data(split: str, language: str):
 def matrix_data(name: str):
     """`agreement-I` or `alternation-II-seeds` as train, validation (a tenth of training) and test."""
     task, type, *split = name.split("-")
-    options = {"sizes": SIZES, "split": split[0] if split else "answers"}
+    options = {"sizes": SEEDS_SIZES if split else SIZES, "split": split[0] if split else "answers"}
     made = (
         agreement_matrices("en", type, **options)
         if task == "agreement"
