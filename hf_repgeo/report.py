@@ -63,7 +63,7 @@ class GeometryReport:
     Example:
         >>> import torch, hf_repgeo
         >>> report = hf_repgeo.measure(torch.eye(4), measures=["participation_ratio"])
-        >>> report.value("participation_ratio")
+        >>> round(report.value("participation_ratio"), 6)
         3.0
     """
 
