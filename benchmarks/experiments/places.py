@@ -6,15 +6,12 @@ Each answer is one line of JSON in OUTPUT/places.jsonl; what is there already is
 need no trained model.
 """
 
-import argparse
-import json
 from collections.abc import Iterator
 from itertools import combinations
 from pathlib import Path
 
 import torch
-from sparse_vae import Encoder, chunk_data, chunk_table
-from transformers.utils.logging import disable_progress_bar
+from sparse_vae import Encoder, append, arguments, chunk_data, chunk_table, encoder_of, names_in
 
 from hf_repgeo.blm import chunk_sentences, load_alternation_lexicon, role_sentences
 from hf_repgeo.sparse_vae import (
@@ -36,6 +33,7 @@ from hf_repgeo.sparse_vae import (
 )
 from hf_repgeo.sparse_vae.evaluation import make_probe, pattern_properties
 from hf_repgeo.sparse_vae.figures import latents_of
+from hf_repgeo.sparse_vae.localization import property_rows, split_by_row
 
 TEST_ROWS = range(4, 33, 4)  # a quarter of the lexicon's rows
 NUMBERS = ("subject", "pp1", "pp2", "length")
@@ -100,16 +98,10 @@ def placed(name: str, sentences, table, prop: str, regions, test_rows) -> Iterat
 
 def accuracy_of(sentences, table, prop: str, test_rows) -> dict:
     """Accuracy of a linear probe on unseen rows, beside that of shuffled labels."""
-    sides = {True: ([], []), False: ([], [])}
-    for sentence in sentences:
-        values = pattern_properties(sentence.pattern)
-        if prop in values:
-            texts, labels = sides[sentence.row in set(test_rows)]
-            texts.append(sentence.text)
-            labels.append(values[prop])
-    (test, wanted), (train, labels) = sides[True], sides[False]
-    found = probe(table.of(train), labels, table.of(test), wanted)
-    return {"accuracy": found.accuracy, "shuffled": found.control_accuracy, "chance": 1 / len(set(labels))}
+    (train, y_train), (test, y_test) = split_by_row(sentences, prop, test_rows)
+    x_train, x_test = (table.of([sentences[i].text for i in places]) for places in (train, test))
+    found = probe(x_train, y_train, x_test, y_test)
+    return {"accuracy": found.accuracy, "shuffled": found.control_accuracy, "chance": 1 / len(set(y_train))}
 
 
 def interchange(encoder: Encoder, models: Path) -> Iterator[tuple[str, dict]]:
@@ -126,10 +118,8 @@ def interchange(encoder: Encoder, models: Path) -> Iterator[tuple[str, dict]]:
 
 def flips(sentences, table, prop: str, regions) -> dict:
     """Flip rates by region beside those of random regions of the same sizes, and of the whole embedding."""
-    train = [s for s in sentences if s.row not in TEST_ROWS and prop in pattern_properties(s.pattern)]
-    fitted = make_probe().fit(
-        table.of([s.text for s in train]).numpy(), [pattern_properties(s.pattern)[prop] for s in train]
-    )
+    (train, y_train), _ = split_by_row(sentences, prop, TEST_ROWS)
+    fitted = make_probe().fit(table.of([sentences[i].text for i in train]).numpy(), y_train)
     pairs = [(a, b) for a, b in counterfactual_pairs(sentences, prop) if a.row in TEST_ROWS]
     x, donors = (table.of([pair[side].text for pair in pairs]) for side in (0, 1))
     wanted = [pattern_properties(b.pattern)[prop] for _, b in pairs]
@@ -188,13 +178,11 @@ def latents(encoder: Encoder, models: Path) -> Iterator[tuple[str, dict]]:
 
 def told(path: Path, sentences, table, prop: str, test_rows=TEST_ROWS) -> dict:
     """Distance and information of each latent, and what a probe of all latents reads on unseen rows."""
-    chosen = [sentence for sentence in sentences if prop in pattern_properties(sentence.pattern)]
-    labels = [pattern_properties(sentence.pattern)[prop] for sentence in chosen]
+    chosen, values = property_rows(sentences, prop)
     z = latents_of(loaded(path), table.of([sentence.text for sentence in chosen]))
-    test = torch.tensor([sentence.row in set(test_rows) for sentence in chosen])
-    wanted = [label for label, held in zip(labels, test, strict=True) if held]
-    found = probe(z[~test], [label for label, held in zip(labels, test, strict=True) if not held], z[test], wanted)
-    return {"columns": [one.as_dict() for one in read_columns(z, labels)], "accuracy": found.accuracy}
+    (train, y_train), (test, y_test) = split_by_row(chosen, prop, test_rows)
+    accuracy = probe(z[train], y_train, z[test], y_test).accuracy
+    return {"columns": [one.as_dict() for one in read_columns(z, values)], "accuracy": accuracy}
 
 
 def masks(encoder: Encoder, models: Path) -> Iterator[tuple[str, dict]]:
@@ -235,24 +223,16 @@ QUESTIONS = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model")
-    parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--only", nargs="+", choices=QUESTIONS, default=list(QUESTIONS))
-    parser.add_argument("--pooling", default="cls")
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    disable_progress_bar()
-    encoder = Encoder(options.model, options.output / "embeddings", options.pooling)
+    options = arguments(__doc__, QUESTIONS).parse_args()
+    encoder = encoder_of(options)
     log = options.output / "places.jsonl"
-    done = {json.loads(line)["name"] for line in log.open()} if log.exists() else set()
+    done = names_in(log)
     for question in options.only:
         for asked, answer in QUESTIONS[question](encoder, options.output / "models"):
             name = f"{encoder.short}: {asked}"
             if name not in done:
                 found = answer()
-                with log.open("a") as file:
-                    file.write(json.dumps({"name": name, "question": question, **found}) + "\n")
+                append(log, {"name": name, "question": question, **found})
                 print(name, {key: found[key] for key in ("index", "verdict", "accuracy") if key in found}, flush=True)
 
 

@@ -251,33 +251,53 @@ def slug(encoder: Encoder, job: Job, seed: int) -> str:
     return "_".join([*parts, f"seed{seed}"])
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def arguments(description: str, choices) -> argparse.ArgumentParser:
+    """What every experiment is asked for."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
     parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--only", nargs="+", choices=EXPERIMENTS, default=list(EXPERIMENTS))
+    parser.add_argument("--only", nargs="+", choices=choices, default=list(choices))
     parser.add_argument("--pooling", default="cls")
-    parser.add_argument("--embed", nargs="+", default=[], help="sets of matrices to embed, and nothing else")
-    options = parser.parse_args()
+    return parser
+
+
+def encoder_of(options: argparse.Namespace) -> Encoder:
     torch.set_num_threads(1)
     disable_progress_bar()
-    encoder = Encoder(options.model, options.output / "embeddings", options.pooling)
-    if options.embed:
-        for name in options.embed:
-            matrix_table(encoder, name)
-        return
+    return Encoder(options.model, options.output / "embeddings", options.pooling)
+
+
+def jobs_and_seeds(experiment: str) -> list[tuple[Job, int]]:
+    return [(job, seed) for job in EXPERIMENTS[experiment] for seed in job.seeds]
+
+
+def names_in(log: Path) -> set[str]:
+    return {json.loads(line)["name"] for line in log.open()} if log.exists() else set()
+
+
+def append(log: Path, row: dict) -> None:
+    with log.open("a") as file:
+        file.write(json.dumps(row) + "\n")
+
+
+def main() -> None:
+    parser = arguments(__doc__, EXPERIMENTS)
+    parser.add_argument("--embed", nargs="+", default=[], help="sets of matrices to embed, and nothing else")
+    options = parser.parse_args()
+    encoder = encoder_of(options)
+    for name in options.embed:
+        matrix_table(encoder, name)
     log = options.output / f"{encoder.short}.jsonl"
-    for experiment in options.only:
-        for job in EXPERIMENTS[experiment]:
-            for seed in job.seeds:
-                name = slug(encoder, job, seed)
-                if log.exists() and any(json.loads(line)["name"] == name for line in log.open()):
-                    continue
-                found = run(encoder, job, seed, options.output)
-                line = {"name": name, "experiment": experiment, "encoder": encoder.short, "seed": seed, **facts(job)}
-                with log.open("a") as file:
-                    file.write(json.dumps(line | found) + "\n")
-                print(f"{name}: {found['accuracy']:.3f} at epoch {found['best_epoch']:g}", flush=True)
+    done = names_in(log)
+    for experiment in [] if options.embed else options.only:
+        for job, seed in jobs_and_seeds(experiment):
+            name = slug(encoder, job, seed)
+            if name in done:
+                continue
+            found = run(encoder, job, seed, options.output)
+            line = {"name": name, "experiment": experiment, "encoder": encoder.short, "seed": seed, **facts(job)}
+            append(log, line | found)
+            print(f"{name}: {found['accuracy']:.3f} at epoch {found['best_epoch']:g}", flush=True)
 
 
 if __name__ == "__main__":

@@ -13,10 +13,11 @@ from dataclasses import dataclass
 
 import torch
 
-from ..blm import Sentence, chunk_labels
-from ..errors import BadInput, UnknownName
+from ..blm import Sentence
+from ..errors import BadInput
 from ..models import load_model
 from .evaluation import ProbeResult, probe
+from .localization import split_by_row
 
 POOLED, SPECIAL, FIRST, REST = "pooled", "special", "first", "rest"
 
@@ -214,7 +215,7 @@ def read_by_layer(
     Args:
         sentences, model, tokenizer, batch_size: as in `chunk_attention`; the token is the same one.
         test_rows: lexicon rows kept for the test.
-        properties: of `hf_repgeo.blm.chunk_labels`.
+        properties: of `pattern_properties`.
         kind, seed: as in `probe`.
 
     Returns:
@@ -226,21 +227,11 @@ def read_by_layer(
     """
     sentences = list(sentences)
     x = pooled_states(sentences, model, tokenizer, batch_size=batch_size)
-    return {prop: _read(x, sentences, prop, set(test_rows), kind, seed) for prop in properties}
-
-
-def _read(x: torch.Tensor, sentences, prop: str, held_out: set[int], kind: str, seed: int) -> list[ProbeResult]:
-    labels = [chunk_labels(sentence.pattern) for sentence in sentences]
-    if not any(prop in label for label in labels):
-        raise UnknownName("property", prop, sorted({name for label in labels for name in label}))
-    sides = [
-        [i for i, label in enumerate(labels) if prop in label and (sentences[i].row in held_out) == tested]
-        for tested in (False, True)
-    ]
-    if not all(sides):
-        raise BadInput("test_rows", came=f"{len(held_out)} rows", wanted="some of the sentences' rows, not all")
-    y_train, y_test = ([labels[i][prop] for i in side] for side in sides)
-    return [probe(layer[sides[0]], y_train, layer[sides[1]], y_test, kind, seed=seed) for layer in x]
+    found = {}
+    for prop in properties:
+        (train, y_train), (test, y_test) = split_by_row(sentences, prop, test_rows)
+        found[prop] = [probe(layer[train], y_train, layer[test], y_test, kind, seed=seed) for layer in x]
+    return found
 
 
 @dataclass

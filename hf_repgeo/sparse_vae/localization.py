@@ -313,7 +313,11 @@ def probe_score(
     check_classes(y_train, y_test)
     if measure not in ("log_probability", "accuracy"):
         raise UnknownName("measure", measure, ("log_probability", "accuracy"))
-    classifier = make_probe(kind).fit(x_train.numpy(), list(y_train))
+    return score_of_probe(make_probe(kind).fit(x_train.numpy(), list(y_train)), y_test, measure)
+
+
+def score_of_probe(classifier, y_test: Sequence, measure: str = "log_probability") -> Score:
+    """`probe_score` of a probe that is fitted already."""
     if measure == "accuracy":
         return lambda x: float(classifier.score(x.numpy(), list(y_test)))
     at = torch.tensor([list(classifier.classes_).index(label) for label in y_test])
@@ -329,8 +333,8 @@ def property_rows(sentences: Sequence, prop: str) -> tuple[list, list[str]]:
     """Sentences that have a property, and its values.
 
     Args:
-        sentences: of `hf_repgeo.blm.chunk_sentences`.
-        prop: `"subject"`, `"pp1"`, `"pp2"` (numbers, `s` or `p`) or `"length"` (phrases).
+        sentences: with patterns, such as those of `hf_repgeo.blm.chunk_sentences`.
+        prop: of `pattern_properties`.
 
     Returns:
         `(sentences, values)`.
@@ -338,11 +342,44 @@ def property_rows(sentences: Sequence, prop: str) -> tuple[list, list[str]]:
     Raises:
         UnknownName: no sentence has the property.
     """
-    found = [(sentence, pattern_properties(sentence.pattern)) for sentence in sentences]
-    chosen = [(sentence, values[prop]) for sentence, values in found if prop in values]
-    if not chosen:
-        raise UnknownName("property", prop, sorted({name for _, values in found for name in values}))
+    pairs = zip(sentences, _values_of(sentences, prop), strict=True)
+    chosen = [(sentence, value) for sentence, value in pairs if value is not None]
     return [sentence for sentence, _ in chosen], [value for _, value in chosen]
+
+
+def split_by_row(
+    sentences: Sequence, prop: str, test_rows: Sequence[int]
+) -> tuple[tuple[list[int], list[str]], tuple[list[int], list[str]]]:
+    """The sentences that have a property, on rows to learn from and on rows kept for the test.
+
+    Args:
+        sentences: with patterns and rows, such as those of `hf_repgeo.blm.chunk_sentences`.
+        prop: of `pattern_properties`, such as `"subject"`, `"pp1"`, `"length"` or `"role"`.
+        test_rows: lexicon rows kept for the test.
+
+    Returns:
+        `(places, values)` of the training rows, and of the test rows; places count within `sentences`.
+
+    Raises:
+        UnknownName: no sentence has the property.
+        BadInput: no sentence on one side of the split.
+    """
+    values, held_out = _values_of(sentences, prop), set(test_rows)
+    train, test = (
+        [i for i, value in enumerate(values) if value is not None and (sentences[i].row in held_out) == tested]
+        for tested in (False, True)
+    )
+    if not train or not test:
+        raise BadInput("test_rows", came=f"{len(held_out)} rows", wanted="some of the sentences' rows, not all")
+    return (train, [values[i] for i in train]), (test, [values[i] for i in test])
+
+
+def _values_of(sentences: Sequence, prop: str) -> list[str | None]:
+    """The property of each sentence, None where it has none; at least one has it."""
+    found = [pattern_properties(sentence.pattern) for sentence in sentences]
+    if not any(prop in values for values in found):
+        raise UnknownName("property", prop, sorted({name for values in found for name in values}))
+    return [values.get(prop) for values in found]
 
 
 def localize_property(
@@ -361,7 +398,7 @@ def localize_property(
     Args:
         sentences: of `hf_repgeo.blm.chunk_sentences`.
         table: their embeddings.
-        prop: as in `property_rows`.
+        prop: as in `split_by_row`.
         regions: bool `(regions, hidden_size)`.
         test_rows: lexicon rows kept for the test.
         kind, measure: as in `probe_score`.
@@ -374,18 +411,10 @@ def localize_property(
         UnknownName: an unknown property.
         BadInput: no sentence on one side of the split.
     """
-    chosen, values = property_rows(sentences, prop)
-    held_out = set(test_rows)
-    sides: dict[bool, tuple[list[str], list[str]]] = {False: ([], []), True: ([], [])}
-    for sentence, value in zip(chosen, values, strict=True):
-        texts, labels = sides[sentence.row in held_out]
-        texts.append(sentence.text)
-        labels.append(value)
-    if not sides[True][0] or not sides[False][0]:
-        raise BadInput("test_rows", came=f"{len(held_out)} rows", wanted="some of the sentences' rows, not all")
-    x_train, x_test = table.of(sides[False][0]), table.of(sides[True][0])
-    score = probe_score(x_train, sides[False][1], sides[True][1], kind=kind, measure=measure)
-    floor = prior_score(sides[False][1], sides[True][1], measure)
+    (train, y_train), (test, y_test) = split_by_row(sentences, prop, test_rows)
+    x_train, x_test = (table.of([sentences[i].text for i in places]) for places in (train, test))
+    score = probe_score(x_train, y_train, y_test, kind=kind, measure=measure)
+    floor = prior_score(y_train, y_test, measure)
     return localize(score, x_test, regions, reference=x_train, floor=floor, **options)
 
 

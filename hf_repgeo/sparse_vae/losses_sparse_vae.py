@@ -12,6 +12,11 @@ def _wide(x):
     return x if x.dtype == torch.float64 else x.float()
 
 
+def _dot_products(decoded, candidates):
+    """`(B, D)` with each of `(B, K, D)`: `(B, K)`."""
+    return torch.einsum("bd,bkd->bk", _wide(decoded), _wide(candidates))
+
+
 def _margin_of(scores, labels, margin):
     """Hinge of each wrong candidate's score against the right one's: `(B, K)`, 0 at the right one."""
     right = scores.gather(1, labels[:, None])
@@ -41,8 +46,7 @@ def normalised_max_margin(
         >>> round(normalised_max_margin(decoded, candidates, torch.tensor([0])).item(), 6)
         0.8
     """
-    scores = torch.einsum("bd,bkd->bk", _wide(decoded), _wide(candidates))
-    scores = F.normalize(scores, dim=-1)
+    scores = F.normalize(_dot_products(decoded, candidates), dim=-1)
     right = scores.gather(1, labels[:, None]).squeeze(1)
     wrong = (scores.sum(-1) - right) / (scores.shape[1] - 1)
     return (margin - right + wrong).clamp(min=0).mean()
@@ -70,7 +74,7 @@ def max_margin(
         >>> max_margin(decoded, candidates, torch.tensor([1])).item()
         0.25
     """
-    scores = torch.einsum("bd,bkd->bk", _wide(decoded), _wide(candidates))
+    scores = _dot_products(decoded, candidates)
     return _margin_of(scores, labels, margin).sum(-1).mean() / (scores.shape[1] - 1)
 
 

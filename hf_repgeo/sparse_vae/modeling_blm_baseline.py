@@ -11,8 +11,8 @@ from torch.nn import functional as F
 
 from .configuration_sparse_vae import BLMBaselineConfig
 from .layers_sparse_vae import reparameterize, tiling
-from .losses_sparse_vae import cosine_scores, kl_divergence, max_margin
-from .modeling_sparse_vae import SparseVAEOutput, SparseVAEPreTrainedModel, check_embeddings, check_labels
+from .losses_sparse_vae import kl_divergence, max_margin
+from .modeling_sparse_vae import SparseVAEOutput, SparseVAEPreTrainedModel, check_embeddings, score_candidates
 
 
 class FeedForward(nn.Sequential):
@@ -104,12 +104,8 @@ class BLMBaseline(SparseVAEPreTrainedModel):
         check_embeddings("inputs_embeds", inputs_embeds, None, config.sequence_length, config.hidden_size)
         decoded = self.body(inputs_embeds)
         decoded, latents, *posterior = decoded if isinstance(decoded, tuple) else (decoded, None)
-        loss = logits = None
-        if candidates is not None:
-            check_embeddings("candidates", candidates, len(inputs_embeds), None, config.hidden_size)
-            logits = cosine_scores(decoded, candidates)
+        logits, loss = score_candidates(decoded, candidates, labels), None
         if labels is not None:
-            check_labels(labels, candidates)
             loss = max_margin(decoded, candidates, labels, config.margin)
             if posterior:
                 loss = loss + config.beta * config.latent_dim / config.hidden_size * kl_divergence(*posterior)

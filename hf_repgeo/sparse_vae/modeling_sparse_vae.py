@@ -85,6 +85,15 @@ def check_labels(labels, candidates):
         )
 
 
+def score_candidates(decoded, candidates, labels):
+    """Cosines `(B, K)` of the decoded vectors with their candidates, None without them; refuses what does not fit."""
+    if candidates is not None:
+        check_embeddings("candidates", candidates, len(decoded), None, decoded.shape[1])
+    if labels is not None:
+        check_labels(labels, candidates)
+    return None if candidates is None else cosine_scores(decoded, candidates)
+
+
 class SparseVAEPreTrainedModel(PreTrainedModel):
     """Initialisation, and nothing else, that the models here share."""
 
@@ -245,12 +254,8 @@ class SparseVAEForSentenceEmbedding(SparseVAEPreTrainedModel):
             inputs_embeds = self.embed_tokens(input_ids, attention_mask)
         check_embeddings("inputs_embeds", inputs_embeds, None, self.config.hidden_size)
         decoded, latents, mean, log_variance = self.sentence(inputs_embeds)
-        loss = logits = None
-        if candidates is not None:
-            check_embeddings("candidates", candidates, len(inputs_embeds), None, self.config.hidden_size)
-            logits = cosine_scores(decoded, candidates)
+        logits, loss = score_candidates(decoded, candidates, labels), None
         if labels is not None:
-            check_labels(labels, candidates)
             weight = self.config.beta * self.config.latent_dim / self.config.hidden_size
             loss = normalised_max_margin(decoded, candidates, labels, self.config.margin)
             loss = loss + weight * kl_divergence(mean, log_variance)
@@ -359,12 +364,8 @@ class SparseVAEForBLM(SparseVAEPreTrainedModel):
         sentence_latents = drawn.unflatten(0, inputs_embeds.shape[:2])  # (B, S, L)
         latents, mean, log_variance = self.encode_sequence(sentence_latents)
         decoded = self.answer(latents)
-        loss = logits = None
-        if candidates is not None:
-            check_embeddings("candidates", candidates, len(inputs_embeds), None, size)
-            logits = cosine_scores(decoded, candidates)
+        logits, loss = score_candidates(decoded, candidates, labels), None
         if labels is not None:
-            check_labels(labels, candidates)
             loss = max_margin(decoded, candidates, labels, self.config.margin)
             loss = loss + self.sentence_loss(inputs_embeds, rebuilt, *sentence_posterior)
             loss = loss + self.config.beta * self.config.sequence_latent_dim / size * kl_divergence(mean, log_variance)

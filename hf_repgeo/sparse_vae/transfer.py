@@ -16,8 +16,15 @@ from ..blm import Sentence, chunk_labels
 from ..blm.ladder import SIMPLE_RUNGS
 from ..errors import BadInput, UnknownName
 from .embeddings import EmbeddingTable
-from .evaluation import make_probe
-from .localization import _check_regions, _interval, ablation_effects, prior_score, probe_score
+from .evaluation import check_classes, make_probe
+from .localization import (
+    _check_regions,
+    _interval,
+    ablation_effects,
+    prior_score,
+    score_of_probe,
+    split_by_row,
+)
 from .regions import random_partition
 
 N_PERMUTATIONS = 1000
@@ -114,13 +121,23 @@ class _Asked:
     rows: list[int]
 
 
-class _Reader:
-    """A probe fitted to some sentences, and others that it reads."""
+class _Probe:
+    """A classifier fitted once, and what it was fitted to."""
 
-    def __init__(self, train: _Asked, test: _Asked, kind: str, how: str, seed: int):
-        self.train, self.test = train, test
-        self.score = probe_score(train.x, train.labels, test.labels, kind=kind)
-        self.settings = {"reference": train.x, "how": how, "seed": seed}
+    def __init__(self, train: _Asked, kind: str):
+        check_classes(train.labels, ())
+        self.train = train
+        self.classifier = make_probe(kind).fit(train.x.numpy(), train.labels)
+
+
+class _Reader:
+    """A probe, and the sentences that it reads."""
+
+    def __init__(self, probe: _Probe, test: _Asked, how: str, seed: int):
+        self.probe, self.test = probe, test
+        check_classes(probe.train.labels, test.labels)
+        self.score = score_of_probe(probe.classifier, test.labels)
+        self.settings = {"reference": probe.train.x, "how": how, "seed": seed}
 
     def effects(self, regions: torch.Tensor) -> torch.Tensor:
         return ablation_effects(self.score, self.test.x, regions, **self.settings)
@@ -143,7 +160,7 @@ def carry_over(
     """Read a property of simple sentences, then the same of complex ones, with the same probe and without each region.
 
     The probe is fitted to simple sentences on training rows; every rung is tested on rows that it has not seen. Cost:
-    `n_controls + 3 * rungs` fits, and `(n_null + 1) * regions` evaluations of every probe.
+    `n_controls + rungs + 1` fits, and `(n_null + 1) * regions` evaluations of every probe.
 
     Args:
         ladder: rung -> sentences, as `hf_repgeo.blm.complexity_ladder` gives them.
@@ -187,24 +204,22 @@ def carry_over(
         raise UnknownName("rung", unknown[0], ladder)
     base = [sentence for name in simple for sentence in ladder[name]]
     seen = {sentence.row for sentence in base} - set(test_rows)
+    split_by_row(base, prop, test_rows)  # refuses what leaves one side empty
     train, held_out = _ask(base, table, prop, rows=seen), _ask(base, table, prop, unseen=seen)
-    if train is None or held_out is None:
-        _refuse(base, prop, len(set(test_rows)))
-    reader = _Reader(train, held_out, kind, how, seed)
+    simple_probe = _Probe(train, kind)
+    reader = _Reader(simple_probe, held_out, how, seed)
     readers, own = {}, {}
     for name, sentences in ladder.items():
         test = _ask(sentences, table, prop, unseen=seen, labels=set(train.labels))
         if test is None:
             continue
-        readers[name] = _Reader(train, test, kind, how, seed)
+        readers[name] = _Reader(simple_probe, test, how, seed)
         fitted = _ask(sentences, table, prop, rows=seen, labels=set(train.labels))
         if fitted is not None and len(set(fitted.labels)) > 1 and set(test.labels) <= set(fitted.labels):
-            own[name] = _Reader(fitted, test, kind, how, seed)
+            own[name] = _Reader(_Probe(fitted, kind), test, how, seed)
     compare = _Comparison(reader, regions, n_null, seed)
     controls = _control_probes(train, kind, n_controls, seed)
-    rungs = {
-        name: _rung(name, readers[name], own.get(name), controls, compare, kind, name in simple) for name in readers
-    }
+    rungs = {name: _rung(name, readers[name], own.get(name), controls, compare, name in simple) for name in readers}
     return Transfer(prop, list(simple), regions.sum(-1).tolist(), how, compare.effects.tolist(), rungs)
 
 
@@ -222,13 +237,6 @@ def _ask(sentences, table: EmbeddingTable, prop: str, *, rows=None, unseen=froze
         return None
     x = table.of([sentence.text for sentence, _ in chosen])
     return _Asked(x, [label for _, label in chosen], [sentence.row for sentence, _ in chosen])
-
-
-def _refuse(sentences, prop: str, held_out: int) -> None:
-    known = {name for sentence in sentences for name in chunk_labels(sentence.pattern)}
-    if prop not in known:
-        raise UnknownName("property", prop, sorted(known))
-    raise BadInput("test_rows", came=f"{held_out} rows", wanted="some of the sentences' rows, not all")
 
 
 class _Comparison:
@@ -257,10 +265,10 @@ def _control_probes(train: _Asked, kind: str, count: int, seed: int) -> list:
 
 
 def _rung(
-    name: str, reader: _Reader, own: _Reader | None, controls: list, compare: _Comparison, kind: str, simple: bool
+    name: str, reader: _Reader, own: _Reader | None, controls: list, compare: _Comparison, simple: bool
 ) -> RungTransfer:
     test = reader.test
-    accuracy, error = _accuracy(make_probe(kind).fit(reader.train.x.numpy(), reader.train.labels), test)
+    accuracy, error = _accuracy(reader.probe.classifier, test)
     by_chance = [_accuracy(control, test)[0] for control in controls]
     effects = reader.effects(compare.regions)
     own_effects = own.effects(compare.regions) if own else None
@@ -269,12 +277,12 @@ def _rung(
         n=len(test.labels),
         accuracy=accuracy,
         standard_error=error,
-        chance=_guessing(reader.train.labels, test.labels),
+        chance=_guessing(reader.probe.train.labels, test.labels),
         best_constant=prior_score(test.labels, test.labels, "accuracy"),
         control_accuracy=sum(by_chance) / len(by_chance),
         control_low=_interval(by_chance)[0],
         control_high=_interval(by_chance)[1],
-        own_accuracy=_accuracy(make_probe(kind).fit(own.train.x.numpy(), own.train.labels), test)[0] if own else None,
+        own_accuracy=_accuracy(own.probe.classifier, test)[0] if own else None,
         effects=effects.tolist(),
         own_effects=own_effects.tolist() if own else None,
         agreement=None if simple else compare(reader, effects),
