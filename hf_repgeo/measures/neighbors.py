@@ -1,12 +1,13 @@
 """Exact nearest neighbours, in blocks, on CPU and GPU.
 
-Candidates come from one float32 product per block of the upper triangle (n^2 d flops, half of what a full matrix
-takes); the distances of the few best are recomputed as direct differences in float64; and for every row it is proved
-from the rounding error of the product that no other row can be nearer. Rows without proof are searched again in
+Candidates come from products in 8-bit integers where the processor has them (`screening.py` tells how that is proved),
+else from one float32 product per block of the upper triangle (n^2 d flops, half of what a full matrix takes). The
+distances of the few best are recomputed as direct differences in float64; and for every row it is proved from the
+rounding error of the product that no other row can be nearer. Rows without proof are searched again in float32, then in
 float64, and the last of them by direct differences against all rows.
 
-The product gives half squared distances, `v_ij = h_i + h_j - x_i . x_j` with `h = |x|^2 / 2`, for rows x that were
-centred, scaled by a power of two and rounded to float32. With unit roundoff u = 2^-24 and s = |x_i| + |x_j|:
+The float32 product gives half squared distances, `v_ij = h_i + h_j - x_i . x_j` with `h = |x|^2 / 2`, for rows x that
+were centred, scaled by a power of two and rounded to float32. With unit roundoff u = 2^-24 and s = |x_i| + |x_j|:
 
     rounding x moves a distance by at most u s, so half its square by at most u s^2;
     the product has d + 2 terms; their absolute values sum to at most s^2 / 2; in any order (d + 2) u s^2 / 2;
@@ -22,15 +23,14 @@ candidates of i has v >= t, none of them is nearer than the largest r with `r^2 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-import numpy as np
 import torch
 
 from ..errors import TooFewRows
 from .products import full_precision, times_transposed
+from .screening import DigitPoints, power_of_two, robust_centre, screen, smallest
 
 SPARE = 4  # candidates kept beyond the k nearest, for the proof and for narrowed searches
 GROUP = 16  # entries of a block that are first looked at through their minimum: one cache line of float32
@@ -40,6 +40,7 @@ GATHERED, GPU_GATHERED = 1 << 16, 1 << 26  # entries gathered at a time for dire
 CACHED = 512  # rows worked on at a time where nothing is multiplied
 DIRECT = 1 << 22  # distances at a time by the definition: 32 MiB
 NOBODY = 1e38  # half squared distance of padding; those of rows are at most 8 d
+FEW_OPEN = 0.25  # share of rows without proof up to which they are searched again one by one
 TIE = 1e-10  # relative: distances that are closer than this to each other may be taken for one another
 
 Progress = Callable[[int, int], None]
@@ -127,7 +128,11 @@ def nearest(rows: torch.Tensor, k: int = 2, progress: Progress | None = None) ->
     rows = rows.detach()
     found = _nothing_yet(len(rows), k, rows.device)
     with full_precision(rows.device):
-        open_rows = _search_all(rows, found, progress)
+        open_rows = _search_roughly(rows, found, progress)
+        if len(open_rows) > FEW_OPEN * len(rows):
+            open_rows = _search_all(rows, found, progress)
+        else:
+            open_rows = _search_some(rows, open_rows, found, torch.float32)
         open_rows = _search_some(rows, open_rows, found, torch.float64)
         _search_directly(rows, open_rows, found)
     return found
@@ -147,8 +152,29 @@ def _nothing_yet(n: int, k: int, device: torch.device) -> Neighbors:
     )
 
 
-# Three searches, each for the rows that the one before could not prove. They write into `found`, and return the rows
-# that are still open.
+# Searches, each for the rows that the one before could not prove. They write into `found`, and return the rows that are
+# still open.
+
+
+def _search_roughly(rows: torch.Tensor, found: Neighbors, progress: Progress | None) -> torch.Tensor:
+    """Every row against every other in 8-bit integers; all stay open where that cannot be done or proves little."""
+    everyone = torch.arange(len(rows), device=rows.device)
+    k, width = found.indices.shape[1], found.candidates.shape[1]
+    points = DigitPoints.of(rows, k)
+    if points is None:
+        return everyone
+    values, others, bound = screen(points, progress)
+    distances = _distances(rows, everyone, others[:, :k])
+    doubtful = points.reach(values[:, k:]) < distances.amax(1, keepdim=True)  # these may yet be nearer
+    which, place = torch.nonzero(doubtful, as_tuple=True)
+    further = torch.full(doubtful.shape, torch.inf, dtype=torch.float64)
+    further[which, place] = _distances(rows, which, others[:, k:][which, place][:, None])[:, 0]
+    distances, order = torch.cat([distances, further], 1).sort(1)
+    found.distances[:] = distances[:, :k]
+    found.indices[:] = others.gather(1, order[:, :k])
+    found.candidates[:] = others[:, :width]
+    found.reach[:] = points.reach(values[:, width, None])[:, 0]
+    return everyone[found.distances[:, -1] > points.reach(bound[:, None])[:, 0]]
 
 
 def _search_all(rows: torch.Tensor, found: Neighbors, progress: Progress | None) -> torch.Tensor:
@@ -218,9 +244,9 @@ class _Points:
     def __init__(self, rows: torch.Tensor, dtype: torch.dtype):
         n, self.d = rows.shape
         exact = torch.promote_types(rows.dtype, dtype)  # subtracts the centre with no more error than `dtype` has
-        centre = _robust_centre(rows).to(exact)
+        centre = robust_centre(rows).to(exact)
         peak = float(torch.maximum(rows.amax(0) - centre, centre - rows.amin(0)).max())
-        self.scale = max(_power_of_two(peak), torch.finfo(exact).tiny)
+        self.scale = max(power_of_two(peak), torch.finfo(exact).tiny)
         self.norms = torch.empty(n, dtype=torch.float64, device=rows.device)
         self.extended = torch.zeros(-(-n // GROUP) * GROUP, self.d + 2, dtype=dtype, device=rows.device)
         step = GPU_PANEL if rows.is_cuda else CACHED
@@ -286,13 +312,13 @@ class _Lists:
         if len(some) == 0:
             return
         points = some + first_point
-        lows, chosen = _smallest(minima[some], min(self.looked_at + 1, n_groups))
+        lows, chosen = smallest(minima[some], min(self.looked_at + 1, n_groups))
         left_out = lows[:, -1] if n_groups > self.looked_at else torch.inf
         chosen = chosen[:, : self.looked_at]
         entries = entries_of(some, chosen)  # group c holds the others start + c, start + c + n_groups, ...
         others = chosen[:, :, None] + torch.arange(start, start + GROUP * n_groups, n_groups, device=chosen.device)
         others = torch.cat([self.others[points], others.flatten(1)], 1)
-        values, best = _smallest(torch.cat([self.values[points], entries.flatten(1)], 1), self.values.shape[1] + 1)
+        values, best = smallest(torch.cat([self.values[points], entries.flatten(1)], 1), self.values.shape[1] + 1)
         self.values[points] = values[:, :-1]
         self.others[points] = others.gather(1, best[:, :-1])
         self.bound[points] = self.bound[points].minimum(values[:, -1]).clamp(max=left_out)
@@ -302,23 +328,6 @@ class _Lists:
         values, order = self.values.sort(1)
         others = self.others.gather(1, order)
         return values, others.masked_fill_(values >= NOBODY / 2, -1)
-
-
-def _smallest(values: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """The k smallest values of each row, the largest of them last, the others in any order, and their positions.
-
-    The position is written into the last bits of the value, so that one partition of integers (which order as
-    non-negative floats do) moves both; the values come back with those bits cleared, that is, rounded down.
-    """
-    integers = torch.int32 if values.dtype == torch.float32 else torch.int64
-    last_bits = (1 << (values.shape[1] - 1).bit_length()) - 1
-    keys = values.clamp(min=0).view(integers).bitwise_and_(~last_bits)
-    keys |= torch.arange(values.shape[1], dtype=integers, device=values.device)
-    if keys.is_cuda:
-        keys = keys.topk(k, largest=False).values
-    else:
-        keys = torch.from_numpy(np.partition(keys.numpy(), k - 1, axis=1)[:, :k])  # 5 times as fast as torch.topk
-    return (keys & ~last_bits).view(values.dtype), (keys & last_bits).to(torch.int64)
 
 
 def _accept(rows: torch.Tensor, which: torch.Tensor, found: Neighbors, points: _Points, lists: _Lists) -> torch.Tensor:
@@ -354,14 +363,3 @@ def _distances(rows: torch.Tensor, which: torch.Tensor, others: torch.Tensor) ->
         one, many = rows[which[i : i + chunk]].to(torch.float64), rows[others[i : i + chunk]]  # (c, d), (c, k, d)
         distances[i : i + chunk] = torch.linalg.vector_norm(one[:, None] - many, dim=2)
     return distances.masked_fill_(others < 0, torch.inf)
-
-
-def _robust_centre(rows: torch.Tensor) -> torch.Tensor:
-    """The median of at most 128 rows, `(d,)` in their dtype: a mean would be dragged away by massive rows."""
-    step = -(-len(rows) // 128)
-    return rows[::step].median(0).values
-
-
-def _power_of_two(peak: float) -> float:
-    """The power of two at or below `peak`; 1 for 0."""
-    return 2.0 ** (math.frexp(peak)[1] - 1) if peak else 1.0
