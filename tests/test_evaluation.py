@@ -527,7 +527,12 @@ def in_two_processes(name, parts, cache):
 def test_two_processes_merge_into_the_number_of_one(name, dtype, X, tmp_path):
     rows = X.to(dtype)
     answers = in_two_processes(name, [rows[:190], rows[190:]], str(tmp_path))
-    assert answers == {0: evaluate.load(name).compute(representations=rows, **options(name)), 1: None}
+    assert answers[1] is None
+    wanted = evaluate.load(name).compute(representations=rows, **options(name))
+    rounding = 1e-6 if dtype == torch.float32 else 1e-12  # a BLAS adds up in an order of its own in each process
+    assert answers[0].keys() == wanted.keys()
+    for key, value in wanted.items():
+        assert answers[0][key] == (pytest.approx(value, rel=rounding) if isinstance(value, float) else value), key
     assert not list(tmp_path.rglob("*.arrow"))
 
 

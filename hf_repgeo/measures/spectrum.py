@@ -61,8 +61,9 @@ def anisotropy(cloud: PointCloud) -> Estimate:
         cloud: rows, n >= 2.
 
     Returns:
-        Estimate: value in [1 / min(n - 1, d), 1]; exact to about 1e-9. The standard error leaves out one group of rows
-        at a time with the leading direction held fixed. Value `None` when all rows are equal (`no_spread`).
+        Estimate: value in [1 / min(n - 1, d), 1]; right to about 1e-9, in rows of at most 32 bits to about 1e-7. The
+        standard error leaves out one group of rows at a time with the leading direction held fixed. Value `None` when
+        all rows are equal (`no_spread`).
 
     Cost: a dozen products of the rows with a vector (Lanczos), O(n d); none if the spectrum is there already.
 
