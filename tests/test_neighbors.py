@@ -53,6 +53,13 @@ def twins() -> torch.Tensor:
     return torch.cat([rows, rows + 1e-6 * manifold(250, seed=1)])
 
 
+def knot() -> torch.Tensor:
+    """Two rows of five in a knot at the centre of the others."""
+    rows = manifold()
+    rows[:200] *= 1e-3
+    return rows[torch.randperm(500, generator=torch.Generator().manual_seed(2))]
+
+
 def grid() -> torch.Tensor:
     return torch.cartesian_prod(*[torch.arange(7.0)] * 3)
 
@@ -69,17 +76,27 @@ DATA = {
     "times 1e-22": lambda: manifold() * 1e-22,
     "times 1e18": lambda: manifold() * 1e18,
     "twins": twins,
+    "knot": knot,
     "grid": grid,
     "one column": lambda: torch.randn(300, 1, generator=torch.Generator().manual_seed(0)),
     "three rows": lambda: torch.tensor([[0.0, 1.0], [5.0, 5.0], [1.0, 1.0]]),
 }
 
 
-@pytest.fixture
-def small_blocks(monkeypatch):
-    """Several panels and strips at a few hundred rows."""
+@pytest.fixture(params=[torch.float32, torch.bfloat16])
+def small_blocks(monkeypatch, request):
+    """Several panels and strips at a few hundred rows; searched first in the precision that the parameter names.
+
+    bfloat16 is as right, only slower, where the processor has no fast products of it.
+    """
     monkeypatch.setattr(neighbors, "PANEL", 128)
     monkeypatch.setattr(neighbors, "STRIP", 32)
+    begin_with(request.param, monkeypatch)
+
+
+def begin_with(dtype, monkeypatch):
+    monkeypatch.setattr(neighbors, "ROUGH_ROWS", 0)
+    monkeypatch.setattr(neighbors, "bfloat16_is_fast", lambda: dtype == torch.bfloat16)
 
 
 @pytest.mark.parametrize("name", DATA)
@@ -133,18 +150,33 @@ def test_every_search_is_needed_and_each_is_reached(monkeypatch):
     assert dict(open_rows)["_search_directly"] > 0
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
 def test_the_error_of_the_product_stays_within_the_proved_bound(dtype):
-    """The bound c s^2 of the module's first lines, against exact distances; and it is not idle."""
+    """The bound on 2 w of the module's first lines, against exact distances; and it is not idle."""
     for rows in (manifold(200), manifold(200) + 100, massive_dimension_in_half_the_rows()[:200]):
         points = neighbors._Points(rows, dtype)
-        v = neighbors.times_transposed(points.flipped(slice(None)), points.extended)[: len(rows), : len(rows)]
-        true = torch.cdist(rows.double(), rows.double(), compute_mode="donot_use_mm_for_euclid_dist") / points.scale
-        s = points.norms[:, None] + points.norms
-        c = 1.01 * (rows.shape[1] + 16) * torch.finfo(dtype).eps / 2
+        with neighbors.bfloat16_products(dtype == torch.bfloat16):
+            w = neighbors.times_transposed(points.flipped(slice(None)), points.extended)[: len(rows), : len(rows)]
+        x, e, R = rows.double() / points.scale, points.errors, points.length
+        if dtype == torch.bfloat16:
+            x = points.extended[: len(rows), : points.d].double()
+        true = torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist").square()
+        true -= (2 * R * e + e.square())[:, None] + 2 * R * e + e.square()
+        size = (points.norms[:, None] + points.norms).square() + 2 * R * (e[:, None] + e)
+        c = 1.01 * (rows.shape[1] + 20) * points.roundoff
         off_diagonal = ~torch.eye(len(rows), dtype=torch.bool)
-        share = ((2 * v.double() - true.square()).abs() / (c * s.square()))[off_diagonal]
+        share = ((2 * w.double() - true).abs() / (c * size))[off_diagonal]
         assert 1e-5 < share.max() < 1
+
+
+def test_what_rounding_to_bfloat16_moves_is_known():
+    rows = massive_rows()
+    points = neighbors._Points(rows, torch.bfloat16)
+    x = (rows.double() - neighbors._robust_centre(rows).double()) / points.scale
+    moved = (x - points.extended[: len(rows), : points.d].double()).norm(dim=1)
+    assert (moved <= points.errors + 1e-7 * points.norms).all() and (moved > 0.9 * points.errors).all()
+    assert points.worst > 5 * float(points.errors.median())
+    assert points.length == pytest.approx(2 * float(by_definition(rows, 1).median()) / points.scale, rel=0.3)
 
 
 def test_nothing_beyond_the_reach_is_nearer(small_blocks):
@@ -165,6 +197,18 @@ def test_a_narrowed_search_equals_a_fresh_one(name, share, small_blocks):
     assert torch.equal(narrowed.distances, fresh.distances)
     differences = rows[keep].double()[:, None] - rows[keep].double()[narrowed.indices]
     torch.testing.assert_close(differences.square().sum(2).sqrt(), fresh.distances, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize(("data", "whole"), [(manifold, 1), (lambda: grid() + 1000, 2)])
+def test_bfloat16_proves_most_rows_of_most_clouds_and_float32_the_others(data, whole, monkeypatch):
+    """Rows on a grid have many neighbors of one distance, which bfloat16 cannot tell from those beyond."""
+    begin_with(torch.bfloat16, monkeypatch)
+    searches, seen, search_all = [], [], neighbors._search_all
+    monkeypatch.setattr(neighbors, "_search_all", lambda *a: searches.append(a[2]) or search_all(*a))
+    assert_exact(data())
+    assert searches == [torch.bfloat16, torch.float32][:whole]
+    nearest(data(), progress=lambda done, total: seen.append((done, total)))
+    assert [done for done, _ in seen] == list(range(1, len(seen) + 1)) and seen[-1] == (len(seen), len(seen))
 
 
 def test_a_search_can_be_narrowed_again(small_blocks):

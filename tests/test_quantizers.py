@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from hf_repgeo.errors import BadInput, MissingExtra, TooFewRows, UnknownName
 from hf_repgeo.measures import additive, kmeans, quantizers
-from hf_repgeo.measures.products import digits_work
+from hf_repgeo.measures.products import packing_works
 from hf_repgeo.measures.quantizers import quantize
 
 OURS = ["product", "residual", "additive"]
@@ -162,7 +162,7 @@ def test_a_featureless_cloud_of_many_columns_fills_its_cells_evenly(rows):
     assert float(counts.std() / counts.mean()) < 0.6  # 2.6 when centroids start at rows
 
 
-@pytest.mark.skipif(not digits_work(), reason="no fast 8-bit products here")
+@pytest.mark.skipif(not packing_works(), reason="no fast 8-bit products here")
 @pytest.mark.parametrize("massive", [0, 1e3])
 def test_rough_rounds_end_where_exact_ones_do(monkeypatch, massive):
     X = torch.randn(4096, 96, generator=torch.Generator().manual_seed(2)) * torch.arange(1.0, 97).rsqrt()
@@ -177,7 +177,7 @@ def test_rough_rounds_end_where_exact_ones_do(monkeypatch, massive):
     assert float((nearest == rough.codes[:, 0]).double().mean()) > 0.999
 
 
-@pytest.mark.skipif(not digits_work(), reason="no fast 8-bit products here")
+@pytest.mark.skipif(not packing_works(), reason="no fast 8-bit products here")
 def test_rough_cells_are_hardly_farther_than_the_nearest():
     X = torch.randn(4096, 144, generator=torch.Generator().manual_seed(3))
     X[:2000] *= torch.logspace(-6, 3, 2000)[:, None]

@@ -11,14 +11,15 @@ from dataclasses import dataclass
 
 import torch
 
-from .products import digits_work, times_transposed
+from .products import CACHED_ROWS, ZERO, PackedDigits, packing_works, times_transposed
 
 MAX_ITERATIONS = 25
-TOLERANCE = 3e-3  # stop when a round lowers the squared error by less than this share
+TOLERANCE = 2.5e-3  # stop when a round lowers the squared error by less than this share
 STEP = 1.8  # of the way to the mean; up to 2 the error cannot rise, and near 2 it falls in half as many rounds, further
 SHRINKAGES = (1.0, 0.7, 0.5, 0.35, 0.25)
 JUDGES = 512
 ROUGH_WORK = 2**26  # rows x width x cells from which a rough round is worth its preparation
+FAR = 4.0  # times the median of the rows' largest entries: beyond, a row is scored as it is in rough rounds too
 BLOCK_SCORES = 2**19  # rows x cells scored at once: 2 MiB in float32, so that they stay in the cache
 
 
@@ -40,7 +41,7 @@ def kmeans(rows: torch.Tensor, n_cells: int, generator: torch.Generator) -> KMea
     """
     norms, rough = rows.square().sum(1), RoughRows.of(rows, n_cells)
     energy = float(norms.sum(dtype=torch.float64))
-    centroids = _start(rows, norms, n_cells, generator)
+    centroids = _start(rows, norms, rough, n_cells, generator)
     best, iteration = float("inf"), 1
     while True:
         cells = rough.nearest_centroids(centroids) if rough else nearest_centroids(rows, centroids)
@@ -49,9 +50,7 @@ def kmeans(rows: torch.Tensor, n_cells: int, generator: torch.Generator) -> KMea
         error = energy - float((counts * means.double().square().sum(1)).sum())
         means, filled = _reseed_empty(rows, cells, means, counts, generator)
         if iteration >= MAX_ITERATIONS or (error > best * (1 - TOLERANCE) and not filled):
-            if not rough:
-                return KMeans(means, nearest_centroids(rows, means), iteration)
-            rough = None  # what is left to gain needs the rows as they are
+            return KMeans(means, nearest_centroids(rows, means), iteration)
         step = 1.0 if iteration == 1 else STEP  # the start's centroids are rows, far out: beyond the mean is as far
         centroids = torch.where(counts[:, None] > 0, torch.lerp(centroids, means, step), means)
         best, iteration = error, iteration + 1
@@ -71,38 +70,61 @@ def _scores(rows: torch.Tensor, centroids: torch.Tensor) -> Iterator[torch.Tenso
 
 @dataclass(frozen=True)
 class RoughRows:
-    """Rows in 8-bit integers: near enough to find their cells in early rounds, and four times as fast to multiply.
+    """Rows in 8-bit integers: near enough to find their cells in early rounds, and several times as fast to multiply.
 
     Attributes:
-        digits: `(n, width)` int8, `rows / units`, rounded.
-        units: `(n,)` float32, the largest entry of each row over 127.
+        digits: `(n, width)` uint8, `rows / unit + 128`, rounded.
+        unit: the largest entry over 127.
+        far: positions of rows so long that the unit would be too coarse for the others.
+        far_rows: these rows themselves.
     """
 
     digits: torch.Tensor
-    units: torch.Tensor
+    unit: float
+    far: torch.Tensor
+    far_rows: torch.Tensor
 
     @classmethod
     def of(cls, rows: torch.Tensor, n_cells: int) -> RoughRows | None:
         """`None` where the rows are better multiplied as they are."""
         if rows.device.type != "cpu" or rows.dtype != torch.float32 or rows.numel() * n_cells < ROUGH_WORK:
             return None
-        return cls(*_rounded(rows)) if digits_work() else None
+        if not packing_works():
+            return None
+        peaks = _peaks(rows)
+        near = peaks <= FAR * peaks.median()
+        unit = max(float(peaks[near].max()) / 127, torch.finfo(torch.float32).tiny)
+        digits = torch.empty(rows.shape, dtype=torch.uint8)
+        for part, digit in zip(rows.split(CACHED_ROWS), digits.split(CACHED_ROWS), strict=True):
+            digit.copy_((part / unit).round_().clamp_(-127, 127).add_(ZERO))
+        far = torch.nonzero(~near)[:, 0]
+        return cls(digits, unit, far, rows[far])
 
     def nearest_centroids(self, centroids: torch.Tensor) -> torch.Tensor:
         """A centroid that is nearest or hardly farther, for each row, `(n,)` int64."""
-        digits, units = _rounded(centroids)
+        cells = torch.cat([argmin(scores) for scores in self.scores(centroids)])
+        if len(self.far):
+            cells[self.far] = nearest_centroids(self.far_rows, centroids)
+        return cells
+
+    def lowest_scores(self, centroids: torch.Tensor) -> torch.Tensor:
+        """The score of the nearest centroid of each row, roughly, `(n,)`."""
+        lowest = torch.cat([scores.amin(1) for scores in self.scores(centroids)])
+        if len(self.far):
+            lowest[self.far] = _lowest_scores(self.far_rows, centroids)
+        return lowest
+
+    def scores(self, centroids: torch.Tensor) -> Iterator[torch.Tensor]:
+        """About what `_scores` gives, but for the rows that lie far out."""
+        units = (_peaks(centroids) / 127).clamp_min(torch.finfo(torch.float32).tiny)
+        packed = PackedDigits.of((centroids / -units[:, None]).round_().to(torch.int8), units)
         halves, block = centroids.square().sum(1) / 2, max(1, BLOCK_SCORES // len(centroids))
-        cells = []
-        for part, unit in zip(self.digits.split(block), self.units.split(block), strict=True):
-            products = torch._int_mm(part, digits.T).to(torch.float32).mul_(units).mul_(unit[:, None])
-            cells.append(argmin(torch.sub(halves, products, out=products)))
-        return torch.cat(cells)
+        return (packed.times(part, self.unit, halves) for part in self.digits.split(block))
 
 
-def _rounded(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Rows in integers up to 127 and the unit of each row."""
-    units = (torch.maximum(rows.amax(1), -rows.amin(1)) / 127).clamp_min(torch.finfo(torch.float32).tiny)
-    return (rows / units[:, None]).round_().to(torch.int8), units
+def _peaks(rows: torch.Tensor) -> torch.Tensor:
+    """The largest absolute value of each row."""
+    return torch.maximum(rows.amax(1), -rows.amin(1))
 
 
 def argmin(scores: torch.Tensor) -> torch.Tensor:
@@ -124,7 +146,7 @@ def cell_sums(rows: torch.Tensor, cells: torch.Tensor, n_cells: int) -> tuple[to
     return sums, counts
 
 
-def _start(rows, norms, n_cells: int, generator: torch.Generator) -> torch.Tensor:
+def _start(rows, norms, rough: RoughRows | None, n_cells: int, generator: torch.Generator) -> torch.Tensor:
     """Centroids to begin with: rows far apart, drawn towards the middle as far as that serves the other rows.
 
     An eighth is drawn evenly from the rows, then their number doubles by draws in proportion to the squared distance to
@@ -133,7 +155,8 @@ def _start(rows, norms, n_cells: int, generator: torch.Generator) -> torch.Tenso
     seeds = torch.randperm(len(rows), generator=generator)[: max(1, n_cells // 8)].to(rows.device)
     distance, new = torch.full_like(norms, float("inf")), seeds
     while len(seeds) < n_cells:
-        distance = torch.minimum(distance, norms + 2 * _lowest_scores(rows, rows[new]))
+        lowest = rough.lowest_scores(rows[new]) if rough else _lowest_scores(rows, rows[new])
+        distance = torch.minimum(distance, norms + 2 * lowest)
         new = _drawn(distance.clamp_min(0), min(len(seeds), n_cells - len(seeds)), generator)
         seeds = torch.cat([seeds, new])
     return rows[seeds] * _best_shrinkage(rows, seeds, generator)

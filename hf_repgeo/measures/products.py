@@ -18,6 +18,7 @@ import torch
 BLOCK_ROWS = 2048
 DIGITS, RADIX = 3, 256.0  # 24 bits, as many as float32 keeps
 CACHED_ROWS = 256  # stay in the processor's cache from one step to the next
+_ONEDNN_MATMUL = getattr(torch.backends.mkldnn, "matmul", None)
 PANEL_COLUMNS = 192  # of a symmetric product, to leave most of the lower triangle out
 
 
@@ -180,14 +181,11 @@ def full_precision(device: torch.device) -> Iterator[None]:
 
     The proofs rest on it. The setting is global, and put back on leaving.
     """
-    backend = torch.backends.cuda.matmul if device.type == "cuda" else getattr(torch.backends.mkldnn, "matmul", None)
+    backend = torch.backends.cuda.matmul if device.type == "cuda" else _ONEDNN_MATMUL
     with torch.no_grad():
         if hasattr(backend, "fp32_precision"):
-            before, backend.fp32_precision = backend.fp32_precision, "ieee"
-            try:
+            with _set_precision(backend, "ieee"):
                 yield
-            finally:
-                backend.fp32_precision = before
         else:  # PyTorch before 2.9
             before = torch.get_float32_matmul_precision()
             torch.set_float32_matmul_precision("highest")
@@ -195,3 +193,35 @@ def full_precision(device: torch.device) -> Iterator[None]:
                 yield
             finally:
                 torch.set_float32_matmul_precision(before)
+
+
+@contextmanager
+def bfloat16_products(wanted: bool = True) -> Iterator[None]:
+    """float32 products on CPU round their factors to bfloat16 and sum in float32; only where `bfloat16_is_fast()`.
+
+    Factors that bfloat16 holds exactly lose nothing. The setting is global, and put back on leaving.
+    """
+    if wanted and hasattr(_ONEDNN_MATMUL, "fp32_precision"):
+        with _set_precision(_ONEDNN_MATMUL, "bf16"):
+            yield
+    else:
+        yield
+
+
+@contextmanager
+def _set_precision(backend, precision: str) -> Iterator[None]:
+    before, backend.fp32_precision = backend.fp32_precision, precision
+    try:
+        yield
+    finally:
+        backend.fp32_precision = before
+
+
+@cache
+def bfloat16_is_fast() -> bool:
+    """Whether this processor has tiles for bfloat16 products (AMX), and this build of PyTorch uses them for float32."""
+    try:
+        tiles = torch.cpu._is_amx_tile_supported() and torch.backends.mkldnn.is_available()
+    except AttributeError:
+        return False
+    return tiles and hasattr(_ONEDNN_MATMUL, "fp32_precision")
