@@ -4,12 +4,14 @@
     python benchmarks/neighbors.py --rows 16384 --threads 1
 
 Efficiency is n^2 d flops (half of what the full product takes) / time / the best float32 matmul rate, 2 m n k / time,
-of numpy and oneDNN, measured before and after the searches in the same process. It is given by CPU seconds, which other
-programs on the machine disturb little, and by the clock, which they spoil; the load says whether there were any.
+of numpy, oneDNN and MKL, measured before and after the searches in the same process. It is given by CPU seconds, which other
+programs on the machine disturb little, and by the clock, which they spoil; the load says whether there were any. Where the processor multiplies bfloat16 in
+tiles (AMX), the search begins with it and may pass the float32 rate; `--float32` leaves that out.
 """
 
 import argparse
 import datetime
+import itertools
 import json
 import os
 import resource
@@ -24,8 +26,8 @@ TARGET, TARGET_MIB = 0.75, 2048
 SHAPES = ((2048, 2048), (2048, 512), (8192, 512))
 CLOCKS = ("wall", "cpu")
 READING = "<!-- written by hand; kept when the figures are made again -->"
-HEAD = """| n x d | threads | seconds | CPU s | numpy, oneDNN | efficiency by CPU s | by the clock | peak, MiB | load |
-| ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |
+HEAD = """| n x d | threads | first | seconds | CPU s | numpy, oneDNN, MKL | efficiency by CPU s | by the clock | peak, MiB | load |
+| ---: | ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |
 """
 
 
@@ -47,10 +49,15 @@ def matmul_rates(d: int) -> dict[str, dict[str, float]]:
 
     from hf_repgeo.measures.products import times_transposed
 
-    best = {clock: {"numpy": 0.0, "oneDNN": 0.0} for clock in CLOCKS}
+    best = {clock: {"numpy": 0.0, "oneDNN": 0.0, "MKL": 0.0} for clock in CLOCKS}
     for m, n in SHAPES:
         a, b = (np.random.default_rng(0).standard_normal((rows, d)).astype(np.float32) for rows in (m, n))
-        products = {"numpy": lambda: a @ b.T, "oneDNN": lambda: times_transposed(*map(torch.from_numpy, (a, b)))}  # noqa: B023
+        x, y = torch.from_numpy(a), torch.from_numpy(b)
+        products = {
+            "numpy": lambda: a @ b.T,  # noqa: B023
+            "oneDNN": lambda: times_transposed(x, y),  # noqa: B023
+            "MKL": lambda: x @ y.T,  # noqa: B023
+        }
         with torch.no_grad():
             for library, product in products.items():
                 for clock, seconds in fastest(product, 8).items():
@@ -58,13 +65,16 @@ def matmul_rates(d: int) -> dict[str, dict[str, float]]:
     return best
 
 
-def measure(n: int, d: int, threads: int, calls: int) -> dict:
+def measure(n: int, d: int, threads: int, calls: int, float32: int) -> dict:
     """The figures of one line; run in a process of its own, whose peak memory then belongs to the search."""
     import torch
     from compare import power_law
 
+    from hf_repgeo.measures import neighbors
     from hf_repgeo.measures.neighbors import nearest
 
+    bfloat16 = neighbors.bfloat16_is_fast() and not float32
+    neighbors.bfloat16_is_fast = lambda: bfloat16
     torch.set_num_threads(threads)
     rows = torch.from_numpy(power_law(n, d))
     before_search = matmul_rates(d)
@@ -78,24 +88,24 @@ def measure(n: int, d: int, threads: int, calls: int) -> dict:
         for clock in CLOCKS
     }
     shares = {clock: n * n * d / seconds[clock] / 1e9 / max(rates[clock].values()) for clock in CLOCKS}
-    return {"seconds": seconds, "rates": rates["cpu"], "shares": shares, "memory": memory}
+    return {"seconds": seconds, "rates": rates["cpu"], "shares": shares, "memory": memory, "bfloat16": bfloat16}
 
 
 def peak_mib() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def line(n: int, d: int, threads: int, calls: int) -> str:
+def line(n: int, d: int, threads: int, calls: int, float32: bool) -> str:
     names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
     environment = os.environ | dict.fromkeys(names, str(threads)) | {"OMP_WAIT_POLICY": "passive"}
-    command = [sys.executable, __file__, "--one", str(n), str(d), str(threads), str(calls)]
+    command = [sys.executable, __file__, "--one", str(n), str(d), str(threads), str(calls), str(int(float32))]
     result = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
     found = json.loads(result.stdout.splitlines()[-1])
     seconds, shares = found["seconds"], found["shares"]
     verdict = "" if shares["cpu"] >= TARGET else ", not reached"
     rates = ", ".join(f"{rate:.0f}" for rate in found["rates"].values())
     return (
-        f"| {n} x {d} | {threads} | {seconds['wall']:.2f} | {seconds['cpu']:.2f} | {rates} | "
+        f"| {n} x {d} | {threads} | {'bfloat16' if found['bfloat16'] else 'float32'} | {seconds['wall']:.2f} | {seconds['cpu']:.2f} | {rates} | "
         f"{shares['cpu']:.0%}{verdict} | {shares['wall']:.0%} | {found['memory']:.0f} | {os.getloadavg()[0]:.1f} |\n"
     )
 
@@ -112,8 +122,11 @@ def main() -> None:
     parser.add_argument("--rows", type=int, nargs="+", default=[16384, 65536])
     parser.add_argument("--columns", type=int, default=768)
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--float32", action="store_true", help="no bfloat16")
     parser.add_argument("--out", type=Path, default=HERE / "results" / "neighbors.md")
-    parser.add_argument("--one", type=int, nargs=4, metavar=("N", "D", "THREADS", "CALLS"), help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--one", type=int, nargs=5, metavar=("N", "D", "THREADS", "CALLS", "FLOAT32"), help=argparse.SUPPRESS
+    )
     options = parser.parse_args()
     if options.one:
         print(json.dumps(measure(*options.one)))
@@ -127,9 +140,9 @@ def main() -> None:
         "GFLOP per CPU second; peak is memory beyond\nthe rows; load counts this benchmark and whatever else ran. "
         f"To reach: {TARGET:.0%}, under {TARGET_MIB} MiB.\n\n{HEAD}"
     )
-    for n in options.rows:
-        for threads in options.threads:
-            text += line(n, options.columns, threads, calls=6 if n <= 20000 else 2)
+    for n, threads in itertools.product(options.rows, options.threads):
+        for float32 in {options.float32, True}:
+            text += line(n, options.columns, threads, 6 if n <= 20000 else 2, float32)
             print(text.splitlines()[-1], flush=True)
             write(options.out, text)
 

@@ -7,7 +7,8 @@ precision: bfloat16 where the processor has fast products of it, float32, float6
 differences against all rows.
 
 Rows x are centred, scaled by a power of two and rounded to x'; `e = |x - x'|` is known of each row in bfloat16, and 0
-otherwise. With `h = |x'|^2 / 2` and a length R, in the order of the distances sought where e is not 0, the product gives
+otherwise. With `h = |x'|^2 / 2` and a length R, in the order of the distances sought where e is not 0, the product
+gives
 
     w_ij = h_i + h_j - x'_i . x'_j - (2 R e_i + e_i^2 + 2 R e_j + e_j^2) / 2.
 
@@ -129,8 +130,8 @@ def nearest(rows: torch.Tensor, k: int = 2, progress: Progress | None = None) ->
     Raises:
         TooFewRows: fewer than k + 1 rows.
 
-    Cost: m^2 d flops in float32, or in bfloat16 and more for rows that this cannot prove; memory: one copy of the rows in float32 beside blocks of 4 MiB (on GPU 256 MiB, and up
-    to 1 GiB while distances are recomputed).
+    Cost: m^2 d flops in float32, or in bfloat16 and more for the rows that this cannot prove; memory: one copy of the
+    rows in float32 beside blocks of 4 MiB (on GPU 256 MiB, and up to 1 GiB while distances are recomputed).
 
     Example:
         >>> import torch
