@@ -19,7 +19,7 @@ BLOCK_ROWS = 2048
 DIGITS, RADIX = 3, 256.0  # 24 bits, as many as float32 keeps
 CACHED_ROWS = 256  # stay in the processor's cache from one step to the next
 _ONEDNN_MATMUL = getattr(torch.backends.mkldnn, "matmul", None)
-PANEL_COLUMNS = 192  # of a symmetric product, to leave most of the lower triangle out
+PANEL_COLUMNS = 384  # of a symmetric product, to leave most of the lower triangle out
 
 
 def _onednn(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
@@ -104,11 +104,13 @@ def digit_gram(
 def _digits(rows: torch.Tensor, centre: torch.Tensor, unit: torch.Tensor) -> torch.Tensor:
     """Digits in -128 ... 127 of `(rows - centre) / unit` rounded to integers, highest first, `(DIGITS, n, d)` int8."""
     digits = torch.empty(DIGITS, *rows.shape, dtype=torch.int8)
+    factor = 1 / unit  # a power of two
     for some, places in zip(rows.split(CACHED_ROWS), digits.split(CACHED_ROWS, dim=1), strict=True):
-        rest = (some - centre).div_(unit).round_().to(torch.int32)
-        for digit in places.unbind()[::-1]:
+        rest = (some - centre).mul_(factor).round_().to(torch.int32)
+        for digit in places[1:].unbind()[::-1]:
             digit.copy_(rest)  # keeps the lowest 8 bits, read as a signed number
             rest.add_(128).bitwise_right_shift_(8)
+        places[0].copy_(rest)
     return digits
 
 
