@@ -36,8 +36,8 @@ def kmeans(rows: torch.Tensor, n_cells: int, generator: torch.Generator) -> KMea
     """Cluster centred rows `(n, width)`, float32 or float64 on any device, `n >= n_cells`; O(n width n_cells) a round.
 
     A round assigns every row to its nearest centroid and moves every centroid `STEP` of the way to the mean of its
-    rows. The last round moves them to the mean itself. Where it is faster, cells are found roughly (`RoughRows`) until
-    the error stalls, then exactly until it stalls again.
+    rows. The last round, when the error stalls, moves them to the mean itself, and then finds the nearest exactly; the
+    rounds before find it roughly where that is faster (`RoughRows`).
     """
     norms, rough = rows.square().sum(1), RoughRows.of(rows, n_cells)
     energy = float(norms.sum(dtype=torch.float64))
