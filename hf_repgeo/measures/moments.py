@@ -78,7 +78,7 @@ class Moments:
 
     @classmethod
     def _of_digits(cls, rows: torch.Tensor, leading: bool) -> Moments:
-        survey = _Survey.of(rows)
+        survey = _Survey.of(rows, directions=not leading)
         if not SAFE_PEAK[0] < float(survey.peaks.max()) < SAFE_PEAK[1]:
             return cls._of_float64(rows)
         long = survey.distances > LONG * survey.distances.median()
@@ -139,19 +139,19 @@ class _Survey:
     centre: torch.Tensor  # (d,), near the mean
     distances: torch.Tensor  # (n,), of the rows from the centre
     peaks: torch.Tensor  # (d,), largest absolute value of each column of `rows - centre`
-    unit_sum: torch.Tensor  # as in `Moments`
+    unit_sum: torch.Tensor  # as in `Moments`; NaN where the directions are not asked for
     zeros: int
 
     @classmethod
-    def of(cls, rows: torch.Tensor) -> _Survey:
+    def of(cls, rows: torch.Tensor, directions: bool = True) -> _Survey:
         centre = _round_mean(rows)
-        distances, highest, lowest, unit_sum, zeros = [], [], [], 0, 0
+        distances, highest, lowest, unit_sum, zeros = [], [], [], torch.zeros_like(centre, dtype=torch.float64), 0
         for block in rows.split(CACHED_ROWS):
             centred = block - centre
             distances.append(torch.linalg.vector_norm(centred, dim=1))
             highest.append(centred.amax(0))
             lowest.append(centred.amin(0))
-            block_sum, block_zeros = _unit_sum(block.to(torch.float32))
+            block_sum, block_zeros = _unit_sum(block.to(torch.float32)) if directions else (torch.nan, 0)
             unit_sum, zeros = unit_sum + block_sum, zeros + block_zeros
         peaks = torch.maximum(torch.stack(highest).amax(0), -torch.stack(lowest).amin(0))
         return cls(centre, torch.cat(distances), peaks, unit_sum, zeros)

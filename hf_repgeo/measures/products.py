@@ -17,7 +17,7 @@ import torch
 
 BLOCK_ROWS = 2048
 DIGITS, RADIX = 3, 256.0  # 24 bits, as many as float32 keeps
-CACHED_ROWS = 256  # stay in the processor's cache from one step to the next
+CACHED_ROWS = 256  # stay in the processor's cache from one step to the next; more would overflow the sum of digits
 _ONEDNN_MATMUL = getattr(torch.backends.mkldnn, "matmul", None)
 PANEL_COLUMNS = 384  # of a symmetric product, to leave most of the lower triangle out
 
@@ -80,45 +80,48 @@ def digit_gram(
     unit = torch.exp2(torch.ceil(torch.log2(peaks.clamp_min(2.0**-100) / (127 * 2**16))))
     pairs = [(i, j) for i in range(DIGITS) for j in range(i, DIGITS) if not leading or i + j < DIGITS]
     products = torch.zeros(len(pairs), d, d, dtype=torch.int32)
-    sums = torch.zeros(DIGITS, 1, d, dtype=torch.int32)
+    total = torch.zeros(d, dtype=torch.float64)
     for block in rows.split(BLOCK_ROWS):
-        digits, ones = _digits(block, centre, unit), torch.ones(1, len(block), dtype=torch.int8)
-        for digit, total in zip(digits, sums, strict=True):
-            total += torch._int_mm(ones, digit)
-        for (i, j), total in zip(pairs, products, strict=True):
+        digits, block_total = _digits(block, centre, unit)
+        total += block_total
+        for (i, j), product in zip(pairs, products, strict=True):
             if i == j:
-                _add_upper_product(total, digits[i])
+                _add_upper_product(product, digits[i])
             else:
-                total += torch._int_mm(digits[i].T, digits[j])
-    upper = torch.zeros(d, d, dtype=torch.float64)  # with its transpose it adds up to the Gram matrix
-    for (i, j), total in zip(pairs, products, strict=True):
-        part = total.to(torch.float64)
+                product += torch._int_mm(digits[i].T, digits[j])
+    half = torch.zeros(d, d, dtype=torch.float64)  # with its transpose it adds up to the Gram matrix
+    part = torch.empty_like(half)
+    for (i, j), product in zip(pairs, products, strict=True):
+        part.copy_(product)
         if i == j:
             part.triu_().diagonal().div_(2)
-        upper.add_(part, alpha=RADIX ** (2 * DIGITS - 2 - i - j))
+        half.add_(part, alpha=RADIX ** (2 * DIGITS - 2 - i - j))
     unit = unit.to(torch.float64)
-    places = RADIX ** torch.arange(DIGITS - 1, -1, -1, dtype=torch.float64)
-    return (places @ sums[:, 0].to(torch.float64)) * unit, (upper + upper.T).mul_(unit).mul_(unit[:, None])
+    return total * unit, (half + half.T).mul_(unit).mul_(unit[:, None])
 
 
-def _digits(rows: torch.Tensor, centre: torch.Tensor, unit: torch.Tensor) -> torch.Tensor:
-    """Digits in -128 ... 127 of `(rows - centre) / unit` rounded to integers, highest first, `(DIGITS, n, d)` int8."""
-    digits = torch.empty(DIGITS, *rows.shape, dtype=torch.int8)
+def _digits(rows: torch.Tensor, centre: torch.Tensor, unit: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Integers nearest to `(rows - centre) / unit`: their digits in -128 ... 127, highest first, and their sum.
+
+    `(DIGITS, n, d)` int8 and `(d,)` float64.
+    """
+    digits, total = torch.empty(DIGITS, *rows.shape, dtype=torch.int8), 0
     factor = 1 / unit  # a power of two
     for some, places in zip(rows.split(CACHED_ROWS), digits.split(CACHED_ROWS, dim=1), strict=True):
         rest = (some - centre).mul_(factor).round_().to(torch.int32)
+        total = total + rest.sum(0, dtype=torch.int32).to(torch.float64)  # 2^8 numbers of at most 127 2^16
         for digit in places[1:].unbind()[::-1]:
             digit.copy_(rest)  # keeps the lowest 8 bits, read as a signed number
             rest.add_(128).bitwise_right_shift_(8)
         places[0].copy_(rest)
-    return digits
+    return digits, total
 
 
-def _add_upper_product(total: torch.Tensor, digit: torch.Tensor) -> None:
-    """Adds `digit.T @ digit` to `total` on and above the diagonal; what it leaves below is no use."""
-    for start in range(0, len(total), PANEL_COLUMNS):
+def _add_upper_product(product: torch.Tensor, digit: torch.Tensor) -> None:
+    """Adds `digit.T @ digit` to `product` on and above the diagonal; what it leaves below is no use."""
+    for start in range(0, len(product), PANEL_COLUMNS):
         panel = slice(start, start + PANEL_COLUMNS)
-        total[panel, start:].add_(torch._int_mm(digit[:, panel].T, digit[:, start:]))
+        product[panel, start:].add_(torch._int_mm(digit[:, panel].T, digit[:, start:]))
 
 
 @cache
