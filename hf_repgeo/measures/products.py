@@ -78,6 +78,7 @@ def digit_gram(
     """
     d = len(peaks)
     unit = torch.exp2(torch.ceil(torch.log2(peaks.clamp_min(2.0**-100) / (127 * 2**16))))
+    unit = torch.where(peaks > 0, unit, 1)  # a constant column has differences of 0 in any unit
     pairs = [(i, j) for i in range(DIGITS) for j in range(i, DIGITS) if not leading or i + j < DIGITS]
     products = torch.zeros(len(pairs), d, d, dtype=torch.int32)
     total = torch.zeros(d, dtype=torch.float64)
@@ -106,9 +107,10 @@ def _digits(rows: torch.Tensor, centre: torch.Tensor, unit: torch.Tensor) -> tup
     `(DIGITS, n, d)` int8 and `(d,)` float64.
     """
     digits, total = torch.empty(DIGITS, *rows.shape, dtype=torch.int8), 0
-    factor = 1 / unit  # a power of two
+    factor = 1 / unit  # a power of two, which rounds nothing; so `(row - centre) factor` may be had in one step
+    shift = -centre * factor
     for some, places in zip(rows.split(CACHED_ROWS), digits.split(CACHED_ROWS, dim=1), strict=True):
-        rest = (some - centre).mul_(factor).round_().to(torch.int32)
+        rest = torch.addcmul(shift, some, factor).round_().to(torch.int32)
         total = total + rest.sum(0, dtype=torch.int32).to(torch.float64)  # 2^8 numbers of at most 127 2^16
         for digit in places[1:].unbind()[::-1]:
             digit.copy_(rest)  # keeps the lowest 8 bits, read as a signed number
