@@ -228,7 +228,10 @@ def _set_precision(backend, precision: str) -> Iterator[None]:
 def bfloat16_is_fast() -> bool:
     """Whether this processor has tiles for bfloat16 products (AMX), and this build of PyTorch uses them for float32."""
     try:
-        tiles = torch.cpu._is_amx_tile_supported() and torch.backends.mkldnn.is_available()
+        if not (torch.cpu._is_amx_tile_supported() and torch.backends.mkldnn.is_available()):
+            return False
     except AttributeError:
         return False
-    return tiles and hasattr(_ONEDNN_MATMUL, "fp32_precision")
+    probe = torch.full((64, 64), 1 + 2.0**-12)  # 1 in bfloat16
+    with bfloat16_products():
+        return bool((times_transposed(probe, probe) == 64).all())
