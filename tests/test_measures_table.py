@@ -80,7 +80,7 @@ def test_the_order_of_rows_does_not_matter(case):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_every_dtype_reads_like_its_own_values_in_float64(case, dtype):
     X = cloud().to(dtype)
-    rounding = 1e-5 if MEASURES[case[0]].needs == "cells" else 1e-6  # codewords in float32 move small differences more
+    rounding = 2e-6 if MEASURES[case[0]].needs == "cells" else 1e-6  # codewords in float32 move small differences more
     assert value(X, case).value == pytest.approx(value(X.double(), case).value, rel=rounding)
 
 

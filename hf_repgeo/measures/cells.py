@@ -92,8 +92,8 @@ def patchiness(
             numbers.
         codebooks: number of codebooks.
         bits: a codebook has `2 ** bits` cells.
-        quantizer_seeds: quantizers to fit from different starts; the value is their mean. Default: 3 for the additive
-            quantizers, else 1.
+        quantizer_seeds: quantizers to fit, each with a seed of its own; the value is their mean. Default: 3 for the
+            additive quantizer, else 1.
 
     Returns:
         Estimate: value in [0, K] for `"lloyd"`. The standard error leaves out one group of rows at a time with the

@@ -17,7 +17,6 @@ DIGIT_ROWS = 2**14  # at once in fixed point
 DIGIT_MINIMUM = (1024, 128)  # rows and columns; below, float64 is as fast
 SAMPLE = 17  # every so many rows give the centre; a prime keeps out of step with what repeats
 LONG = 8  # times the median distance from the centre: such rows would cost the others their last digits
-SAFE_NORM = (2.0**-40, 2.0**60)  # of a row, so that nothing that matters of its square underflows in float32
 SAFE_PEAK = (2.0**-40, 2.0**40)  # of what centring leaves, so that its squares are float32 numbers
 
 
@@ -124,12 +123,10 @@ def _round_mean(rows: torch.Tensor) -> torch.Tensor:
 
 
 def _unit_sum(block: torch.Tensor) -> tuple[torch.Tensor, int]:
-    """Sum of the rows over their norms, in float64, and how many have none because they are zeros."""
+    """Sum of the float64 rows over their norms, and how many have none because they are zeros."""
     norms = torch.linalg.vector_norm(block, dim=1)
-    if block.dtype == torch.float32 and not SAFE_NORM[0] < float(norms.min()) <= float(norms.max()) < SAFE_NORM[1]:
-        return _unit_sum(block.to(torch.float64))
     zero = norms == 0
-    return (torch.where(zero, 0.0, 1 / norms) @ block).to(torch.float64), int(zero.sum())
+    return torch.where(zero, 0.0, 1 / norms) @ block, int(zero.sum())
 
 
 @dataclass(frozen=True)
@@ -151,7 +148,7 @@ class _Survey:
             distances.append(torch.linalg.vector_norm(centred, dim=1))
             highest.append(centred.amax(0))
             lowest.append(centred.amin(0))
-            block_sum, block_zeros = _unit_sum(block.to(torch.float32)) if directions else (torch.nan, 0)
+            block_sum, block_zeros = _unit_sum(block.to(torch.float64)) if directions else (torch.nan, 0)
             unit_sum, zeros = unit_sum + block_sum, zeros + block_zeros
         peaks = torch.maximum(torch.stack(highest).amax(0), -torch.stack(lowest).amin(0))
         return cls(centre, torch.cat(distances), peaks, unit_sum, zeros)

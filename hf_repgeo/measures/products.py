@@ -17,9 +17,10 @@ import torch
 
 BLOCK_ROWS = 2048
 DIGITS, RADIX = 3, 256.0  # 24 bits, as many as float32 keeps
+ZERO = 128  # what stands for 0 among unsigned digits
 CACHED_ROWS = 256  # stay in the processor's cache from one step to the next; more would overflow the sum of digits
 _ONEDNN_MATMUL = getattr(torch.backends.mkldnn, "matmul", None)
-PANEL_COLUMNS = 384  # of a symmetric product, to leave most of the lower triangle out
+PANEL_COLUMNS = 192  # of a symmetric product, to leave most of the lower triangle out
 
 
 def _onednn(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
@@ -136,9 +137,6 @@ def digits_work() -> bool:
         return fast and torch.equal(torch._int_mm(extremes.T, extremes), wide.T @ wide)
     except (AttributeError, RuntimeError, NotImplementedError):
         return False
-
-
-ZERO = 128  # what stands for 0 among unsigned digits
 
 
 @dataclass(frozen=True)
