@@ -22,7 +22,8 @@ import torch
 from transformers import BertConfig, BertForMaskedLM, Trainer, TrainingArguments
 
 from hf_repgeo.callbacks import GeometryCallback
-from hf_repgeo.probes import run_probe, undisturbed
+from hf_repgeo.rows.forward import undisturbed
+from hf_repgeo.training.fixed_sample import sample_representations
 
 
 def arguments() -> argparse.Namespace:
@@ -62,14 +63,16 @@ def main() -> None:
         forward, whole = [], []
         for _ in range(asked.repeats + 1):
             with undisturbed(model):
-                forward.append(seconds(lambda: run_probe(model.bert, callback.probe, asked.batch_size), asked.device))
+                forward.append(
+                    seconds(lambda: sample_representations(model.bert, callback.sample, asked.batch_size), asked.device)
+                )
             whole.append(seconds(lambda: callback._probe(callback.trainer.state, model), asked.device))
     result = {
         "device": torch.cuda.get_device_name() if asked.device == "cuda" else "cpu",
         "dtype": asked.dtype,
         "threads": torch.get_num_threads(),
         "load": round(os.getloadavg()[0], 1),
-        "rows": callback.probe.rows,
+        "rows": callback.sample.rows,
         "forward_s": round(statistics.median(clock for clock, _ in forward[1:]), 3),
         "probe_s": round(statistics.median(clock for clock, _ in whole[1:]), 3),
         "ratio": ratio(whole, forward, 0),

@@ -85,7 +85,7 @@ def matmul_rate() -> str:
     """Best float32 rate of this machine on one thread, numpy's and oneDNN's."""
     import torch
 
-    from hf_repgeo.measures.products import times_transposed
+    from hf_repgeo.measures.kernels.products import times_transposed
 
     torch.set_num_threads(1)
     a, b = (np.random.default_rng(0).standard_normal((2048, 768)).astype(np.float32) for _ in range(2))

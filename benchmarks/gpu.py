@@ -20,8 +20,8 @@ from compare import power_law
 from neighbors import write
 
 from hf_repgeo.measures import PointCloud, evaluate_all, intrinsic_dimension, patchiness, resolve
-from hf_repgeo.measures.neighbors import nearest
-from hf_repgeo.measures.quantizers import quantize
+from hf_repgeo.measures.kernels.neighbors import nearest
+from hf_repgeo.measures.kernels.quantizers import quantize
 
 HERE = Path(__file__).parent
 WIDTH = 768

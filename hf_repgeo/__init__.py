@@ -13,13 +13,16 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-__version__ = "0.1.0"
+from .registration import auto_classes as _auto_classes
+from .registration import evaluate_names as _evaluate_names
+from .registration.import_hooks import after_import as _after_import
+from .version import __version__
 
 _HOME = {
     "BLMBaseline": "sparse_vae",
     "BLMBaselineConfig": "sparse_vae",
     "BadInput": "errors",
-    "Corpus": "texts",
+    "Corpus": "rows.texts",
     "GeometryCallback": "callbacks",
     "GeometryEvaluator": "sentence_evaluator",
     "GeometryReport": "report",
@@ -31,14 +34,16 @@ _HOME = {
     "SparseVAEForBLMConfig": "sparse_vae",
     "SparseVAEForSentenceEmbedding": "sparse_vae",
     "example_checkpoint": "sparse_vae",
-    "load_report": "hub",
+    "load_report": "report",
     "measure": "profiling",
-    "metric_path": "evaluation",
+    "measurement_path": "registration.evaluate_names",
     "plot_layers": "plots",
     "plot_scale_curves": "plots",
     "profile": "profiling",
-    "read_dataset": "texts",
-    "read_text": "texts",
+    "push_report": "hub.push",
+    "read_dataset": "rows.texts",
+    "read_text": "rows.texts",
+    "scale_curve": "measures",
 }
 
 __all__ = [
@@ -60,23 +65,27 @@ __all__ = [
     "example_checkpoint",
     "load_report",
     "measure",
-    "metric_path",
+    "measurement_path",
     "plot_layers",
     "plot_scale_curves",
     "profile",
+    "push_report",
     "read_dataset",
     "read_text",
+    "scale_curve",
 ]
 
 if TYPE_CHECKING:
+    from . import load_report
     from .callbacks import GeometryCallback
     from .errors import BadInput, RepgeoError
-    from .evaluation import metric_path
-    from .hub import load_report
-    from .measures import MEASURES, PointCloud
+    from .hub.push import push_report
+    from .measures import MEASURES, PointCloud, scale_curve
     from .plots import plot_layers, plot_scale_curves
     from .profiling import measure, profile
+    from .registration.evaluate_names import measurement_path
     from .report import GeometryReport
+    from .rows.texts import Corpus, read_dataset, read_text
     from .sentence_evaluator import GeometryEvaluator
     from .sparse_vae import (
         BLMBaseline,
@@ -87,7 +96,6 @@ if TYPE_CHECKING:
         SparseVAEForSentenceEmbedding,
         example_checkpoint,
     )
-    from .texts import Corpus, read_dataset, read_text
 
 
 def __getattr__(name: str):
@@ -104,10 +112,6 @@ def __dir__() -> list[str]:
 
 # What importing this package changes elsewhere, by post-import hooks: evaluate learns three names, the Auto classes our
 # models. Nothing of theirs is imported here.
-from . import evaluation as _evaluation  # noqa: E402
-from ._import_hooks import after_import as _after_import  # noqa: E402
-from .sparse_vae import registration as _registration  # noqa: E402
-
-_evaluation.install()
-_after_import("transformers.models.auto.configuration_auto", _registration.register_configs)
-_after_import("transformers.models.auto.modeling_auto", _registration.register_models)
+_evaluate_names.install()
+_after_import("transformers.models.auto.configuration_auto", _auto_classes.register_configs)
+_after_import("transformers.models.auto.modeling_auto", _auto_classes.register_models)

@@ -17,10 +17,11 @@ from transformers import Trainer, TrainerCallback
 
 from .errors import BadInput, RepgeoError, UnknownName
 from .measures import check_options
-from .probes import Plan, Probe, check_encoder, encoder_of, run_probe, undisturbed
 from .profiling import MINIMUM_BATCH, versions
 from .report import GeometryReport
-from .training_log import default_pairs, flags, log_values
+from .rows.forward import encoder_of, undisturbed
+from .training.fixed_sample import FixedSample, LayerMeasures, check_encoder, sample_representations
+from .training.log_values import default_pairs, flags, log_values
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, TrainerControl, TrainerState, TrainingArguments
@@ -130,8 +131,10 @@ class GeometryCallback(TrainerCallback):
         check_options(options)
         self.budget, self.collapse, self.sink = budget, collapse, sink
         self.asked = default_pairs(measures)
-        self.plan = Plan(list(dict.fromkeys([*self.asked, WATCH])), [-1] if layers is None else layers, options, seed)
-        self.plan.check()
+        self.layer_measures = LayerMeasures(
+            list(dict.fromkeys([*self.asked, WATCH])), [-1] if layers is None else layers, options, seed
+        )
+        self.layer_measures.check()
         self.batch_size = batch_size
         self.given = probe
         self.trainer: Trainer | None = None
@@ -156,13 +159,13 @@ class GeometryCallback(TrainerCallback):
         if trainer.is_fsdp_enabled:
             raise BadInput("trainer", came="one with FSDP", wanted="plain, DDP or DeepSpeed training")
         tokenizer = getattr(trainer.processing_class, "tokenizer", trainer.processing_class)
-        self.probe = Probe.of(self.given, tokenizer, encoder_of(trainer.model))
+        self.sample = FixedSample.of(self.given, tokenizer, encoder_of(trainer.model))
         self.trainer = trainer
-        if self.probe.rows < MINIMUM_BATCH and trainer.is_world_process_zero():
+        if self.sample.rows < MINIMUM_BATCH and trainer.is_world_process_zero():
             logger.warning(
                 "few_rows: the probe has %d tokens; numbers of fewer than %d rows are not those of the whole "
                 "distribution, above all effective rank, dimension and patchiness",
-                self.probe.rows,
+                self.sample.rows,
                 MINIMUM_BATCH,
             )
         self._start_history(trainer.model)
@@ -173,7 +176,7 @@ class GeometryCallback(TrainerCallback):
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model, **kwargs):
         self._check_attached()
         with undisturbed(model):
-            check_encoder(encoder_of(model), self.probe, self.plan.layers)
+            check_encoder(encoder_of(model), self.sample, self.layer_measures.layers)
         self._reading, self._warned = None, set()
         self._began, self._spent, self._cost = monotonic(), 0.0, None
         if state.global_step:
@@ -194,11 +197,11 @@ class GeometryCallback(TrainerCallback):
         self.history = GeometryReport(
             provenance={
                 "model": encoder.config._name_or_path or type(encoder).__name__,
-                "measures": [f"{name}:{convention}" for name, convention in self.plan.pairs],
-                "layers": self.plan.layers,
-                "options": self.plan.options,
-                "seed": self.plan.seed,
-                "probe": self.probe.provenance(),
+                "measures": [f"{name}:{convention}" for name, convention in self.layer_measures.pairs],
+                "layers": self.layer_measures.layers,
+                "options": self.layer_measures.options,
+                "seed": self.layer_measures.seed,
+                "probe": self.sample.provenance(),
                 "schedule": f"{self.schedule}, every {self.every}",
                 "budget": self.budget,
                 "counts": {},
@@ -335,8 +338,8 @@ class GeometryCallback(TrainerCallback):
         began = monotonic()
         batch_size = self.batch_size or self.trainer.args.per_device_eval_batch_size
         with undisturbed(model):
-            states = run_probe(encoder, self.probe, batch_size, self.trainer.accelerator.autocast())
-            rows = self.plan.measure(states) if state.is_world_process_zero else []
+            states = sample_representations(encoder, self.sample, batch_size, self.trainer.accelerator.autocast())
+            rows = self.layer_measures.measure(states) if state.is_world_process_zero else []
         return rows, monotonic() - began
 
     def _agreed(self, value: Any) -> Any:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from .report import GeometryReport
+    from .report_table import ReportTable
 
 # Okabe & Ito's palette without its yellow: distinguishable with any colour vision; markers and dashes say it again.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -22,7 +22,7 @@ TITLES = {"iso_score": "IsoScore", "mean_cosine": "Mean cosine"}
 
 
 def plot_layers(
-    reports: GeometryReport | list[GeometryReport] | dict[str, GeometryReport],
+    reports: ReportTable | list[ReportTable] | dict[str, ReportTable],
     measures: list[str] | None = None,
     tokens: list[str] | None = None,
 ) -> Figure:
@@ -66,7 +66,7 @@ def plot_layers(
     return figure
 
 
-def _named(reports) -> dict[str, GeometryReport]:
+def _named(reports) -> dict[str, ReportTable]:
     if isinstance(reports, dict):
         return reports
     reports = reports if isinstance(reports, (list, tuple)) else [reports]
@@ -78,8 +78,8 @@ def _named(reports) -> dict[str, GeometryReport]:
 
 
 def _curves(
-    name: str, report: GeometryReport, tokens: list[str] | None, several: bool
-) -> list[tuple[str, str, str, GeometryReport]]:
+    name: str, report: ReportTable, tokens: list[str] | None, several: bool
+) -> list[tuple[str, str, str, ReportTable]]:
     """`(report, stack, policy, rows)` of every curve to draw."""
     shown = tokens or (["all", "sink_robust"] if several else report.unique("tokens"))
     return [
@@ -182,7 +182,7 @@ def _heading(measure: str, convention: str) -> str:
     return f"{title} ({convention})" if len(MEASURES[measure].conventions) > 1 else title
 
 
-def _title(named: dict[str, GeometryReport]) -> str:
+def _title(named: dict[str, ReportTable]) -> str:
     facts = next(iter(named.values())).provenance
     text = facts.get("text") or {}
     details = [

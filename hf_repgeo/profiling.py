@@ -16,23 +16,23 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from . import __version__
-from .arrays import cloud_of_stream, is_dataset, read_rows, row_blocks
 from .errors import BadInput, UnknownName
 from .measures import PointCloud, check_options, evaluate_all, interval_of, resolve, with_chance
-from .models import load_model
-from .protocol import Protocol, columns_of
+from .measures.batch_means import BatchMeans, columns_of
 from .report import GeometryReport
-from .representations import (
+from .rows.files import cloud_of_stream, is_dataset, read_rows, row_blocks
+from .rows.forward import final_norm_of
+from .rows.models import load_model
+from .rows.representations import (
     POOLINGS,
     Representations,
     check_policies,
-    final_norm_of,
     pooled_representations,
     token_representations,
 )
-from .texts import Corpus, corpus_of, packaged_sample
-from .windows import draw_windows, make_windows, resolve_window, window_limit
+from .rows.texts import Corpus, corpus_of, packaged_sample
+from .rows.windows import draw_windows, make_windows, resolve_window, window_limit
+from .version import __version__
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -164,13 +164,13 @@ def profile(
         window: tokens a window, special tokens included; default 512 or the model's limit. It changes the numbers: a
             decoder's first position is unlike all others, and short windows have more of them.
         pack: `"concatenate"`: documents run on from window to window; `"documents"`: each starts its own.
-        clean: `"none"`, `"wikitext"` or `"wiki"`; see `hf_repgeo.texts.read_text`.
+        clean: `"none"`, `"wikitext"` or `"wiki"`; see `hf_repgeo.rows.texts.read_text`.
         oversample: see above.
         null: as in `measure`.
         final_norm: `"applied"`: the last layer as transformers returns it, in language models after the final norm;
             `"raw"`: before it.
         tokenizer: for a model in memory.
-        revision, dtype, device, trust_remote_code: see `hf_repgeo.models.load_model`.
+        revision, dtype, device, trust_remote_code: see `hf_repgeo.rows.models.load_model`.
         batch_size: windows a forward pass; does not change the numbers.
         seed: of the draw of windows and rows, and of the measures.
         out: folder for `profile.json`, written as layers are done. If it holds an unfinished report of the same run,
@@ -195,7 +195,7 @@ def profile(
         >>> round(report.value("anisotropy", tokens="all"), 1)  # doctest: +SKIP
         0.1
     """
-    protocol = Protocol(resolve(measures), options, rows, batch_rows, seed, null)
+    batch_means = BatchMeans(resolve(measures), options, rows, batch_rows, seed, null)
     check_options(options)
     policies = check_policies(tokens)
     _check_counts(rows=rows, batch_rows=batch_rows, oversample=oversample, batch_size=batch_size)
@@ -216,7 +216,7 @@ def profile(
         "pack": pack,
         "oversample": oversample,
         "final_norm": final_norm_of(loaded.model, windows, final_norm),
-        **protocol.provenance(),
+        **batch_means.provenance(),
         **versions(),
     }
     report, path = _open_report(out, provenance)
@@ -231,18 +231,18 @@ def profile(
     else:
         drawn = draw_windows(windows, seed, count=rows)
         collected = pooled_representations(loaded.model, drawn, pooling, **forward)
-    _measure_layers(protocol, collected, report, path, _bar(progress, "geometry"))
+    _measure_layers(batch_means, collected, report, path, _bar(progress, "geometry"))
     return report
 
 
-def _measure_layers(protocol: Protocol, collected: Representations, report: GeometryReport, path, bar) -> None:
+def _measure_layers(batch_means: BatchMeans, collected: Representations, report: GeometryReport, path, bar) -> None:
     """Fills the report layer by layer and saves it after each; layers that an earlier run measured are left alone."""
     report.provenance["pool"] = collected.facts
     for stack, layer in bar(iter(collected.states), len(collected.states)):
         if len(report.select(stack=stack, layer=layer)):
             continue
         with torch.no_grad():
-            rows = protocol.measure(collected.states[stack, layer], collected.documents, collected.policies)
+            rows = batch_means.measure(collected.states[stack, layer], collected.documents, collected.policies)
         for row in rows:
             report.add(layer=layer, stack=stack, **row)
         _save(report, path)

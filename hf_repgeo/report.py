@@ -1,244 +1,67 @@
-"""GeometryReport: what was measured, one tidy row a case; to and from JSON, Parquet, pandas, datasets."""
+"""GeometryReport: the table of measured numbers with its doors: the terminal, the Hub."""
 
 from __future__ import annotations
 
-import json
-import math
-import os
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from .errors import BadInput, RepgeoError, UnknownName
+from .hub.push import Pushed, find_report, push_report
+from .report_table import ReportTable
+from .report_text import describe
 
 if TYPE_CHECKING:
-    import datasets
-    import pandas
-
-    from .hub import Pushed
-
-FORMAT = 1
-
-COLUMNS: dict[str, type] = {
-    "layer": int,
-    "stack": str,
-    "tokens": str,
-    "measure": str,
-    "convention": str,
-    "protocol": str,
-    "value": float,
-    "sd": float,
-    "se": float,
-    "se_method": str,
-    "n": int,
-    "n_distinct": int,
-    "n_per_batch": int,
-    "n_batches": int,
-    "warnings": list,
-    "details": dict,
-}
-CASE = ("stack", "layer", "tokens", "measure", "convention")
+    from huggingface_hub import HfApi
 
 
-@dataclass
-class GeometryReport:
-    """A table of measured numbers and where they came from.
-
-    Columns of a row:
-
-    - `layer` (0 is the embedding layer; `None` for plain rows), `stack` (`"encoder"` or `"decoder"`), `tokens` (the
-      token policy)
-    - `measure`, `convention`
-    - `protocol`: `"whole"` for one value over all rows, `"batches"` for the mean over batches
-    - `value` (`None` when it cannot be had: the first warning says why), `sd` over batches, `se` and how it was had
-      (`se_method`)
-    - `n` rows, `n_distinct` of them distinct, `n_per_batch`, `n_batches`
-    - `warnings`: `"code: sentence"` each; `details`: further numbers of the measure
-
-    Attributes:
-        rows: one dict a case, with the columns above.
-        provenance: model, commit, data, seed, versions, time.
-
-    Example:
-        >>> import torch, hf_repgeo
-        >>> report = hf_repgeo.measure(torch.eye(4), measures=["participation_ratio"])
-        >>> round(report.value("participation_ratio"), 6)
-        3.0
-    """
-
-    rows: list[dict[str, Any]] = field(default_factory=list)
-    provenance: dict[str, Any] = field(default_factory=dict)
-
-    # --- reading ----------------------------------------------------------------------------------------------------
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __iter__(self):
-        return iter(self.rows)
+@dataclass(repr=False)
+class GeometryReport(ReportTable):
+    __doc__ = ReportTable.__doc__
 
     def __repr__(self) -> str:
-        from .tables import describe
-
         return describe(self)
 
-    def select(self, **columns) -> GeometryReport:
-        """The rows whose columns have these values; a list, tuple or set allows any of its values.
-
-        Raises:
-            UnknownName: a column that does not exist.
-        """
-        for column in columns:
-            if column not in COLUMNS:
-                raise UnknownName("column", column, COLUMNS)
-        wanted = {c: set(v) if isinstance(v, (list, tuple, set)) else {v} for c, v in columns.items()}
-        rows = [row for row in self.rows if all(row[column] in values for column, values in wanted.items())]
-        return GeometryReport(rows, self.provenance)
-
-    def row(self, measure: str, **columns) -> dict[str, Any]:
-        """The one row of `measure` with these columns; without `convention`, the measure's default one.
-
-        Raises:
-            RepgeoError: no row fits, or several do; the message says which columns would decide.
-        """
-        found = self.select(measure=measure, **columns).rows
-        if "convention" not in columns and found:
-            found = [row for row in found if row["convention"] == found[0]["convention"]]
-        if len(found) == 1:
-            return found[0]
-        if not found:
-            known = ", ".join(self.unique("measure"))
-            raise RepgeoError(f"no row with measure={measure!r} {columns or ''}; measured: {known}")
-        free = [column for column in CASE if len({row[column] for row in found}) > 1]
-        raise RepgeoError(f"{len(found)} rows of {measure!r}; choose by {', '.join(free)}")
-
-    def value(self, measure: str, **columns) -> float | None:
-        """The value of the one row that `row` finds."""
-        return self.row(measure, **columns)["value"]
-
-    def unique(self, column: str) -> list:
-        """The values of a column, each once, in order of appearance."""
-        return list(dict.fromkeys(row[column] for row in self.rows))
-
-    def warnings(self) -> list[str]:
-        """Every warning, once, in order of appearance."""
-        return list(dict.fromkeys(warning for row in self.rows for warning in row["warnings"]))
-
-    # --- growing ----------------------------------------------------------------------------------------------------
-
-    def add(self, **columns) -> None:
-        """Appends a row; columns left out are `None`.
-
-        Raises:
-            RepgeoError: an unknown column, or a number that is not finite.
-        """
-        unknown = set(columns) - set(COLUMNS)
-        if unknown:
-            raise UnknownName("column", sorted(unknown)[0], COLUMNS)
-        for column in ("value", "sd", "se"):
-            number = columns.get(column)
-            if number is not None and not math.isfinite(number):
-                raise RepgeoError(
-                    f"column {column!r} of {columns.get('measure')!r} is {number}; use None and a warning"
-                )
-        row = {column: columns.get(column) for column in COLUMNS}
-        row["warnings"], row["details"] = list(row["warnings"] or ()), dict(row["details"] or {})
-        self.rows.append(row)
-
-    def __add__(self, other: GeometryReport) -> GeometryReport:
-        """Rows of both, provenance of the first."""
-        return GeometryReport(self.rows + other.rows, self.provenance)
-
-    # --- leaving and coming back --------------------------------------------------------------------------------------
-
-    def to_json(self, path: str | Path) -> Path:
-        """Writes the report; an existing file is replaced in one step, so that a reader never sees half of it."""
-        path = Path(path)
-        content = {"format": FORMAT, "provenance": self.provenance, "rows": self.rows}
-        unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-        unfinished.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-        unfinished.replace(path)
-        return path
-
-    @classmethod
-    def from_json(cls, path: str | Path) -> GeometryReport:
-        """Reads what `to_json` wrote.
-
-        Raises:
-            BadInput: no such file, or not a report.
-        """
-        try:
-            content = json.loads(Path(path).read_text(encoding="utf-8"))
-            if content["format"] > FORMAT:
-                raise BadInput(
-                    "path",
-                    came=f"{str(path)!r}, format {content['format']}",
-                    wanted="a report",
-                    cure="Upgrade hf_repgeo.",
-                )
-            return cls(content["rows"], content["provenance"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            if isinstance(error, RepgeoError):
-                raise
-            raise BadInput("path", came=f"{str(path)!r} ({error})", wanted="a report written by to_json") from None
-
-    def to_parquet(self, path: str | Path) -> Path:
-        """Writes the rows as a Parquet table, the provenance into its metadata."""
-        import pyarrow.parquet
-
-        pyarrow.parquet.write_table(self.to_arrow(), path)
-        return Path(path)
-
-    @classmethod
-    def from_parquet(cls, path: str | Path) -> GeometryReport:
-        """Reads what `to_parquet` wrote.
-
-        Raises:
-            BadInput: no such file, or not a report.
-        """
-        import pyarrow.parquet
-
-        try:
-            table = pyarrow.parquet.read_table(path)
-            provenance = json.loads(table.schema.metadata[b"hf_repgeo"])["provenance"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise BadInput("path", came=f"{str(path)!r} ({error})", wanted="a report written by to_parquet") from None
-        rows = [{**row, "details": json.loads(row["details"])} for row in table.to_pylist()]
-        return cls(rows, provenance)
-
-    def to_arrow(self):
-        """The rows as a `pyarrow.Table`; `details` as JSON text."""
-        import pyarrow as pa
-
-        types = {int: pa.int64(), float: pa.float64(), str: pa.string(), list: pa.list_(pa.string()), dict: pa.string()}
-        schema = pa.schema([(column, types[kind]) for column, kind in COLUMNS.items()])
-        metadata = {"hf_repgeo": json.dumps({"format": FORMAT, "provenance": self.provenance})}
-        return pa.Table.from_pylist(_flat(self.rows), schema=schema.with_metadata(metadata))
-
-    def to_pandas(self) -> pandas.DataFrame:
-        """The rows as a data frame."""
-        import pandas
-
-        return pandas.DataFrame(self.rows, columns=list(COLUMNS))
-
-    def to_dataset(self) -> datasets.Dataset:
-        """The rows as a `datasets.Dataset`; `details` as JSON text."""
-        import datasets
-
-        return datasets.Dataset(self.to_arrow().replace_schema_metadata(None))
-
     def push_to_hub(self, repo_id: str, **options) -> Pushed:
-        """Pushes the report to a model repository, or writes what would go up; see `hf_repgeo.hub.push_report`.
+        """Pushes the report to a model repository, or writes what would go up; see `hf_repgeo.push_report`.
 
         Args:
             repo_id: `"owner/name"` of the model.
             options: `to`, `results_dataset`, `private`, `create_pr` ... as there.
         """
-        from .hub import push_report
-
         return push_report(self, repo_id, **options)
 
 
-def _flat(rows: Iterable[dict]) -> list[dict]:
-    return [{**row, "details": json.dumps(row["details"], sort_keys=True)} for row in rows]
+def load_report(
+    repo_id: str | Path,
+    *,
+    name: str | None = None,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    api: HfApi | None = None,
+    sleep: Callable[[float], None] = time.sleep,
+) -> GeometryReport:
+    """Reads a report back that `push_report` put into a model repository.
+
+    Args:
+        repo_id: the model repository, or a folder that holds a copy of it or a dry run.
+        name: of the report, where there are several.
+        revision: branch, tag, commit or `refs/pr/N`.
+        token: as in `huggingface_hub`; default: the one you logged in with, if any.
+        api: a client to use instead of `HfApi(token=token)`.
+        sleep: waits so many seconds between two attempts.
+
+    Returns:
+        GeometryReport: equal to the one pushed, provenance included.
+
+    Raises:
+        BadInput: there is no report, or there are several and no `name`.
+        UnknownName: no report of this name.
+        HubError: the repository cannot be read.
+
+    Example:
+        >>> load_report("me/model")  # doctest: +SKIP
+    """
+    found = find_report(repo_id, name=name, revision=revision, token=token, api=api, sleep=sleep)
+    return GeometryReport.from_json(found)

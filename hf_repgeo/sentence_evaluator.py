@@ -11,7 +11,7 @@ from .errors import BadInput, MissingExtra, RepgeoError
 from .measures import check_options
 from .profiling import measure
 from .report import GeometryReport
-from .training_log import default_pairs, name_of
+from .training.log_values import default_pairs, name_of
 
 try:
     from sentence_transformers.base.evaluation import BaseEvaluator

@@ -49,7 +49,7 @@ def test_no_function_is_shadowed_by_a_module():
 def test_the_mathematics_knows_torch_and_numpy_only():
     allowed = {"torch", "numpy", "faiss"}
     standard = sys.stdlib_module_names
-    for path in (ROOT / "hf_repgeo" / "measures").glob("*.py"):
+    for path in (ROOT / "hf_repgeo" / "measures").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             if isinstance(node, ast.ImportFrom) and not node.level:

@@ -6,7 +6,7 @@ import torch
 import hf_repgeo
 from hf_repgeo.errors import BadInput, UnknownName
 from hf_repgeo.measures import PointCloud, anisotropy, evaluate_all, intrinsic_dimension, resolve
-from hf_repgeo.protocol import Protocol
+from hf_repgeo.measures.batch_means import BatchMeans
 from hf_repgeo.report import GeometryReport
 
 FAST = ["anisotropy", "effective_rank", "intrinsic_dimension"]
@@ -31,7 +31,7 @@ def states(generator):
 
 def test_values_are_means_over_shuffled_batches(states, generator):
     order = torch.randperm(1000, generator=generator)
-    protocol = Protocol(resolve(["anisotropy"]), {}, 1000, 300, seed=0)
+    protocol = BatchMeans(resolve(["anisotropy"]), {}, 1000, 300, seed=0)
     [row] = protocol.measure(states, torch.arange(1000), {"all": order})
     values = torch.tensor([anisotropy(PointCloud(states[part])).value for part in order.tensor_split(3)]).double()
     assert row["value"] == pytest.approx(float(values.mean()), rel=1e-6)
@@ -41,14 +41,16 @@ def test_values_are_means_over_shuffled_batches(states, generator):
 
 
 def test_one_batch_keeps_the_estimators_own_error(states):
-    protocol = Protocol(resolve(["anisotropy", "intrinsic_dimension:mle"]), {}, 400, 400, seed=0)
+    protocol = BatchMeans(resolve(["anisotropy", "intrinsic_dimension:mle"]), {}, 400, 400, seed=0)
     rows = protocol.measure(states, torch.arange(1000) // 20, {"all": torch.arange(400)})
     assert [row["se_method"] for row in rows] == ["jackknife(20 groups)", "likelihood"]
     assert all(row["sd"] is None and row["n_batches"] == 1 for row in rows)
 
 
 def test_cells_and_counts_are_taken_over_all_rows_at_once(states):
-    protocol = Protocol(resolve(["patchiness:lloyd", "duplicate_share", "anisotropy"]), {"bits": 3}, 1000, 250, seed=0)
+    protocol = BatchMeans(
+        resolve(["patchiness:lloyd", "duplicate_share", "anisotropy"]), {"bits": 3}, 1000, 250, seed=0
+    )
     rows = {row["measure"]: row for row in protocol.measure(states, torch.arange(1000), {"all": torch.arange(1000)})}
     assert {m: (r["protocol"], r["n_batches"]) for m, r in rows.items()} == {
         "patchiness": ("whole", 1),
@@ -60,7 +62,7 @@ def test_cells_and_counts_are_taken_over_all_rows_at_once(states):
 
 
 def test_a_policy_that_cannot_fill_a_batch_stands_beside_all_on_as_many_rows(states):
-    protocol = Protocol(resolve(["anisotropy"]), {}, 400, 400, seed=0)
+    protocol = BatchMeans(resolve(["anisotropy"]), {}, 400, 400, seed=0)
     rows = protocol.measure(
         states, torch.arange(1000), {"all": torch.arange(400), "one_per_type": torch.arange(500, 620)}
     )
@@ -72,7 +74,7 @@ def test_a_policy_that_cannot_fill_a_batch_stands_beside_all_on_as_many_rows(sta
 def test_sharing_one_neighbour_search_changes_no_number(states):
     """Policies that nearly coincide are cut from one cloud; each must read as it does alone."""
     policies = {"all": torch.arange(400), "no_special": torch.arange(8, 408), "sink_robust": torch.arange(20, 420)}
-    protocol = Protocol(resolve(["intrinsic_dimension", "anisotropy"]), {}, 400, 400, seed=0)
+    protocol = BatchMeans(resolve(["intrinsic_dimension", "anisotropy"]), {}, 400, 400, seed=0)
     rows = protocol.measure(states, torch.arange(1000), policies)
     for policy, positions in policies.items():
         alone = PointCloud(states[positions])
@@ -88,7 +90,7 @@ def test_sharing_one_neighbour_search_changes_no_number(states):
 def test_rows_that_are_not_finite_lose_their_values_and_nothing_else(states):
     states[7, 3] = torch.nan
     states[450, 0] = torch.inf
-    protocol = Protocol(resolve(["anisotropy", "duplicate_share"]), {}, 400, 400, seed=0)
+    protocol = BatchMeans(resolve(["anisotropy", "duplicate_share"]), {}, 400, 400, seed=0)
     policies = {"all": torch.arange(400), "no_special": torch.arange(8, 408)}
     rows = {(r["tokens"], r["measure"]): r for r in protocol.measure(states, torch.arange(1000), policies)}
     assert rows["all", "anisotropy"]["value"] is None
@@ -100,7 +102,7 @@ def test_rows_that_are_not_finite_lose_their_values_and_nothing_else(states):
 
 def test_a_value_missing_in_one_batch_is_missing_in_the_mean(states):
     states[:250] = 1.0
-    protocol = Protocol(resolve(["anisotropy"]), {}, 1000, 250, seed=0)
+    protocol = BatchMeans(resolve(["anisotropy"]), {}, 1000, 250, seed=0)
     [row] = protocol.measure(states, torch.arange(1000), {"all": torch.arange(1000)})
     assert row["value"] is None and row["warnings"][0].startswith("no_spread")
 
@@ -166,7 +168,7 @@ def test_a_folder_is_a_model(encoder_folder, documents):
 
 def test_an_interrupted_run_resumes_where_it_stopped(run, tmp_path, monkeypatch):
     calls = []
-    measure_whole = Protocol.measure
+    measure_whole = BatchMeans.measure
 
     def interrupted(self, *arguments):
         calls.append(1)
@@ -174,7 +176,7 @@ def test_an_interrupted_run_resumes_where_it_stopped(run, tmp_path, monkeypatch)
             raise KeyboardInterrupt
         return measure_whole(self, *arguments)
 
-    monkeypatch.setattr(Protocol, "measure", interrupted)
+    monkeypatch.setattr(BatchMeans, "measure", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run(out=tmp_path)
     saved = GeometryReport.from_json(tmp_path / "profile.json")
@@ -269,7 +271,7 @@ def test_measure_answers_with_one_row_a_convention(generator):
 
 def test_measure_is_what_profile_does_with_one_batch(generator):
     X = torch.randn(500, 8, generator=generator)
-    rows = Protocol(resolve(FAST), {}, 500, 500, 0).measure(X, torch.arange(500), {"all": torch.arange(500)})
+    rows = BatchMeans(resolve(FAST), {}, 500, 500, 0).measure(X, torch.arange(500), {"all": torch.arange(500)})
     report = hf_repgeo.measure(X, FAST)
     assert [row["value"] for row in rows] == [row["value"] for row in report]
     assert [row["se"] for row in rows] == pytest.approx([row["se"] for row in report], rel=1e-5)

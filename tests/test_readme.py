@@ -10,8 +10,8 @@ import torch
 from conftest import SIZES, seeded
 
 import hf_repgeo
-from hf_repgeo import models
-from hf_repgeo.cli import main
+from hf_repgeo.cli.main import main
+from hf_repgeo.rows import models
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 DOORS = {

@@ -7,8 +7,9 @@ import torch
 
 from hf_repgeo import measure
 from hf_repgeo.errors import BadInput, RepgeoError, UnknownName
-from hf_repgeo.report import COLUMNS, GeometryReport
-from hf_repgeo.tables import number
+from hf_repgeo.report import GeometryReport
+from hf_repgeo.report_table import COLUMNS
+from hf_repgeo.report_text import number
 
 
 @pytest.fixture

@@ -19,7 +19,8 @@ import torch
 
 from hf_repgeo.blm import complexity_ladder
 from hf_repgeo.blm.ladder import SIMPLE_RUNGS
-from hf_repgeo.models import load_model
+from hf_repgeo.localization.regions import receptive_fields
+from hf_repgeo.rows.models import load_model
 from hf_repgeo.sparse_vae import (
     EmbeddingTable,
     ProbeResult,
@@ -33,7 +34,6 @@ from hf_repgeo.sparse_vae import (
     pooled_states,
     read_by_layer,
 )
-from hf_repgeo.sparse_vae.regions import receptive_fields
 
 PROPERTIES = ("subject", "pp1", "pp2", "length")
 FOLDS = 4

@@ -14,6 +14,9 @@ import torch
 from sparse_vae import Encoder, append, arguments, chunk_data, chunk_table, encoder_of, names_in
 
 from hf_repgeo.blm import chunk_sentences, load_alternation_lexicon, role_sentences
+from hf_repgeo.localization.ablation import property_rows, split_by_row
+from hf_repgeo.localization.figures import latents_of
+from hf_repgeo.localization.probing import make_probe
 from hf_repgeo.sparse_vae import (
     SparseVAEConfig,
     SparseVAEForBLM,
@@ -31,9 +34,7 @@ from hf_repgeo.sparse_vae import (
     selection_score,
     without_outliers,
 )
-from hf_repgeo.sparse_vae.evaluation import make_probe, pattern_properties
-from hf_repgeo.sparse_vae.figures import latents_of
-from hf_repgeo.sparse_vae.localization import property_rows, split_by_row
+from hf_repgeo.sparse_vae.scoring import pattern_properties
 
 TEST_ROWS = range(4, 33, 4)  # a quarter of the lexicon's rows
 NUMBERS = ("subject", "pp1", "pp2", "length")

@@ -19,13 +19,7 @@ from pathlib import Path
 import torch
 from transformers.utils.logging import disable_progress_bar
 
-from hf_repgeo.blm import (
-    agreement_matrices,
-    alternation_matrices,
-    chunk_sentences,
-    pair_instances,
-    to_dataset,
-)
+from hf_repgeo.blm import agreement_matrices, alternation_matrices, chunk_sentences, pair_instances, to_dataset
 from hf_repgeo.sparse_vae import (
     BLMBaselineConfig,
     EmbeddingTable,

@@ -16,9 +16,9 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from ..arrays import is_dataset, row_blocks
 from ..errors import BadInput, UnknownName
 from ..measures import MEASURES, Estimate, PointCloud
+from ..rows.files import is_dataset, row_blocks
 from .streams import ARGUMENT, KeptRows, Stream, as_matrix, checked_rows, count_of, estimates_of
 
 CLOUD_OPTIONS = ("groups", "seed")

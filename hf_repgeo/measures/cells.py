@@ -14,7 +14,7 @@ import torch
 
 from ..errors import BadInput, UnknownName
 from .estimate import Estimate, jackknife, missing
-from .quantizers import Quantization
+from .kernels.quantizers import Quantization
 
 if TYPE_CHECKING:
     from .cloud import PointCloud

@@ -7,17 +7,18 @@ anisotropy(cloud); intrinsic_dimension(cloud); patchiness(cloud)     # one spect
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
 from functools import cached_property
 
 import numpy as np
 import torch
 
 from ..errors import BadInput, NonFiniteRows, TooFewRows
-from .eigen import eigenvalues, fold_spectra, scores
+from .eigen import eigenvalues, fold_spectra, principal_coordinates
+from .kernels.neighbors import Neighbors, nearest
+from .kernels.products import BLOCK_ROWS
+from .kernels.quantizers import Quantization, quantize
 from .moments import Moments
-from .neighbors import Neighbors, nearest
-from .products import BLOCK_ROWS
-from .quantizers import Quantization, quantize
 
 JACKKNIFE_GROUPS = 20
 KEY_COLUMNS = 32
@@ -122,12 +123,13 @@ class PointCloud:
     @cached_property
     def spectrum(self) -> torch.Tensor:
         """Eigenvalues of the covariance (divided by n), descending, `(min(n, d),)` float64. O(n d^2 + d^3)."""
-        return eigenvalues(self)
+        scatter = None if self.n_seen <= self.d else self.moments.scatter
+        return eigenvalues(self.rows, scatter, self.n_seen)
 
     @cached_property
     def fold_spectra(self) -> torch.Tensor:
         """Eigenvalues with one jackknife fold left out each, `(folds, min(n, d))` float64. O(n d^2 + d^3)."""
-        return fold_spectra(self)
+        return fold_spectra(self.folds, self._coordinates())
 
     @cached_property
     def neighbors(self) -> Neighbors:
@@ -183,9 +185,16 @@ class PointCloud:
             part.origin = (self, keep)
 
     @cached_property
-    def scores(self) -> torch.Tensor:
+    def coordinates(self) -> torch.Tensor:
         """Coordinates of the rows in the eigenbasis, `(n, min(n, d))`; in float32, enough for standard errors."""
-        return torch.cat(list(scores(self)))
+        return torch.cat(list(self._coordinates()))
+
+    def _coordinates(self) -> Iterator[torch.Tensor]:
+        """The same in blocks. A subset takes them from the cloud it was cut from: a nearby basis serves as well."""
+        if self.origin:
+            whole, keep = self.origin
+            return (whole.coordinates[part] for part in keep.split(BLOCK_ROWS))
+        return principal_coordinates(self.rows, None if self.n_seen <= self.d else self.moments)
 
     def _narrowed_neighbors(self, keep: torch.Tensor, part: PointCloud) -> Neighbors:
         place = torch.full((self.n,), -1, dtype=torch.int64, device=keep.device)  # row -> place among distinct rows

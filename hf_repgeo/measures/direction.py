@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from .estimate import Estimate, jackknife, missing
-from .kmeans import cell_sums
-from .products import BLOCK_ROWS, times_transposed
+from .kernels.kmeans import cell_sums
+from .kernels.products import BLOCK_ROWS, times_transposed
 
 if TYPE_CHECKING:
     from .cloud import PointCloud

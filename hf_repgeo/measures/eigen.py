@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from .kmeans import cell_sums
-from .products import BLOCK_ROWS, times_transposed
-
-if TYPE_CHECKING:
-    from .cloud import PointCloud
+from .kernels.kmeans import cell_sums
+from .kernels.products import BLOCK_ROWS, times_transposed
+from .moments import Moments
 
 LANCZOS_STEPS = 60
 LANCZOS_TOLERANCE = 1e-10
 
 
-def eigenvalues(cloud: PointCloud) -> torch.Tensor:
-    """Eigenvalues of the covariance, descending, `(min(n, d),)` float64; those below rounding are exactly 0."""
-    matrix = _dual_gram(cloud) if cloud.n_seen <= cloud.d else cloud.moments.scatter
-    values = _eigvalsh(matrix).flip(0) / cloud.n_seen
+def eigenvalues(rows: torch.Tensor, scatter: torch.Tensor | None, count: int) -> torch.Tensor:
+    """Eigenvalues of the covariance, descending, `(min(n, d),)` float64; those below rounding are exactly 0.
+
+    Args:
+        rows: `(n, d)`.
+        scatter: `(d, d)` float64 scatter of all `count` rows; `None` where the rows are all, and fewer than columns.
+        count: number of rows that the covariance describes.
+    """
+    matrix = _dual_gram(rows) if scatter is None else scatter
+    values = _eigvalsh(matrix).flip(0) / count
     eps = torch.finfo(torch.float64).eps
-    rounding = (8 * eps * cloud.rows[0].to(torch.float64)).square().sum()  # of the mean, which equal rows leave behind
+    rounding = (8 * eps * rows[0].to(torch.float64)).square().sum()  # of the mean, which equal rows leave behind
     floor = torch.maximum(values[0] * len(values) * eps, rounding)
     return torch.where(values > floor, values, 0.0)
 
@@ -35,42 +38,44 @@ def _eigvalsh(matrix: torch.Tensor) -> torch.Tensor:
     return torch.linalg.eigvalsh(matrix)
 
 
-def _dual_gram(cloud: PointCloud) -> torch.Tensor:
+def _dual_gram(rows: torch.Tensor) -> torch.Tensor:
     """Inner products of the centred rows, `(n, n)`: the same eigenvalues as the scatter, for n <= d."""
-    rows = cloud.rows.to(torch.float64)
+    rows = rows.to(torch.float64)
     rows = rows - rows.mean(0)
     return rows @ rows.T
 
 
-def fold_spectra(cloud: PointCloud) -> torch.Tensor:
+def fold_spectra(folds: torch.Tensor, coordinates: Iterable[torch.Tensor]) -> torch.Tensor:
     """Eigenvalues with one fold left out each, the eigenvectors held fixed, `(folds, min(n, d))` float64.
 
     With the full cloud's eigenvectors v_i, the leave-one-out eigenvalue is the variance of the remaining rows along
     v_i: the derivative is exact, so the jackknife it serves is right to first order, at the cost of one product.
+
+    Args:
+        folds: `(n,)` fold of each row.
+        coordinates: blocks of the rows' coordinates in the eigenbasis.
     """
-    sums, squares, counts = fold_sums(cloud.folds, scores(cloud))
-    remaining = cloud.n - counts[:, None]
+    sums, squares, counts = fold_sums(folds, coordinates)
+    remaining = len(folds) - counts[:, None]
     variance = (squares.sum(0) - squares) / remaining - ((sums.sum(0) - sums) / remaining).square()
     return variance.clamp_min(0)
 
 
-def scores(cloud: PointCloud) -> Iterator[torch.Tensor]:
+def principal_coordinates(rows: torch.Tensor, moments: Moments | None) -> Iterator[torch.Tensor]:
     """Coordinates of the rows in the eigenbasis, blocks of `(b, min(n, d))`; float32 is enough for an error.
 
-    A subset takes them from the cloud it was cut from: a nearby basis serves as well.
+    Args:
+        rows: `(n, d)`.
+        moments: of the cloud; `None` where there are no more rows than columns.
     """
-    if cloud.origin:
-        whole, keep = cloud.origin
-        yield from (whole.scores[part] for part in keep.split(BLOCK_ROWS))
-        return
-    if cloud.n_seen <= cloud.d:
-        values, vectors = torch.linalg.eigh(_dual_gram(cloud))
+    if moments is None:
+        values, vectors = torch.linalg.eigh(_dual_gram(rows))
         yield vectors * values.clamp_min(0).sqrt()
         return
-    scatter = cloud.moments.scatter
+    scatter = moments.scatter
     basis = torch.linalg.eigh((scatter / scatter.diagonal().sum()).to(torch.float32)).eigenvectors.T.contiguous()
-    mean = cloud.moments.mean.to(cloud.rows.dtype)
-    for block in cloud.rows.split(BLOCK_ROWS):
+    mean = moments.mean.to(rows.dtype)
+    for block in rows.split(BLOCK_ROWS):
         yield times_transposed((block - mean).to(torch.float32), basis)
 
 

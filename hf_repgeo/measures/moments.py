@@ -11,7 +11,7 @@ from operator import add
 
 import torch
 
-from .products import BLOCK_ROWS, CACHED_ROWS, digit_gram, digits_work, gram
+from .kernels.products import BLOCK_ROWS, CACHED_ROWS, digit_gram, digits_work, gram
 
 DIGIT_ROWS = 2**14  # at once in fixed point
 DIGIT_MINIMUM = (1024, 128)  # rows and columns; below, float64 is as fast

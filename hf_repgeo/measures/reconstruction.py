@@ -15,7 +15,7 @@ import torch
 
 from .cells import cell_warnings, fit_details, unanswerable
 from .estimate import Estimate, jackknife, missing
-from .quantizers import Quantization
+from .kernels.quantizers import Quantization
 from .spectral_shape import early_enrichment_of
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from ..errors import BadInput, UnknownName
 from .cloud import PointCloud, first_occurrences
 from .dimension import MINIMUM_ROWS, copies_warning, folds_kept, intrinsic_dimension, ties_warning, too_few
 from .estimate import Estimate, jackknife, missing
-from .neighbors import nearest
+from .kernels.neighbors import nearest
 
 
 def levina_bickel_of(distances: torch.Tensor, convention: str = "mackay") -> torch.Tensor:

@@ -8,26 +8,15 @@ from __future__ import annotations
 import importlib
 
 _HOMES = {
-    "configuration_sparse_vae": ("BLMBaselineConfig", "SparseVAEConfig", "SparseVAEForBLMConfig"),
-    "modeling_sparse_vae": ("SparseVAEForBLM", "SparseVAEForSentenceEmbedding", "SparseVAEOutput"),
-    "modeling_blm_baseline": ("BLMBaseline",),
-    "losses_sparse_vae": ("choose", "cosine_scores", "kl_divergence", "max_margin", "normalised_max_margin"),
-    "checkpoints": ("example_checkpoint",),
-    "embeddings": ("EmbeddingTable", "embed_dataset", "embed_sentences"),
-    "training": ("TrainingRun", "build_model", "train", "train_runs", "training_arguments"),
-    "evaluation": (
-        "ProbeResult",
-        "Selection",
-        "evaluate_model",
-        "evaluate_scores",
-        "identity_scores",
-        "over_runs",
-        "pattern_properties",
-        "probe",
-        "probe_scores",
-        "scores_of",
-    ),
-    "localization": (
+    ".configuration_sparse_vae": ("BLMBaselineConfig", "SparseVAEConfig", "SparseVAEForBLMConfig"),
+    ".modeling_sparse_vae": ("SparseVAEForBLM", "SparseVAEForSentenceEmbedding", "SparseVAEOutput"),
+    ".modeling_blm_baseline": ("BLMBaseline",),
+    ".losses_sparse_vae": ("choose", "cosine_scores", "kl_divergence", "max_margin", "normalised_max_margin"),
+    ".checkpoints": ("example_checkpoint",),
+    ".embeddings": ("EmbeddingTable", "embed_dataset", "embed_sentences"),
+    ".training": ("TrainingRun", "build_model", "train", "train_runs", "training_arguments"),
+    "..localization.probing": ("ProbeResult", "probe", "probe_scores"),
+    "..localization.ablation": (
         "Localization",
         "ablate",
         "ablation_effects",
@@ -37,12 +26,25 @@ _HOMES = {
         "probe_score",
         "selection_score",
     ),
-    "readout": ("Readout", "read_columns"),
-    "regions": ("MaskOverlap", "cell_map", "mask_overlap", "receptive_fields", "region_dimensions", "region_to_latent"),
-    "controls": ("counterfactual_pairs", "interchange_flips", "permuted", "planted_table", "without_outliers"),
-    "transfer": ("EffectAgreement", "RungTransfer", "Transfer", "carry_over"),
-    "attention": ("ChunkAttention", "chunk_attention", "chunk_spans", "pooled_states", "read_by_layer"),
-    "figures": (
+    "..localization.readout": ("Readout", "read_columns"),
+    "..localization.regions": (
+        "MaskOverlap",
+        "cell_map",
+        "mask_overlap",
+        "receptive_fields",
+        "region_dimensions",
+        "region_to_latent",
+    ),
+    "..localization.controls": (
+        "counterfactual_pairs",
+        "interchange_flips",
+        "permuted",
+        "planted_table",
+        "without_outliers",
+    ),
+    "..localization.transfer": ("EffectAgreement", "RungTransfer", "Transfer", "carry_over"),
+    "..localization.attention": ("ChunkAttention", "chunk_attention", "chunk_spans", "pooled_states", "read_by_layer"),
+    "..localization.figures": (
         "latents_of",
         "plot_chunk_attention",
         "plot_confusion",
@@ -50,6 +52,15 @@ _HOMES = {
         "plot_localizations",
         "plot_transfer",
         "plot_traversals",
+    ),
+    ".scoring": (
+        "Selection",
+        "evaluate_model",
+        "evaluate_scores",
+        "identity_scores",
+        "over_runs",
+        "pattern_properties",
+        "scores_of",
     ),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
@@ -60,7 +71,7 @@ __all__ = sorted(_HOME_OF)
 def __getattr__(name: str):
     if name not in _HOME_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f".{_HOME_OF[name]}", __name__), name)
+    return getattr(importlib.import_module(_HOME_OF[name], __name__), name)
 
 
 def __dir__() -> list[str]:

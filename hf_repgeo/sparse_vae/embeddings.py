@@ -13,7 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from ..errors import BadInput, UnknownName
-from ..models import load_model
+from ..rows.models import load_model
 from .configuration_sparse_vae import POOLINGS
 from .modeling_sparse_vae import pool
 

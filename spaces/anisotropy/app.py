@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from hf_repgeo.evaluation.space import build, launch
+from hf_repgeo.gradio_app.app import build, launch
 
 demo = build("anisotropy", card=Path(__file__).with_name("README.md"))
 

@@ -18,9 +18,9 @@ sys.path.append(str(Path(__file__).parent))  # for the two modules beside this o
 import layers  # noqa: E402
 import sentence  # noqa: E402
 
-from hf_repgeo.evaluation.space import MAX_TEXT, card_body, launch  # noqa: E402
-from hf_repgeo.evaluation.space import in_sentences as in_sentences  # noqa: E402
-from hf_repgeo.evaluation.space_inputs import PACKAGED_MODEL  # noqa: E402
+from hf_repgeo.gradio_app.app import MAX_TEXT, card_body, launch  # noqa: E402
+from hf_repgeo.gradio_app.app import in_sentences as in_sentences  # noqa: E402
+from hf_repgeo.gradio_app.inputs import PACKAGED_MODEL  # noqa: E402
 from hf_repgeo.measures import MEASURES  # noqa: E402
 
 SHIPPED = layers.shipped()

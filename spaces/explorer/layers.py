@@ -12,12 +12,12 @@ from pathlib import Path
 
 from hf_repgeo import GeometryReport, profile
 from hf_repgeo.errors import BadInput
-from hf_repgeo.evaluation.space import MODEL_ROWS, check_request
+from hf_repgeo.gradio_app.app import MODEL_ROWS, check_request
 from hf_repgeo.measures import MEASURES, resolve
 from hf_repgeo.plots import DEFAULT_PANELS
-from hf_repgeo.representations import POLICIES
-from hf_repgeo.tables import number
-from hf_repgeo.texts import SAMPLE
+from hf_repgeo.report_text import number
+from hf_repgeo.rows.representations import POLICIES
+from hf_repgeo.rows.texts import SAMPLE
 
 Reports = dict[str, GeometryReport]
 

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 import torch
 
 from hf_repgeo.errors import BadInput, UnknownName
-from hf_repgeo.evaluation.space_inputs import PACKAGED_MODEL, check_model_id, check_model_size
-from hf_repgeo.models import Loaded, load_model
-from hf_repgeo.windows import window_limit
+from hf_repgeo.gradio_app.inputs import PACKAGED_MODEL, check_model_id, check_model_size
+from hf_repgeo.rows.models import Loaded, load_model
+from hf_repgeo.rows.windows import window_limit
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

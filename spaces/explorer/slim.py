@@ -13,8 +13,8 @@ from pathlib import Path
 
 from hf_repgeo import GeometryReport
 from hf_repgeo.measures import MEASURES
-from hf_repgeo.report import FORMAT
-from hf_repgeo.representations import POLICIES
+from hf_repgeo.report_table import FORMAT
+from hf_repgeo.rows.representations import POLICIES
 
 MEASURES_KEPT = ("anisotropy", "intrinsic_dimension", "patchiness", "effective_rank", "mean_cosine")
 DETAILS_KEPT = ("null", "null_sd")

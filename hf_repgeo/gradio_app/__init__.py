@@ -1,0 +1,1 @@
+"""What the Spaces share: reading input, measuring, drawing."""

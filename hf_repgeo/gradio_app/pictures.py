@@ -1,0 +1,67 @@
+"""The small picture beside each measured number, as points `(x, y)`: what the number was read from."""
+
+from __future__ import annotations
+
+import torch
+
+from ..measures import PointCloud
+
+MAX_POINTS = 200
+DIRECTIONS = 32
+AXES = {
+    "anisotropy": ("direction", "share of variance"),
+    "intrinsic_dimension": ("log(r2 / r1)", "-log(1 - F)"),
+    "patchiness": ("cell of the first codebook, fullest first", "rows in the cell"),
+}
+Points = list[tuple[float, float]]
+
+
+def points_of(name: str, cloud: PointCloud, **options) -> Points:
+    """What a measure saw in a cloud, at most 200 points; none where there is nothing to draw.
+
+    Args:
+        name: `"anisotropy"`: share of variance of each direction. `"intrinsic_dimension"`: TwoNN's cumulative law, a
+            straight line from the origin whose slope is the dimension. `"patchiness"`: rows in each cell of the first
+            codebook, fullest first; flat if rows fall evenly.
+        cloud: the rows.
+        options: `codebooks` and `bits` of patchiness.
+
+    Example:
+        >>> import torch
+        >>> from hf_repgeo.measures import PointCloud
+        >>> from hf_repgeo.gradio_app.pictures import points_of
+        >>> X = torch.tensor([[3.0, 0.0], [-3.0, 0.0], [0.0, 1.0], [0.0, -1.0]])
+        >>> [(x, round(y, 6)) for x, y in points_of("anisotropy", PointCloud(X))]
+        [(1, 0.9), (2, 0.1)]
+    """
+    return _POINTS[name](cloud, **options)
+
+
+def _directions(cloud: PointCloud) -> Points:
+    values = cloud.spectrum
+    total = float(values.sum())
+    return list(enumerate((values[:DIRECTIONS] / total).tolist(), 1)) if total > 0 else []
+
+
+def _two_nn(cloud: PointCloud) -> Points:
+    if cloud.n_distinct < 3:
+        return []
+    r1, r2 = cloud.neighbors.distances[:, 0], cloud.neighbors.distances[:, 1]
+    log_mu = (r2 / r1).log().sort().values
+    rank = torch.arange(1, len(log_mu) + 1, dtype=torch.float64)
+    return _thinned(log_mu, -torch.log1p(-rank / (len(log_mu) + 1)))  # + 1: the last point stays finite
+
+
+def _cells(cloud: PointCloud, codebooks: int = 4, bits: int = 8) -> Points:
+    if cloud.n < 2**bits or cloud.n_distinct == 1:
+        return []
+    counts = cloud.codes("product", codebooks=codebooks, bits=bits).counts[0]
+    return _thinned(torch.arange(1, len(counts) + 1), counts.sort(descending=True).values)
+
+
+def _thinned(x: torch.Tensor, y: torch.Tensor) -> Points:
+    step = -(-len(x) // MAX_POINTS)
+    return [(float(a), float(b)) for a, b in zip(x[::step], y[::step])]
+
+
+_POINTS = {"anisotropy": _directions, "intrinsic_dimension": _two_nn, "patchiness": _cells}

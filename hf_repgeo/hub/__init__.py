@@ -1,0 +1,1 @@
+"""The Hub: push reports and Spaces, card sections, the results data set."""

@@ -1,0 +1,321 @@
+"""What a model card says of geometry: a section between two markers, and results in `model-index`.
+
+Everything else in the card stays as it is, to the byte.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ..errors import BadInput
+from ..report_text import number
+from .results_dataset import run_id, text_of
+
+if TYPE_CHECKING:
+    from ..report_table import ReportTable
+
+START = "<!-- hf_repgeo:start -->"
+END = "<!-- hf_repgeo:end -->"
+HEADLINE = (
+    "anisotropy",
+    "intrinsic_dimension",
+    "patchiness",
+    "effective_rank",
+    "participation_ratio",
+    "iso_score",
+    "mean_cosine",
+)
+# The lines between two lines of three dashes at the very start, as the Hub reads them.
+_FRONT = re.compile(r"\A(\ufeff?\s*---[ \t]*\r?\n)(.*?)(^---[ \t]*(?:\r?\n|\Z))", re.DOTALL | re.MULTILINE)
+# A top-level key with all lines that belong to it: indented, items of a list, or empty.
+_MODEL_INDEX = re.compile(r"^model-index[ \t]*:.*\n(?:(?:[ \t-].*|\r)?\n)*", re.MULTILINE)
+
+
+def update_card(
+    readme: str | None,
+    report: ReportTable,
+    *,
+    repo_id: str,
+    path: str,
+    url: str,
+    figure: str | None = None,
+    overwrite: bool = False,
+) -> str:
+    """A model card with this report's section and results.
+
+    The section stands between two markers and is replaced as a whole; without markers it goes to the end. Results are
+    merged into `model-index`: what others wrote stays, and so does what an earlier push wrote.
+
+    Args:
+        readme: the card so far; `None` if there is none.
+        report: finite numbers only.
+        repo_id: the model repository.
+        path: the report's file in it.
+        url: that file's address, the `source` of the results.
+        figure: the figure's file in it, if there is one.
+        overwrite: allows another value for a result that is already there.
+
+    Returns:
+        str: the new card. Applied to its own result, the function changes nothing.
+
+    Raises:
+        BadInput: the card's front matter cannot be read, a marker stands alone, or a result is there with another
+            value.
+
+    Example:
+        >>> import torch, hf_repgeo
+        >>> report = hf_repgeo.measure(torch.eye(4), measures=["participation_ratio"])
+        >>> card = update_card(None, report, repo_id="me/model", path="repgeo/x.json", url="https://example.org")
+        >>> "| participation ratio | eigenvalues | 3 |" in card
+        True
+    """
+    newline = "\r\n" if "\r\n" in (readme or "") else "\n"
+    head, front, tail, body = _parts(readme, newline)
+    results = model_results(report, url)
+    if results["metrics"]:
+        front = _with_results(front, results, repo_id.split("/")[-1], overwrite, newline)
+    return head + front + tail + _with_section(body, section(report, repo_id, path, figure), newline)
+
+
+# --- the summary ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A measure over the layers of one stack, under one token policy."""
+
+    measure: str
+    convention: str
+    stack: str | None
+    tokens: str | None
+    values: tuple[tuple[int | None, float], ...]
+
+    @property
+    def title(self) -> str:
+        """The measure in words."""
+        words = "IsoScore" if self.measure == "iso_score" else self.measure.replace("_", " ")
+        return f"{words} ({self.stack})" if self.stack == "decoder" else words
+
+    @property
+    def mean(self) -> float:
+        """The mean over layers."""
+        return math.fsum(value for _, value in self.values) / len(self.values)
+
+    @property
+    def least(self) -> tuple[int | None, float]:
+        """The layer with the smallest value, and the value."""
+        return min(self.values, key=lambda pair: pair[1])
+
+    @property
+    def most(self) -> tuple[int | None, float]:
+        """The layer with the largest value, and the value."""
+        return max(self.values, key=lambda pair: pair[1])
+
+
+def summaries(report: ReportTable) -> Iterator[Summary]:
+    """The headline measures, or all where none of them was measured; in one convention, over all tokens if possible."""
+    policies = report.unique("tokens")
+    tokens = "all" if "all" in policies else next(iter(policies), None)
+    measured = report.unique("measure")
+    for measure in [name for name in HEADLINE if name in measured] or measured:
+        for stack in report.unique("stack"):
+            part = report.select(measure=measure, stack=stack, tokens=tokens)
+            conventions = part.unique("convention")
+            rows = part.select(convention=conventions[0]).rows if conventions else []
+            values = tuple((row["layer"], float(row["value"])) for row in rows if row["value"] is not None)
+            if values:
+                yield Summary(measure, conventions[0], stack, tokens, values)
+
+
+def model_results(report: ReportTable, url: str) -> dict[str, Any]:
+    """The summary as one result of a `model-index`: floats, and what they were measured on."""
+    text, facts = text_of(report), report.provenance
+    name = str(text["name"] or "rows")
+    settings = {"run": run_id(report), "model_commit": facts.get("commit"), "seed": facts.get("seed")}
+    dataset = {"name": name, "type": name, "args": {key: fact for key, fact in settings.items() if fact is not None}}
+    return {
+        "task": {"type": "feature-extraction", "name": "Geometry of the representations"},
+        "dataset": dataset,
+        "metrics": [metric for summary in summaries(report) for metric in _metrics(summary)],
+        "source": {"name": "hf_repgeo", "url": url},
+    }
+
+
+def _metrics(summary: Summary) -> Iterator[dict[str, Any]]:
+    cells = {"mean": summary.mean, "largest": summary.most[1]} if len(summary.values) > 1 else {"": summary.mean}
+    for statistic, value in cells.items():
+        name = f"{summary.title}, {statistic} over layers" if statistic else summary.title
+        facts = {"convention": summary.convention, "tokens": summary.tokens}
+        arguments = {key: fact for key, fact in facts.items() if fact}
+        yield {"type": summary.measure, "name": name, "value": float(value), "args": arguments}
+
+
+# --- model-index ----------------------------------------------------------------------------------------------------
+
+
+def merge_results(index: Any, ours: dict[str, Any], model: str, overwrite: bool = False) -> list[dict[str, Any]]:
+    """A `model-index` with our result in it; all that was there stays.
+
+    Args:
+        index: the `model-index` so far, or `None`.
+        ours: one result.
+        model: the model's name, for a new index.
+        overwrite: allows another value for a metric that is already there.
+
+    Raises:
+        BadInput: no list of models with results, or a metric of ours is there with another value.
+    """
+    merged = copy.deepcopy(index or [])
+    _check_index(merged)
+    if not merged:
+        return [{"name": model, "results": [ours]}]
+    for result in (result for entry in merged for result in entry.get("results") or []):
+        if all(result.get(part) == ours[part] for part in ("task", "dataset", "source")):
+            result["metrics"] = _merge_metrics(result.get("metrics") or [], ours["metrics"], overwrite)
+            return merged
+    merged[0]["results"] = [*(merged[0].get("results") or []), ours]
+    return merged
+
+
+def _merge_metrics(there: list[dict], ours: list[dict], overwrite: bool) -> list[dict]:
+    metrics = list(there)
+    for metric in ours:
+        same = [old for old in metrics if all(old.get(part) == metric[part] for part in ("type", "name", "args"))]
+        if not same:
+            metrics.append(metric)
+        elif same[0]["value"] != metric["value"]:
+            if not overwrite:
+                came = f"{metric['value']} for {metric['name']!r}, which the card gives as {same[0]['value']}"
+                raise BadInput("report", came=came, wanted="the same value", cure="Pass overwrite=True to replace it.")
+            same[0]["value"] = metric["value"]
+    return metrics
+
+
+def _check_index(index: Any) -> None:
+    entries = index if isinstance(index, list) else [None]
+    for entry in entries:
+        results = (entry.get("results") or []) if isinstance(entry, dict) else None
+        if not isinstance(results, list) or not all(isinstance(result, dict) for result in results):
+            wanted = "a list of models, each with a list of results"
+            raise BadInput("README.md", came="a model-index of another form", wanted=wanted, cure="Or pass card=False.")
+
+
+# --- the text of a card -----------------------------------------------------------------------------------------------
+
+
+def _parts(readme: str | None, newline: str) -> tuple[str, str, str, str]:
+    """`(opening dashes, front matter, closing dashes, body)`; a card without front matter gets an empty one."""
+    found = _FRONT.match(readme or "")
+    if not found:
+        return f"---{newline}", "", f"---{newline}", readme or ""
+    return found[1], found[2], found[3], readme[found.end() :]
+
+
+def _with_results(front: str, results: dict[str, Any], model: str, overwrite: bool, newline: str) -> str:
+    """Front matter with the results merged in; its other lines, comments included, are left alone."""
+    before = _read_front(front)
+    index = merge_results(before.get("model-index"), results, model, overwrite)
+    if index == before.get("model-index"):
+        return front
+    wanted = {**before, "model-index": index}
+    block = _yaml({"model-index": index}, newline)
+    lines = front if not front or front.endswith("\n") else front + newline
+    after = _MODEL_INDEX.sub(lambda _: block, lines, count=1) if "model-index" in before else lines + block
+    if _parsed(after) != wanted:  # an unusual way of writing YAML: better reordered lines than a broken card
+        after = _yaml(wanted, newline)
+    return after
+
+
+def _yaml(content: dict[str, Any], newline: str) -> str:
+    import yaml
+
+    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=1000).replace("\n", newline)
+
+
+def _read_front(front: str) -> dict[str, Any]:
+    content = _parsed(front)
+    if content is None or isinstance(content, dict):
+        return content or {}
+    came = "front matter that is no YAML mapping"
+    raise BadInput("README.md", came=came, wanted="a card the Hub can read", cure="Mend it, or pass card=False.")
+
+
+def _parsed(text: str) -> Any:
+    """What YAML says, and the error itself where it says nothing."""
+    import yaml
+
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        return error
+
+
+def _with_section(body: str, text: str, newline: str) -> str:
+    text = text.replace("\n", newline)
+    if START not in body and END not in body:
+        gap = "" if not body.strip() else newline if body.endswith("\n") else 2 * newline
+        return f"{body}{gap}{text}{newline}"
+    before, _, rest = body.partition(START)
+    if body.count(START) != 1 or body.count(END) != 1 or END not in rest:
+        wanted = f"one {START} and one {END} after it"
+        raise BadInput("README.md", came="markers that do not pair", wanted=wanted, cure="Mend it, or pass card=False.")
+    return before + text + rest.partition(END)[2]
+
+
+def section(report: ReportTable, repo_id: str, path: str, figure: str | None) -> str:
+    """The section of the card, markers included: figure, table, how it was measured, how to read it back."""
+    name = path.rsplit("/", 1)[-1].removesuffix(".json")
+    blocks = [
+        START + "\n## Geometry of the representations",
+        f"![Measures by layer]({figure})" if figure else "",
+        _table(report),
+        _measured(report),
+        f"All layers, conventions and standard errors: [`{path}`]({path}).",
+        f'```python\nimport hf_repgeo\n\nreport = hf_repgeo.load_report("{repo_id}", name="{name}")\n```',
+    ]
+    return "\n\n".join(block for block in blocks if block) + "\n" + END
+
+
+def _table(report: ReportTable) -> str:
+    found = list(summaries(report))
+    if not found:
+        return ""
+    layered = any(len(summary.values) > 1 for summary in found)
+    values = ["mean over layers", "smallest (layer)", "largest (layer)"] if layered else ["value"]
+    titles = ["measure", "convention", *values]
+    lines = [titles, ["---"] * len(titles)]
+    for summary in found:
+        extremes = [_extreme(summary.least), _extreme(summary.most)] if layered else []
+        lines.append([summary.title, summary.convention or "", number(summary.mean), *extremes])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _extreme(pair: tuple[int | None, float]) -> str:
+    layer, value = pair
+    return number(value) + ("" if layer is None else f" ({layer})")
+
+
+def _measured(report: ReportTable) -> str:
+    """One sentence: on what, of what, how."""
+    facts, first = report.provenance, next(summaries(report), None)
+    parts = {
+        "model": facts.get("model"),
+        "commit": facts.get("commit"),
+        "text": text_of(report)["name"],
+        "tokens": first and first.tokens,
+        "rows": facts.get("rows"),
+        "window": facts.get("window"),
+        "seed": facts.get("seed"),
+        "hf_repgeo": (facts.get("versions") or {}).get("hf_repgeo"),
+    }
+    return "Measured: " + ", ".join(f"{key} {_inline(part)}" for key, part in parts.items() if part is not None) + "."
+
+
+def _inline(fact: Any) -> str:
+    """A fact as code in a line of Markdown: nothing in it can end the line, the code or the section."""
+    return "`" + re.sub(r"[\s`<>|]+", " ", str(fact)).strip() + "`"

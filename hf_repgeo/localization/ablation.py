@@ -1,0 +1,432 @@
+"""Where in the embedding is it? Ablations of regions, beside those of as many random dimensions.
+
+A region that holds many dimensions carries much of anything. So every effect here comes beside the effect of random
+sets of as many dimensions, and the one number that says "localised" comes with the interval it has when places mean
+nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+
+import torch
+
+from ..errors import BadInput, UnknownName
+from ..sparse_vae.embeddings import EmbeddingTable
+from ..sparse_vae.losses_sparse_vae import choose
+from ..sparse_vae.scoring import pattern_properties
+from ..sparse_vae.training import EmbeddedInstances
+from .probing import check_classes, make_probe
+from .regions import random_partition
+
+ABLATIONS = ("mean", "noise", "resample")
+Score = Callable[[torch.Tensor], float]
+
+
+def ablate(
+    x: torch.Tensor,
+    dimensions: torch.Tensor,
+    how: str = "mean",
+    *,
+    reference: torch.Tensor,
+    generator: torch.Generator | None = None,
+) -> torch.Tensor:
+    """Embeddings with some dimensions emptied of what they say about their own sentence.
+
+    Args:
+        x: `(n, hidden_size)`; not written to.
+        dimensions: bool `(hidden_size,)`, which to take out.
+        how: `"mean"` the reference's mean; `"noise"` normal noise of the reference's mean and standard deviation per
+            dimension; `"resample"` the values of another, random reference row, the same one for all the dimensions.
+        reference: `(m, hidden_size)`, training rows.
+        generator: for the two random ways.
+
+    Returns:
+        A new tensor.
+
+    Raises:
+        UnknownName: an unknown way.
+    """
+    if how not in ABLATIONS:
+        raise UnknownName("ablation", how, ABLATIONS)
+    if how == "mean":
+        filling = reference.mean(0).expand_as(x)
+    elif how == "noise":
+        filling = reference.mean(0) + reference.std(0) * torch.randn(x.shape, generator=generator, dtype=x.dtype)
+    else:
+        filling = reference[torch.randint(len(reference), (len(x),), generator=generator)]
+    return torch.where(dimensions, filling, x)
+
+
+def ablation_effects(
+    score: Score,
+    x: torch.Tensor,
+    regions: torch.Tensor,
+    *,
+    reference: torch.Tensor,
+    how: str = "mean",
+    keep_only: bool = False,
+    seed: int = 0,
+) -> torch.Tensor:
+    """What each region is worth: the score of whole embeddings minus the score without the region.
+
+    Args:
+        score: `(n, hidden_size)` -> a number, higher is better.
+        x: `(n, hidden_size)`.
+        regions: bool `(regions, hidden_size)`.
+        reference: training rows.
+        how: as in `ablate`.
+        keep_only: take out everything but the region, and give the score itself instead of a difference.
+        seed: of the random ways; every region sees the same random numbers.
+
+    Returns:
+        `(regions,)` float64.
+    """
+    whole = 0.0 if keep_only else score(x)
+    effects = []
+    for region in regions:
+        generator = torch.Generator().manual_seed(seed)
+        left = score(ablate(x, ~region if keep_only else region, how, reference=reference, generator=generator))
+        effects.append(left if keep_only else whole - left)
+    return torch.tensor(effects, dtype=torch.float64)
+
+
+def locality_index(effects: torch.Tensor, sizes: torch.Tensor) -> float | None:
+    """How unevenly the ablation effect lies over cells: the Gini coefficient of effect per cell.
+
+    Each region's effect (a negative one counts as none) is spread evenly over its cells; the coefficient is taken over
+    all cells. 0: every cell is worth the same, so regions count by their size alone. Towards 1: few cells hold all of
+    it.
+
+    Args:
+        effects: `(regions,)`.
+        sizes: `(regions,)` number of cells.
+
+    Returns:
+        A number in [0, 1), or None where no region has any effect.
+
+    Example:
+        >>> locality_index(torch.tensor([0.25, 0.75]), torch.tensor([100, 300]))
+        0.0
+        >>> round(locality_index(torch.tensor([0.25, 0.0]), torch.tensor([10, 90])), 6)
+        0.9
+    """
+    sizes = sizes.double()
+    density = effects.double().clamp(min=0) / sizes
+    if float(density.sum()) == 0:
+        return None
+    order = density.argsort()
+    size, value = sizes[order], density[order]
+    share = size.cumsum(0) / size.sum()
+    held = (size * value).cumsum(0) / (size * value).sum()
+    before = torch.cat([torch.zeros(1, dtype=torch.float64), held[:-1]])
+    width = torch.diff(share, prepend=torch.zeros(1, dtype=torch.float64))
+    return max(0.0, float(1 - (width * (held + before)).sum()))  # Lorenz curve by trapezoids; rounding may give -1e-17
+
+
+@dataclass
+class Localization:
+    """Whether what a score reads lies in particular regions.
+
+    Args:
+        score: of the whole embeddings.
+        floor: of a score that knows no embedding, where one was given.
+        how: the ablation.
+        regions: one entry per region: `cells`, `effect`, `effect_per_cell`, and `null_mean`, `null_low`, `null_high`,
+            the effect of random sets of as many dimensions (95 %), `kept` the score with everything but the region
+            taken out.
+        index: `locality_index` of these effects.
+        null_mean, null_low, null_high: of the index, when dimensions are shuffled (95 % interval).
+        n_null: how many shufflings.
+        verdict: `"localised"` when the index lies above the interval, `"not localised"` when not, `"no effect"` when no
+            region matters, `"not read"` when the whole embedding scores no more than `floor`.
+    """
+
+    score: float
+    floor: float | None
+    how: str
+    regions: list[dict]
+    index: float | None
+    null_mean: float | None
+    null_low: float | None
+    null_high: float | None
+    n_null: int
+    verdict: str
+
+    def as_dict(self) -> dict:
+        """Plain values, for JSON."""
+        return asdict(self)
+
+    def effects(self) -> torch.Tensor:
+        """`(regions,)` float64."""
+        return torch.tensor([region["effect"] for region in self.regions], dtype=torch.float64)
+
+
+def localize(
+    score: Score,
+    x: torch.Tensor,
+    regions: torch.Tensor,
+    *,
+    reference: torch.Tensor,
+    how: str = "mean",
+    n_null: int = 100,
+    seed: int = 0,
+    floor: float | None = None,
+) -> Localization:
+    """Ablate every region, and do the same with the dimensions shuffled, often enough to know what chance gives.
+
+    Shuffling the dimensions keeps the sizes of regions, so a score that reads all dimensions alike has the same index
+    either way. Cost: `(n_null + 2) * regions` evaluations of the score.
+
+    Args:
+        score: `(n, hidden_size)` -> a number, higher is better.
+        x: `(n, hidden_size)`.
+        regions: bool `(regions, hidden_size)`, each with at least one dimension.
+        reference: training rows `(m, hidden_size)`.
+        how: as in `ablate`.
+        n_null: how many shufflings; 100 gives a coarse 95 % interval.
+        seed: of everything random here.
+        floor: what the score is worth without any embedding; where the whole embedding gives no more, there is nothing
+            to localise, and the verdict says so.
+
+    Returns:
+        A `Localization`.
+
+    Raises:
+        BadInput: regions of another width than `x`, an empty region, or none.
+
+    Example:
+        >>> x = torch.randn(500, 40, generator=torch.Generator().manual_seed(0))
+        >>> read = lambda rows: float(((rows[:, 0] > 0) == (x[:, 0] > 0)).double().mean())
+        >>> regions = torch.arange(40).view(1, -1) // 10 == torch.arange(4).view(-1, 1)
+        >>> found = localize(read, x, regions, reference=x, n_null=40)
+        >>> found.verdict, int(found.effects().argmax())
+        ('not localised', 0)
+
+    One dimension holds everything here, and any ten dimensions that include it are as good as these ten: that is no
+    matter of place. Localised is what fills a region and leaves its neighbours empty.
+    """
+    _check_regions(x, regions)
+    settings = {"reference": reference, "how": how, "seed": seed}
+    sizes = regions.sum(-1)
+    effects = ablation_effects(score, x, regions, **settings)
+    kept = ablation_effects(score, x, regions, keep_only=True, **settings)
+    generator = torch.Generator().manual_seed(seed)
+    shuffled = [ablation_effects(score, x, random_partition(regions, generator), **settings) for _ in range(n_null)]
+    null = torch.stack(shuffled)  # (n_null, regions)
+    index = locality_index(effects, sizes)
+    chance = [value for value in (locality_index(one, sizes) for one in null) if value is not None]
+    low, high = _interval(chance)
+    entries = [_region_entry(i, int(sizes[i]), effects, kept, null) for i in range(len(regions))]
+    mean = sum(chance) / len(chance) if chance else None
+    whole = score(x)
+    verdict = "not read" if floor is not None and whole <= floor else _verdict(index, high)
+    return Localization(whole, floor, how, entries, index, mean, low, high, n_null, verdict)
+
+
+def _check_regions(x: torch.Tensor, regions: torch.Tensor) -> None:
+    if regions.dim() != 2 or regions.shape[1] != x.shape[1] or not len(regions):
+        raise BadInput("regions", came=f"shape {tuple(regions.shape)}", wanted=f"(regions, {x.shape[1]})")
+    if not bool(regions.any(-1).all()):
+        empty = int((~regions.any(-1)).nonzero()[0])
+        raise BadInput("regions", came=f"region {empty} without a dimension", wanted="at least one dimension in each")
+
+
+def _interval(values: Sequence[float]) -> tuple[float | None, float | None]:
+    if not values:
+        return None, None
+    bounds = torch.tensor(values, dtype=torch.float64).quantile(torch.tensor([0.025, 0.975], dtype=torch.float64))
+    return float(bounds[0]), float(bounds[1])
+
+
+def _verdict(index: float | None, high: float | None) -> str:
+    if index is None:
+        return "no effect"
+    return "localised" if high is None or index > high else "not localised"
+
+
+def _region_entry(i: int, cells: int, effects: torch.Tensor, kept: torch.Tensor, null: torch.Tensor) -> dict:
+    low, high = _interval(null[:, i].tolist())
+    return {
+        "region": i,
+        "cells": cells,
+        "effect": float(effects[i]),
+        "effect_per_cell": float(effects[i]) / cells,
+        "null_mean": float(null[:, i].mean()),
+        "null_low": low,
+        "null_high": high,
+        "kept": float(kept[i]),
+    }
+
+
+def selection_score(model, data, table: EmbeddingTable) -> tuple[torch.Tensor, Score]:
+    """A sentence model's accuracy as a function of its input embeddings; candidates stay whole.
+
+    A trained model has learnt which of its regions to use, so its index may lie above the null of shuffled dimensions
+    whatever the embedding is like. The control that tells is the index of models trained with a `permutation_seed`.
+
+    Args:
+        model: a `SparseVAEForSentenceEmbedding`.
+        data: a `Dataset` of pairs.
+        table: embeddings of its texts.
+
+    Returns:
+        `(x, score)`: the inputs `(n, hidden_size)`, and the score for `localize`.
+    """
+    batch = EmbeddedInstances(data, table).__getitems__(range(len(data)))
+
+    @torch.no_grad()
+    def score(x: torch.Tensor) -> float:
+        logits = model(inputs_embeds=x, candidates=batch["candidates"]).logits
+        return float((choose(logits) == batch["labels"]).double().mean())
+
+    return batch["inputs_embeds"], score
+
+
+def probe_score(
+    x_train: torch.Tensor,
+    y_train: Sequence,
+    y_test: Sequence,
+    *,
+    kind: str = "linear",
+    measure: str = "log_probability",
+) -> Score:
+    """How well a probe fitted to whole embeddings reads the test embeddings, as a function of these.
+
+    Args:
+        x_train: `(m, hidden_size)`.
+        y_train: its labels.
+        y_test: labels of the rows that will be scored, in their order.
+        kind: of probe.
+        measure: `"log_probability"` mean log-probability of the right label (nats; it moves before any decision flips,
+            so small effects are seen), or `"accuracy"`.
+
+    Returns:
+        A score for `localize`.
+
+    Raises:
+        BadInput: a class without training rows.
+        UnknownName: an unknown measure.
+    """
+    check_classes(y_train, y_test)
+    if measure not in ("log_probability", "accuracy"):
+        raise UnknownName("measure", measure, ("log_probability", "accuracy"))
+    return score_of_probe(make_probe(kind).fit(x_train.numpy(), list(y_train)), y_test, measure)
+
+
+def score_of_probe(classifier, y_test: Sequence, measure: str = "log_probability") -> Score:
+    """`probe_score` of a probe that is fitted already."""
+    if measure == "accuracy":
+        return lambda x: float(classifier.score(x.numpy(), list(y_test)))
+    at = torch.tensor([list(classifier.classes_).index(label) for label in y_test])
+
+    def score(x: torch.Tensor) -> float:
+        probability = torch.from_numpy(classifier.predict_proba(x.numpy())).double()
+        return float(probability.gather(1, at[:, None]).clamp(min=1e-12).log().mean())
+
+    return score
+
+
+def property_rows(sentences: Sequence, prop: str) -> tuple[list, list[str]]:
+    """Sentences that have a property, and its values.
+
+    Args:
+        sentences: with patterns, such as those of `hf_repgeo.blm.chunk_sentences`.
+        prop: of `pattern_properties`.
+
+    Returns:
+        `(sentences, values)`.
+
+    Raises:
+        UnknownName: no sentence has the property.
+    """
+    pairs = zip(sentences, _values_of(sentences, prop), strict=True)
+    chosen = [(sentence, value) for sentence, value in pairs if value is not None]
+    return [sentence for sentence, _ in chosen], [value for _, value in chosen]
+
+
+def split_by_row(
+    sentences: Sequence, prop: str, test_rows: Sequence[int]
+) -> tuple[tuple[list[int], list[str]], tuple[list[int], list[str]]]:
+    """The sentences that have a property, on rows to learn from and on rows kept for the test.
+
+    Args:
+        sentences: with patterns and rows, such as those of `hf_repgeo.blm.chunk_sentences`.
+        prop: of `pattern_properties`, such as `"subject"`, `"pp1"`, `"length"` or `"role"`.
+        test_rows: lexicon rows kept for the test.
+
+    Returns:
+        `(places, values)` of the training rows, and of the test rows; places count within `sentences`.
+
+    Raises:
+        UnknownName: no sentence has the property.
+        BadInput: no sentence on one side of the split.
+    """
+    values, held_out = _values_of(sentences, prop), set(test_rows)
+    train, test = (
+        [i for i, value in enumerate(values) if value is not None and (sentences[i].row in held_out) == tested]
+        for tested in (False, True)
+    )
+    if not train or not test:
+        raise BadInput("test_rows", came=f"{len(held_out)} rows", wanted="some of the sentences' rows, not all")
+    return (train, [values[i] for i in train]), (test, [values[i] for i in test])
+
+
+def _values_of(sentences: Sequence, prop: str) -> list[str | None]:
+    """The property of each sentence, None where it has none; at least one has it."""
+    found = [pattern_properties(sentence.pattern) for sentence in sentences]
+    if not any(prop in values for values in found):
+        raise UnknownName("property", prop, sorted({name for values in found for name in values}))
+    return [values.get(prop) for values in found]
+
+
+def localize_property(
+    sentences: Sequence,
+    table: EmbeddingTable,
+    prop: str,
+    regions: torch.Tensor,
+    *,
+    test_rows: Sequence[int],
+    kind: str = "linear",
+    measure: str = "log_probability",
+    **options,
+) -> Localization:
+    """Where a linear probe reads one property of chunk sentences, on lexicon rows it was not fitted to.
+
+    Args:
+        sentences: of `hf_repgeo.blm.chunk_sentences`.
+        table: their embeddings.
+        prop: as in `split_by_row`.
+        regions: bool `(regions, hidden_size)`.
+        test_rows: lexicon rows kept for the test.
+        kind, measure: as in `probe_score`.
+        **options: `how`, `n_null`, `seed` of `localize`.
+
+    Returns:
+        A `Localization` of that measure.
+
+    Raises:
+        UnknownName: an unknown property.
+        BadInput: no sentence on one side of the split.
+    """
+    (train, y_train), (test, y_test) = split_by_row(sentences, prop, test_rows)
+    x_train, x_test = (table.of([sentences[i].text for i in places]) for places in (train, test))
+    score = probe_score(x_train, y_train, y_test, kind=kind, measure=measure)
+    floor = prior_score(y_train, y_test, measure)
+    return localize(score, x_test, regions, reference=x_train, floor=floor, **options)
+
+
+def prior_score(y_train: Sequence, y_test: Sequence, measure: str) -> float:
+    """What knowing the training labels' frequencies alone is worth, in the same measure as `probe_score`.
+
+    Args:
+        y_train, y_test: labels.
+        measure: `"log_probability"` (nats) or `"accuracy"` of always saying the most frequent label.
+    """
+    counts = Counter(y_train)
+    if measure == "accuracy":
+        return sum(label == counts.most_common(1)[0][0] for label in y_test) / len(y_test)
+    return sum(math.log(counts[label] / len(y_train)) for label in y_test) / len(y_test)

@@ -1,0 +1,211 @@
+"""Means over batches of the rows of one layer: token policies -> batches -> measures -> rows of the report."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import sqrt
+from statistics import fmean, stdev
+
+import torch
+
+from ..errors import BadInput
+from . import MEASURES, Estimate, PointCloud, evaluate_all, missing, with_chance
+
+SHARED_SEARCH = 1.25  # policies share one neighbour search while their union is at most so much larger than the largest
+
+
+@dataclass(frozen=True)
+class BatchMeans:
+    """What is measured, on how many rows at a time.
+
+    Attributes:
+        pairs: `(measure, convention)`, from `measures.resolve`.
+        options: of the measures.
+        rows: rows wanted of each policy.
+        batch_rows: least rows a batch; fewer rows than that are one batch.
+        seed: of the quantizers, the jackknife's folds and the random subsets.
+        null: whether the value that chance gives goes into the details.
+    """
+
+    pairs: list[tuple[str, str]]
+    options: dict
+    rows: int
+    batch_rows: int
+    seed: int
+    null: bool = False
+
+    def provenance(self) -> dict:
+        measures = [f"{name}:{convention}" for name, convention in self.pairs]
+        return {
+            "measures": measures,
+            "options": self.options,
+            "rows": self.rows,
+            "batch_rows": self.batch_rows,
+            "seed": self.seed,
+            "null": self.null,
+        }
+
+    def measure(self, states: torch.Tensor, documents: torch.Tensor, policies: dict[str, torch.Tensor]) -> list[dict]:
+        """Rows of the report for one layer, without its name.
+
+        Args:
+            states: `(n_kept, hidden_size)` kept rows of the layer.
+            documents: `(n_kept,)` document of each.
+            policies: policy -> positions of its rows among the kept ones, in shuffled order.
+        """
+        everything = self._cases(policies)
+        twins = _twins(everything)
+        cases = {case: positions for case, positions in everything.items() if case not in twins}
+        batches = {
+            case: positions.tensor_split(max(1, len(positions) // self.batch_rows)) for case, positions in cases.items()
+        }
+        over_batches: dict[str, list[list[Estimate]]] = {case: [] for case in cases}
+        clouds: dict[str, PointCloud | BadInput] = {}
+        for number in range(max(len(split) for split in batches.values())):
+            parts = {case: split[number] for case, split in batches.items() if number < len(split)}
+            alone = {case for case in parts if len(batches[case]) == 1}
+            for case, cloud in self._clouds(states, documents, parts, alone):
+                over_batches[case].append(self._evaluate(cloud, batched=True))
+                if case in alone:
+                    clouds[case] = cloud
+        rows = []
+        for case, positions in cases.items():
+            cloud = clouds.get(case) or self._cloud(states, documents, positions)
+            rows += self._rows(case, cloud, over_batches[case], len(positions), len(batches[case][-1]))
+        rows += [row | {"tokens": case} for case, twin in twins.items() for row in rows if row["tokens"] == twin]
+        order = list(everything)
+        return sorted(rows, key=lambda row: order.index(row["tokens"]))
+
+    def _cases(self, policies: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Rows of each policy, and beside each that cannot fill a batch, `all` on as many random rows."""
+        cases = {policy: positions for policy, positions in policies.items() if len(positions) > 1}
+        whole = policies.get("all", torch.empty(0))
+        for policy, positions in list(cases.items()):
+            if len(positions) < min(self.batch_rows, len(whole)):
+                order = torch.randperm(len(whole), generator=torch.Generator().manual_seed(self.seed))
+                cases[f"all_as_{policy}"] = whole[order[: len(positions)]]
+        return cases
+
+    def _clouds(
+        self, states, documents, parts: dict[str, torch.Tensor], alone: set[str]
+    ) -> Iterator[tuple[str, PointCloud | BadInput]]:
+        """The clouds of the parts; those that nearly coincide are cut from one, to share its neighbour search."""
+        for group in _groups_that_overlap(parts):
+            union = torch.unique(torch.cat([parts[case] for case in group]))
+            whole = self._cloud(states, documents, union, jackknife=bool(alone & set(group)))
+            for case in group:
+                if len(group) == 1 or isinstance(whole, BadInput):
+                    yield case, self._cloud(states, documents, parts[case], jackknife=case in alone)
+                    continue
+                self._compute_shared(whole)
+                yield case, whole.subset(torch.searchsorted(union, parts[case]).to(whole.rows.device))
+
+    def _compute_shared(self, cloud: PointCloud) -> None:
+        """What the subsets of this cloud will narrow instead of computing it themselves."""
+        needs = [MEASURES[name].needs for name, _ in self.pairs]
+        if "neighbors" in needs:
+            cloud.neighbors  # noqa: B018
+        if needs.count("spectrum") > 1:
+            cloud.moments  # noqa: B018
+
+    def _cloud(self, states, documents, positions, jackknife: bool = True) -> PointCloud | BadInput:
+        try:
+            rows = states[positions.to(states.device)]
+            return PointCloud(rows, groups=documents[positions], jackknife=jackknife, seed=self.seed, argument="rows")
+        except BadInput as error:
+            return error
+
+    def _evaluate(self, cloud: PointCloud | BadInput, batched: bool) -> list[Estimate]:
+        pairs = [pair for pair in self.pairs if MEASURES[pair[0]].batched is batched]
+        if isinstance(cloud, BadInput):
+            return [missing(name, convention, f"{cloud.code}: {cloud}") for name, convention in pairs]
+        estimates = evaluate_all(cloud, pairs, **self.options)
+        return with_chance(cloud, estimates, **self.options) if self.null else estimates
+
+    def _rows(self, case: str, cloud, over_batches: list[list[Estimate]], n: int, n_per_batch: int) -> list[dict]:
+        n_distinct = cloud.n_distinct if isinstance(cloud, PointCloud) else None
+        common = {"tokens": case, "n": n, "n_distinct": n_distinct}
+        rows = [average(estimates) | {"n_per_batch": n_per_batch} for estimates in zip(*over_batches)]
+        rows += [columns_of(estimate) | {"n_per_batch": n} for estimate in self._evaluate(cloud, batched=False)]
+        if n < min(self.rows, self.batch_rows):
+            for row in rows:
+                row["warnings"] = (*row["warnings"], f"fewer_rows: {n} rows, where {self.rows} were wanted")
+        order = {pair: place for place, pair in enumerate(self.pairs)}
+        return sorted((common | row for row in rows), key=lambda row: order[row["measure"], row["convention"]])
+
+
+def _twins(cases: dict[str, torch.Tensor]) -> dict[str, str]:
+    """Cases that hold the very rows of an earlier one, as `sink_robust` and `no_special` do in many encoders."""
+    twins: dict[str, str] = {}
+    names = list(cases)
+    for place, case in enumerate(names):
+        for other in names[:place]:
+            if case not in twins and other not in twins and torch.equal(cases[case], cases[other]):
+                twins[case] = other
+    return twins
+
+
+def _groups_that_overlap(parts: dict[str, torch.Tensor]) -> list[list[str]]:
+    """Cases whose union is hardly larger than the largest of them; greedy, the largest first."""
+    groups: list[list[str]] = []
+    for case in sorted(parts, key=lambda case: -len(parts[case])):
+        for group in groups:
+            union = torch.unique(torch.cat([parts[case], *(parts[other] for other in group)]))
+            if len(union) <= SHARED_SEARCH * len(parts[group[0]]):
+                group.append(case)
+                break
+        else:
+            groups.append([case])
+    return groups
+
+
+def columns_of(estimate: Estimate) -> dict:
+    """A report's columns for one estimate over all rows."""
+    return {
+        "measure": estimate.measure,
+        "convention": estimate.convention,
+        "protocol": "whole",
+        "value": estimate.value,
+        "sd": None,
+        "se": estimate.standard_error,
+        "se_method": estimate.se_method,
+        "n_batches": 1,
+        "warnings": estimate.warnings,
+        "details": estimate.details,
+    }
+
+
+def average(estimates: tuple[Estimate, ...]) -> dict:
+    """A report's columns for the mean over batches; one batch keeps its own standard error.
+
+    A value that is missing in any batch is missing in the mean.
+    """
+    if len(estimates) == 1:
+        return columns_of(estimates[0]) | {"protocol": "batches"}
+    values = [estimate.value for estimate in estimates]
+    whole = None not in values
+    sd = stdev(values) if whole else None
+    lost = next((estimate for estimate in estimates if estimate.value is None), estimates[0])
+    return columns_of(lost) | {
+        "protocol": "batches",
+        "value": fmean(values) if whole else None,
+        "sd": sd,
+        "se": sd / sqrt(len(values)) if whole else None,
+        "se_method": f"over {len(values)} batches" if whole else None,
+        "n_batches": len(values),
+        "warnings": tuple(dict.fromkeys(warning for estimate in [lost, *estimates] for warning in estimate.warnings)),
+        "details": _mean_details(estimates),
+    }
+
+
+def _mean_details(estimates: tuple[Estimate, ...]) -> dict:
+    """Numbers averaged over batches; words only where all batches agree."""
+    details = {}
+    for key, first in estimates[0].details.items():
+        values = [estimate.details.get(key) for estimate in estimates]
+        if all(isinstance(value, (int, float)) for value in values):
+            details[key] = fmean(values)
+        elif all(value == first for value in values):
+            details[key] = first
+    return details

@@ -1,0 +1,1 @@
+"""Fast paths: products, neighbours, k-means, quantizers."""

@@ -1,0 +1,226 @@
+"""GeometryReport: what was measured, one tidy row a case; to and from JSON, Parquet, pandas, datasets."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from .errors import BadInput, RepgeoError, UnknownName
+
+if TYPE_CHECKING:
+    import datasets
+    import pandas
+
+FORMAT = 1
+
+COLUMNS: dict[str, type] = {
+    "layer": int,
+    "stack": str,
+    "tokens": str,
+    "measure": str,
+    "convention": str,
+    "protocol": str,
+    "value": float,
+    "sd": float,
+    "se": float,
+    "se_method": str,
+    "n": int,
+    "n_distinct": int,
+    "n_per_batch": int,
+    "n_batches": int,
+    "warnings": list,
+    "details": dict,
+}
+CASE = ("stack", "layer", "tokens", "measure", "convention")
+
+
+@dataclass
+class ReportTable:
+    """A table of measured numbers and where they came from.
+
+    Columns of a row:
+
+    - `layer` (0 is the embedding layer; `None` for plain rows), `stack` (`"encoder"` or `"decoder"`), `tokens` (the
+      token policy)
+    - `measure`, `convention`
+    - `protocol`: `"whole"` for one value over all rows, `"batches"` for the mean over batches
+    - `value` (`None` when it cannot be had: the first warning says why), `sd` over batches, `se` and how it was had
+      (`se_method`)
+    - `n` rows, `n_distinct` of them distinct, `n_per_batch`, `n_batches`
+    - `warnings`: `"code: sentence"` each; `details`: further numbers of the measure
+
+    Attributes:
+        rows: one dict a case, with the columns above.
+        provenance: model, commit, data, seed, versions, time.
+
+    Example:
+        >>> import torch, hf_repgeo
+        >>> report = hf_repgeo.measure(torch.eye(4), measures=["participation_ratio"])
+        >>> round(report.value("participation_ratio"), 6)
+        3.0
+    """
+
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    # --- reading ----------------------------------------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __iter__(self):
+        return iter(self.rows)
+
+    def select(self, **columns) -> Self:
+        """The rows whose columns have these values; a list, tuple or set allows any of its values.
+
+        Raises:
+            UnknownName: a column that does not exist.
+        """
+        for column in columns:
+            if column not in COLUMNS:
+                raise UnknownName("column", column, COLUMNS)
+        wanted = {c: set(v) if isinstance(v, (list, tuple, set)) else {v} for c, v in columns.items()}
+        rows = [row for row in self.rows if all(row[column] in values for column, values in wanted.items())]
+        return type(self)(rows, self.provenance)
+
+    def row(self, measure: str, **columns) -> dict[str, Any]:
+        """The one row of `measure` with these columns; without `convention`, the measure's default one.
+
+        Raises:
+            RepgeoError: no row fits, or several do; the message says which columns would decide.
+        """
+        found = self.select(measure=measure, **columns).rows
+        if "convention" not in columns and found:
+            found = [row for row in found if row["convention"] == found[0]["convention"]]
+        if len(found) == 1:
+            return found[0]
+        if not found:
+            known = ", ".join(self.unique("measure"))
+            raise RepgeoError(f"no row with measure={measure!r} {columns or ''}; measured: {known}")
+        free = [column for column in CASE if len({row[column] for row in found}) > 1]
+        raise RepgeoError(f"{len(found)} rows of {measure!r}; choose by {', '.join(free)}")
+
+    def value(self, measure: str, **columns) -> float | None:
+        """The value of the one row that `row` finds."""
+        return self.row(measure, **columns)["value"]
+
+    def unique(self, column: str) -> list:
+        """The values of a column, each once, in order of appearance."""
+        return list(dict.fromkeys(row[column] for row in self.rows))
+
+    def warnings(self) -> list[str]:
+        """Every warning, once, in order of appearance."""
+        return list(dict.fromkeys(warning for row in self.rows for warning in row["warnings"]))
+
+    # --- growing ----------------------------------------------------------------------------------------------------
+
+    def add(self, **columns) -> None:
+        """Appends a row; columns left out are `None`.
+
+        Raises:
+            RepgeoError: an unknown column, or a number that is not finite.
+        """
+        unknown = set(columns) - set(COLUMNS)
+        if unknown:
+            raise UnknownName("column", sorted(unknown)[0], COLUMNS)
+        for column in ("value", "sd", "se"):
+            number = columns.get(column)
+            if number is not None and not math.isfinite(number):
+                raise RepgeoError(
+                    f"column {column!r} of {columns.get('measure')!r} is {number}; use None and a warning"
+                )
+        row = {column: columns.get(column) for column in COLUMNS}
+        row["warnings"], row["details"] = list(row["warnings"] or ()), dict(row["details"] or {})
+        self.rows.append(row)
+
+    def __add__(self, other: ReportTable) -> Self:
+        """Rows of both, provenance of the first."""
+        return type(self)(self.rows + other.rows, self.provenance)
+
+    # --- leaving and coming back --------------------------------------------------------------------------------------
+
+    def to_json(self, path: str | Path) -> Path:
+        """Writes the report; an existing file is replaced in one step, so that a reader never sees half of it."""
+        path = Path(path)
+        content = {"format": FORMAT, "provenance": self.provenance, "rows": self.rows}
+        unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+        unfinished.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        unfinished.replace(path)
+        return path
+
+    @classmethod
+    def from_json(cls, path: str | Path) -> Self:
+        """Reads what `to_json` wrote.
+
+        Raises:
+            BadInput: no such file, or not a report.
+        """
+        try:
+            content = json.loads(Path(path).read_text(encoding="utf-8"))
+            if content["format"] > FORMAT:
+                raise BadInput(
+                    "path",
+                    came=f"{str(path)!r}, format {content['format']}",
+                    wanted="a report",
+                    cure="Upgrade hf_repgeo.",
+                )
+            return cls(content["rows"], content["provenance"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            if isinstance(error, RepgeoError):
+                raise
+            raise BadInput("path", came=f"{str(path)!r} ({error})", wanted="a report written by to_json") from None
+
+    def to_parquet(self, path: str | Path) -> Path:
+        """Writes the rows as a Parquet table, the provenance into its metadata."""
+        import pyarrow.parquet
+
+        pyarrow.parquet.write_table(self.to_arrow(), path)
+        return Path(path)
+
+    @classmethod
+    def from_parquet(cls, path: str | Path) -> Self:
+        """Reads what `to_parquet` wrote.
+
+        Raises:
+            BadInput: no such file, or not a report.
+        """
+        import pyarrow.parquet
+
+        try:
+            table = pyarrow.parquet.read_table(path)
+            provenance = json.loads(table.schema.metadata[b"hf_repgeo"])["provenance"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise BadInput("path", came=f"{str(path)!r} ({error})", wanted="a report written by to_parquet") from None
+        rows = [{**row, "details": json.loads(row["details"])} for row in table.to_pylist()]
+        return cls(rows, provenance)
+
+    def to_arrow(self):
+        """The rows as a `pyarrow.Table`; `details` as JSON text."""
+        import pyarrow as pa
+
+        types = {int: pa.int64(), float: pa.float64(), str: pa.string(), list: pa.list_(pa.string()), dict: pa.string()}
+        schema = pa.schema([(column, types[kind]) for column, kind in COLUMNS.items()])
+        metadata = {"hf_repgeo": json.dumps({"format": FORMAT, "provenance": self.provenance})}
+        return pa.Table.from_pylist(_flat(self.rows), schema=schema.with_metadata(metadata))
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """The rows as a data frame."""
+        import pandas
+
+        return pandas.DataFrame(self.rows, columns=list(COLUMNS))
+
+    def to_dataset(self) -> datasets.Dataset:
+        """The rows as a `datasets.Dataset`; `details` as JSON text."""
+        import datasets
+
+        return datasets.Dataset(self.to_arrow().replace_schema_metadata(None))
+
+
+def _flat(rows: Iterable[dict]) -> list[dict]:
+    return [{**row, "details": json.dumps(row["details"], sort_keys=True)} for row in rows]

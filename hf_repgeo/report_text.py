@@ -1,0 +1,101 @@
+"""Reports as text for a terminal."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .report_table import ReportTable
+
+HEADINGS = {
+    "anisotropy": "anisotropy",
+    "intrinsic_dimension": "dimension",
+    "patchiness": "patchiness",
+    "effective_rank": "eff. rank",
+    "mean_cosine": "mean cosine",
+}
+
+
+def describe(report: ReportTable) -> str:
+    """A heading with the provenance, a table a token policy, and the warnings with how often they occur."""
+    blocks = [_heading(report)]
+    for stack in report.unique("stack"):
+        for tokens in report.unique("tokens"):
+            part = report.select(stack=stack, tokens=tokens)
+            if len(part):
+                blocks.append(_table(part, stack, tokens))
+    return "\n\n".join([*blocks, *_warnings(report)])
+
+
+def _heading(report: ReportTable) -> str:
+    facts = report.provenance
+    parts = [facts.get("model"), facts.get("text", {}).get("name") if isinstance(facts.get("text"), dict) else None]
+    parts += [
+        f"window {facts['window']}" if facts.get("window") else None,
+        f"seed {facts['seed']}" if "seed" in facts else None,
+    ]
+    return "GeometryReport: " + " · ".join(str(part) for part in [*parts, f"{len(report)} rows"] if part)
+
+
+def _table(report: ReportTable, stack: str | None, tokens: str | None) -> str:
+    """Layers down and measures across; plain rows, which have no layers, one measure a line."""
+    if report.unique("layer") == [None]:
+        return _counts(report) + "\n" + _aligned([["measure", "convention", "value"], *_lines(report)])
+    measures = [measure for measure in HEADINGS if measure in report.unique("measure")]
+    measures = measures or report.unique("measure")
+    lines = [["layer", *(HEADINGS.get(measure, measure) for measure in measures)]]
+    for layer in report.unique("layer"):
+        part = report.select(layer=layer)
+        lines.append([str(layer), *(_cell(part.select(measure=measure).rows[:1]) for measure in measures)])
+    title = ", ".join(part for part in (stack, f"tokens: {tokens}" if tokens else None, _counts(report)) if part)
+    return title + "\n" + _aligned(lines)
+
+
+def _lines(report: ReportTable) -> list[list[str]]:
+    return [[row["measure"], row["convention"], _cell([row])] for row in report]
+
+
+def _counts(report: ReportTable) -> str:
+    row = report.rows[0]
+    batches = f" in {row['n_batches']} batches" if (row["n_batches"] or 1) > 1 else ""
+    return f"n = {row['n']}{batches}" if row["n"] else ""
+
+
+def _cell(rows: list[dict]) -> str:
+    """Value and standard error, or the code that says why there is none."""
+    if not rows:
+        return ""
+    value, error = rows[0]["value"], rows[0]["se"]
+    if value is None:
+        return rows[0]["warnings"][0].split(":")[0] if rows[0]["warnings"] else "none"
+    return number(value) + (f" ± {number(error, 2)}" if error is not None else "")
+
+
+def number(value: float, digits: int = 4) -> str:
+    """A number with so many significant digits, without exponent where that reads well."""
+    if value != 0 and not 1e-4 <= abs(value) < 1e5:
+        return f"{value:.{digits - 1}e}"
+    text = f"{value:.{digits}g}"
+    return f"{value:.0f}" if "e" in text else text
+
+
+def _aligned(lines: list[list[str]]) -> str:
+    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
+    rows = ["  ".join(cell.rjust(width) for cell, width in zip(line, widths)).rstrip() for line in lines]
+    return "\n".join([rows[0], "  ".join("─" * width for width in widths), *rows[1:]])
+
+
+def _warnings(report: ReportTable) -> list[str]:
+    """Each kind of warning once, with the number of rows that carry it and the first one's words."""
+    first: dict[str, str] = {}
+    count: dict[str, int] = {}
+    for row in report:
+        for warning in row["warnings"]:
+            code, _, sentence = warning.partition(":")
+            first.setdefault(code, sentence.strip())
+            count[code] = count.get(code, 0) + 1
+    return (
+        ["\n".join(["warnings:", *(f"  {code} ({count[code]} rows): {first[code]}" for code in first)])]
+        if first
+        else []
+    )

@@ -1,0 +1,203 @@
+"""Where plain rows come from: files of embeddings, columns of data sets, and streams of either."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from ..errors import BadInput, UnknownName
+from ..measures import Moments, PointCloud
+
+if TYPE_CHECKING:
+    import datasets
+
+BLOCK_ROWS = 4096
+
+
+def is_dataset(data: object) -> bool:
+    """Whether `row_blocks` takes it: a data set, or the lazy column `dataset["embedding"]` of one."""
+    return _is_table(data) or _is_table(getattr(data, "source", None))
+
+
+def _is_table(data: object) -> bool:
+    datasets = sys.modules.get("datasets")  # a data set cannot come from a library that was never imported
+    return datasets is not None and isinstance(data, (datasets.Dataset, datasets.IterableDataset))
+
+
+def row_blocks(data, column: str | None = None, rows: int = BLOCK_ROWS) -> Iterator[np.ndarray]:
+    """Blocks `(at most rows, hidden_size)` of a column of vectors, in order, in the column's own precision.
+
+    Args:
+        data: a `datasets.Dataset` or `IterableDataset`, also one that streams, or its column `dataset["embedding"]`.
+        column: name of the column; default: the only one that holds vectors of numbers.
+        rows: rows a block.
+
+    Returns:
+        Iterator of numpy arrays; of a `Dataset` without copying where Arrow's memory allows.
+
+    Raises:
+        BadInput: no such column, several or none to choose from, or vectors of different lengths.
+
+    Cost: memory for one block.
+
+    Example:
+        >>> import datasets
+        >>> from hf_repgeo.rows.files import row_blocks
+        >>> data = datasets.Dataset.from_dict({"id": [0, 1, 2], "embedding": [[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]})
+        >>> [block.tolist() for block in row_blocks(data, rows=2)]
+        [[[1.0, 2.0], [3.0, 4.0]], [[5.0, 6.0]]]
+    """
+    table, column = (data, column) if _is_table(data) else (data.source, data.column_name)
+    column = _column(table, column)
+    if _format(table) == "custom":  # the user's transform makes the rows, and may need every column
+        return (np.asarray(block[column]) for block in table.iter(batch_size=rows))
+    blocks = table.select_columns([column]).with_format("arrow").iter(batch_size=rows)
+    return (_matrix(block.column(column), column) for block in blocks)
+
+
+def _column(table: datasets.Dataset | datasets.IterableDataset, column: str | None) -> str:
+    features = table.features or {}
+    if column is not None and (column in features or not features):
+        return column
+    found = [name for name, feature in features.items() if _holds_vectors(feature)]
+    if column is None and len(found) == 1:
+        return found[0]
+    came = f"column {column!r} of" if column else f"{len(found)} columns of vectors in"
+    cure = "Name one: dataset['embedding']."
+    raise BadInput("representations", came=f"{came} {sorted(features)}", wanted="one column of vectors", cure=cure)
+
+
+def _holds_vectors(feature) -> bool:
+    import datasets
+
+    kind = datasets.Features({"_": feature}).arrow_schema.field("_").type
+    if not isinstance(kind, (pa.ListType, pa.LargeListType, pa.FixedSizeListType)):
+        return False
+    return pa.types.is_floating(kind.value_type) or pa.types.is_integer(kind.value_type)
+
+
+def _format(table: datasets.Dataset | datasets.IterableDataset) -> str | None:
+    return table.format["type"] if hasattr(table, "format") else None
+
+
+def _matrix(chunks: pa.ChunkedArray, column: str) -> np.ndarray:
+    """A column of equally long lists as one array `(n, hidden_size)`."""
+    lists = _joined(chunks.chunks, chunks.type)
+    values = lists.flatten()
+    width = len(values) // max(len(lists), 1)
+    lengths = lists.value_lengths()
+    if lists.null_count or values.null_count or any(length != width for length in lengths.unique().to_pylist()):
+        wanted = "vectors of one length, none missing"
+        raise BadInput("representations", came=f"column {column!r} with vectors of different lengths", wanted=wanted)
+    return values.to_numpy(zero_copy_only=False).reshape(len(lists), width)  # (n, hidden_size)
+
+
+def _joined(arrays: Iterable[pa.Array], kind: pa.DataType) -> pa.Array:
+    arrays = [array.storage if isinstance(array, pa.ExtensionArray) else array for array in arrays]
+    return arrays[0] if len(arrays) == 1 else pa.concat_arrays(arrays) if arrays else pa.array([], kind)
+
+
+# --- files ----------------------------------------------------------------------------------------------------------
+
+
+def read_rows(path: str | Path, column: str | None = None) -> np.ndarray | torch.Tensor | datasets.Dataset:
+    """Rows of a file: `.npy` (mapped, not read), `.safetensors` or Parquet. Nothing is unpickled.
+
+    Args:
+        path: the file.
+        column: the tensor of a `.safetensors` file, or the column of vectors of a Parquet file; default: the only one.
+
+    Raises:
+        BadInput: no such file, another kind of file, or no such matrix in it.
+    """
+    path = Path(path)
+    readers = {".npy": _read_npy, ".safetensors": _read_safetensors, ".parquet": _read_parquet}
+    if not path.is_file() or path.suffix not in readers:
+        wanted = "a .npy, .safetensors or .parquet file"
+        raise BadInput("file", came=f"{str(path)!r}{'' if path.is_file() else ', which is no file'}", wanted=wanted)
+    return readers[path.suffix](path, column)
+
+
+def _read_npy(path: Path, column: str | None) -> np.ndarray:
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except ValueError as error:
+        raise BadInput("file", came=f"{path.name!r} ({error})", wanted="an array of numbers") from None
+
+
+def _read_safetensors(path: Path, column: str | None) -> torch.Tensor:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            names = list(file.keys())
+            if column is None and len(names) == 1:
+                column = names[0]
+            if column not in names:
+                raise UnknownName("tensor", column, names)
+            return file.get_tensor(column)
+    except SafetensorError as error:
+        raise BadInput("file", came=f"{path.name!r} ({error})", wanted="a safetensors file") from None
+
+
+def _read_parquet(path: Path, column: str | None) -> datasets.Dataset:
+    import datasets
+    import pyarrow.parquet
+
+    try:
+        table = pyarrow.parquet.read_table(path, columns=[column] if column else None)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise BadInput("file", came=f"{path.name!r} ({error})", wanted="a Parquet file") from None
+    if column and column not in table.column_names:
+        raise UnknownName("column", column, pyarrow.parquet.read_schema(path).names)
+    return datasets.Dataset(table.replace_schema_metadata(None))
+
+
+# --- streams --------------------------------------------------------------------------------------------------------
+
+
+def cloud_of_stream(blocks: Iterable[np.ndarray], max_rows: int, seed: int = 0) -> PointCloud:
+    """The cloud of a stream of blocks: moments of every row, and the rows themselves up to `max_rows`.
+
+    Spectral measures and mean cosine speak of the whole stream. Measures that need rows see all of them, or when there
+    are more, an even draw of `max_rows` (a seeded reservoir: Vitter, "Random sampling with a reservoir", 1985);
+    `cloud.n` and `cloud.n_seen` tell which.
+
+    Args:
+        blocks: `(b, hidden_size)` arrays of one width.
+        max_rows: rows to keep.
+        seed: of the draw, and of the cloud.
+    """
+    generator = np.random.default_rng(seed)
+    kept, moments, seen = None, None, 0
+    for block in blocks:
+        checked = PointCloud(np.repeat(block, 2, axis=0) if len(block) == 1 else block)  # a cloud needs two rows
+        rows = checked.unscaled_rows[: len(block)]
+        moments = Moments.of(rows) if moments is None else moments + Moments.of(rows)
+        kept = _into_reservoir(kept, rows, seen, max_rows, generator)
+        seen += len(rows)
+    if kept is None:
+        raise BadInput("X", came="an empty stream", wanted="at least two rows")
+    cloud = PointCloud(kept, seed=seed)
+    if seen > len(kept):
+        cloud.stream(moments)
+    return cloud
+
+
+def _into_reservoir(kept, rows: torch.Tensor, seen: int, max_rows: int, generator: np.random.Generator) -> torch.Tensor:
+    """Each row beyond `max_rows` replaces a random kept one with probability `max_rows / (rows seen)`."""
+    free = max_rows - seen
+    if free > 0:
+        kept = rows[:free].clone() if kept is None else torch.cat([kept, rows[:free]])
+        rows, seen = rows[free:], seen + min(free, len(rows))
+    places = generator.integers(0, np.arange(seen + 1, seen + len(rows) + 1))
+    for row, place in enumerate(places.tolist()):
+        if place < max_rows:
+            kept[place] = rows[row]
+    return kept

@@ -1,0 +1,221 @@
+"""Representations: token policies and pooling over the forward pass, the same rows in every layer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from ..errors import UnknownName
+from .forward import Place, forward_windows
+from .windows import Windows
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+POLICIES = ("all", "no_special", "sink_robust", "one_per_type")
+POOLINGS = ("tokens", "cls", "mean")
+MASSIVE_NORM = 5.0  # a token is massive when its norm exceeds this many times its layer's median
+SPARE_SHARE = 8  # 1 / SPARE_SHARE more rows are kept than wanted, to replace massive ones
+
+
+@dataclass(frozen=True)
+class Representations:
+    """The kept rows of every measured layer, and how to read them.
+
+    Attributes:
+        states: `(stack, layer)` -> `(n_kept, hidden_size)` in the model's dtype, on its device or the CPU.
+        documents: `(n_kept,)` document of each row.
+        policies: token policy -> positions of its rows among the kept ones, in shuffled order.
+        facts: counts of the pool the rows were drawn from, for the report.
+        token_ids: `(n_kept,)` token of each row; `None` where a row is a whole window.
+    """
+
+    states: dict[Place, torch.Tensor]
+    documents: torch.Tensor
+    policies: dict[str, torch.Tensor]
+    facts: dict
+    token_ids: torch.Tensor | None = None
+
+
+# --- which rows -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Pool:
+    """All tokens of the windows that are run, as flat tensors, and a seeded order of them."""
+
+    ids: torch.Tensor
+    documents: torch.Tensor
+    special: torch.Tensor
+    first: torch.Tensor
+    order: torch.Tensor
+
+    @classmethod
+    def of(cls, windows: Windows, tokenizer: PreTrainedTokenizerBase, seed: int) -> _Pool:
+        ids = torch.tensor([i for window in windows.ids for i in window])
+        documents = torch.tensor([d for window in windows.documents for d in window])
+        specials = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
+        starts = torch.tensor([len(window) for window in windows.ids]).cumsum(0)[:-1]
+        first = torch.zeros_like(ids, dtype=torch.bool)
+        first[torch.cat([torch.zeros(1, dtype=torch.int64), starts])] = True
+        order = torch.randperm(len(ids), generator=torch.Generator().manual_seed(seed + 1))
+        return cls(ids, documents, torch.isin(ids, torch.tensor(sorted(specials), dtype=ids.dtype)), first, order)
+
+    def candidates(self, policy: str, rows: int) -> torch.Tensor:
+        """Tokens that the policy may use, known before the model runs, in the seeded order."""
+        if policy == "one_per_type":
+            types = self.ids[self.order]
+            _, inverse = torch.unique(types, return_inverse=True)
+            first = torch.full((int(inverse.max()) + 1,), len(types)).scatter_reduce(
+                0, inverse, torch.arange(len(types)), "amin"
+            )
+            return self.order[torch.sort(first).values]
+        allowed = self.order
+        if policy != "all":
+            allowed = allowed[~self.special[allowed]]
+        if policy == "sink_robust":
+            return allowed[~self.first[allowed]][: rows + max(256, rows // SPARE_SHARE)]
+        return allowed[:rows]
+
+
+def check_policies(policies: str | list[str] | tuple[str, ...] | None) -> list[str]:
+    """The token policies asked for; all of them for `None`.
+
+    Raises:
+        UnknownName: one that does not exist.
+    """
+    asked = list(POLICIES) if policies is None else [policies] if isinstance(policies, str) else list(policies)
+    for policy in asked:
+        if policy not in POLICIES:
+            raise UnknownName("token policy", policy, POLICIES)
+    return list(dict.fromkeys(asked))
+
+
+# --- the forward pass -----------------------------------------------------------------------------------------------
+
+
+def token_representations(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    windows: Windows,
+    *,
+    policies: list[str],
+    rows: int,
+    layers: list[int] | None = None,
+    final_norm: str = "applied",
+    batch_size: int = 8,
+    seed: int = 0,
+    progress: Callable[[Iterator, int], Iterator] | None = None,
+) -> Representations:
+    """Token representations: the same tokens in every layer.
+
+    Rows are drawn uniformly from all tokens of `windows`, padding never among them. The policies:
+    `all`; `no_special`; `sink_robust` (no special token, no first position, none whose norm exceeds 5 x its layer's
+    median in any measured layer); `one_per_type` (one random occurrence of every token type).
+
+    Args:
+        model: in eval mode.
+        tokenizer: its own.
+        windows: those to run, from `draw_windows`.
+        policies: see above.
+        rows: rows wanted for each policy.
+        layers: indices into `hidden_states`, negative ones from the end; default: every layer.
+        final_norm: `"applied"` as transformers returns the last layer, `"raw"` for its input to the final norm.
+        batch_size: windows a forward pass.
+        seed: of the order in which tokens are taken.
+        progress: wraps the iteration over batches, `(iterator, total) -> iterator`.
+
+    Raises:
+        BadInput: the model returns no hidden states.
+        UnknownName: a layer that does not exist.
+    """
+    pool = _Pool.of(windows, tokenizer, seed)
+    candidates = {policy: pool.candidates(policy, rows) for policy in policies}
+    kept = torch.unique(torch.cat(list(candidates.values())))
+    parts: dict[Place, list[torch.Tensor]] = {}
+    norms: dict[Place, list[torch.Tensor]] = {}
+    for positions, states in forward_windows(model, windows, layers, final_norm, batch_size, progress):
+        wanted = torch.nonzero(torch.isin(positions, kept))[:, 0]
+        for place, tokens in states.items():
+            parts.setdefault(place, []).append(tokens[wanted.to(tokens.device)])
+            norms.setdefault(place, []).append(torch.linalg.vector_norm(tokens.float(), dim=1).cpu())
+    massive = _massive([torch.cat(part) for part in norms.values()])
+    chosen = {policy: _chosen(policy, allowed, massive, rows) for policy, allowed in candidates.items()}
+    place_of = torch.full((len(pool.ids),), -1)
+    place_of[kept] = torch.arange(len(kept))
+    return Representations(
+        states={place: torch.cat(part) for place, part in parts.items()},
+        documents=pool.documents[kept],
+        policies={policy: place_of[tokens] for policy, tokens in chosen.items()},
+        facts=_facts(pool, windows, massive),
+        token_ids=pool.ids[kept],
+    )
+
+
+def _chosen(policy: str, allowed: torch.Tensor, massive: torch.Tensor, rows: int) -> torch.Tensor:
+    if policy == "sink_robust":
+        allowed = allowed[~massive[allowed]]
+    return allowed if policy == "one_per_type" else allowed[:rows]
+
+
+def _massive(norms: list[torch.Tensor]) -> torch.Tensor:
+    """Which tokens are massive in any layer, `(n_pool,)` bool; one mask for all layers."""
+    masks = [layer > MASSIVE_NORM * layer.nanmedian() for layer in norms]
+    return torch.stack(masks).any(0)
+
+
+def _facts(pool: _Pool, windows: Windows, massive: torch.Tensor) -> dict:
+    return {
+        "n_windows": len(windows),
+        "n_tokens": len(pool.ids),
+        "n_documents": len(torch.unique(pool.documents)),
+        "token_types": len(torch.unique(pool.ids)),
+        "massive_share": float(massive.float().mean()),
+        "special_share": float(pool.special.float().mean()),
+    }
+
+
+def pooled_representations(
+    model: PreTrainedModel,
+    windows: Windows,
+    pooling: str,
+    *,
+    layers: list[int] | None = None,
+    final_norm: str = "applied",
+    batch_size: int = 8,
+    progress: Callable[[Iterator, int], Iterator] | None = None,
+) -> Representations:
+    """One row a window: its first token (`"cls"`) or the mean of its tokens, padding left out (`"mean"`)."""
+    lengths = torch.tensor([len(window) for window in windows.ids])
+    ends = lengths.cumsum(0)
+    parts: dict[Place, list[torch.Tensor]] = {}
+    for positions, states in forward_windows(model, windows, layers, final_norm, batch_size, progress):
+        owner = torch.searchsorted(ends, positions, right=True)
+        _, owner, counts = torch.unique_consecutive(owner, return_inverse=True, return_counts=True)
+        for place, tokens in states.items():
+            parts.setdefault(place, []).append(
+                _pool_tokens(tokens, owner.to(tokens.device), counts.to(tokens.device), pooling)
+            )
+    n = len(windows)
+    facts = {
+        "n_windows": n,
+        "n_tokens": int(lengths.sum()),
+        "n_documents": len({d for w in windows.documents for d in w}),
+    }
+    return Representations(
+        states={place: torch.cat(part) for place, part in parts.items()},
+        documents=torch.tensor([window[0] for window in windows.documents]),
+        policies={pooling: torch.arange(n)},
+        facts=facts,
+    )
+
+
+def _pool_tokens(tokens: torch.Tensor, owner: torch.Tensor, counts: torch.Tensor, pooling: str) -> torch.Tensor:
+    """`(n_tokens, d)` -> `(n_windows, d)`; `owner` numbers the windows of consecutive tokens."""
+    if pooling == "cls":
+        return tokens[counts.cumsum(0) - counts]
+    sums = torch.zeros(len(counts), tokens.shape[1], dtype=torch.float32, device=tokens.device)
+    return sums.index_add_(0, owner, tokens.float()) / counts[:, None]

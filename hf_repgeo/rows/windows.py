@@ -1,0 +1,119 @@
+"""Documents -> tokenizer -> windows of tokens, and the draw of those that are run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from ..errors import BadInput, UnknownName
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+PACKINGS = ("concatenate", "documents")
+DEFAULT_WINDOW = 512
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Token windows, special tokens in place.
+
+    Attributes:
+        ids: token ids of each window.
+        documents: for each window, the document of each token.
+    """
+
+    ids: list[list[int]]
+    documents: list[list[int]]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def select(self, positions: list[int]) -> Windows:
+        return Windows([self.ids[i] for i in positions], [self.documents[i] for i in positions])
+
+
+def window_limit(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """Longest window the model takes, special tokens included; `None` when it names no limit.
+
+    Position tables of the RoBERTa family hold a few entries more than can be used; there the tokenizer knows.
+    """
+    config = getattr(model.config, "text_config", model.config)
+    positions = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
+    if positions is None or positions < 1:
+        return None
+    return tokenizer.model_max_length if positions - 4 <= tokenizer.model_max_length < positions else positions
+
+
+def resolve_window(window: int | None, limit: int | None) -> int:
+    """The window length to use: what was asked, else 512 or the model's limit.
+
+    Raises:
+        BadInput: longer than the model takes, or too short to hold a token beside the special ones.
+    """
+    if window is None:
+        return min(DEFAULT_WINDOW, limit or DEFAULT_WINDOW)
+    if window < 4 or (limit and window > limit):
+        raise BadInput("window", came=str(window), wanted=f"4 to {limit or 'any number of'} tokens, the model's limit")
+    return window
+
+
+def make_windows(
+    tokenizer: PreTrainedTokenizerBase, documents: list[str], window: int, pack: str = "concatenate"
+) -> Windows:
+    """Cuts documents into windows of at most `window` tokens.
+
+    Args:
+        tokenizer: adds its special tokens to every window.
+        documents: texts.
+        window: tokens a window, special ones included.
+        pack: `"concatenate"`: documents run on from window to window, so that all windows but the last are full;
+            `"documents"`: every document starts a window of its own.
+
+    Raises:
+        BadInput: the texts hold no token.
+        UnknownName: an unknown `pack`.
+    """
+    if pack not in PACKINGS:
+        raise UnknownName("pack", pack, PACKINGS)
+    prefix, suffix = _frame(tokenizer)
+    encoded = tokenizer([text + "\n" for text in documents], add_special_tokens=False, verbose=False)["input_ids"]
+    runs = [(ids, [document] * len(ids)) for document, ids in enumerate(encoded)]
+    if pack == "concatenate":
+        runs = [([i for ids, _ in runs for i in ids], [d for _, owners in runs for d in owners])]
+    step = window - len(prefix) - len(suffix)
+    pieces = [(ids[s : s + step], owners[s : s + step]) for ids, owners in runs for s in range(0, len(ids), step)]
+    if not pieces:
+        raise BadInput("texts", came="texts that hold no token for this tokenizer", wanted="at least one token")
+    return Windows(
+        [prefix + ids + suffix for ids, _ in pieces],
+        [[owners[0]] * len(prefix) + owners + [owners[-1]] * len(suffix) for _, owners in pieces],
+    )
+
+
+def draw_windows(windows: Windows, seed: int, *, tokens: int | None = None, count: int | None = None) -> Windows:
+    """Whole windows, uniformly without replacement, in text order.
+
+    Args:
+        windows: all there are.
+        seed: of the draw.
+        tokens: draw until they hold so many tokens.
+        count: draw so many.
+    """
+    order = torch.randperm(len(windows), generator=torch.Generator().manual_seed(seed))
+    if count is None:
+        held = torch.tensor([len(ids) for ids in windows.ids])[order].cumsum(0)
+        count = int(torch.searchsorted(held, tokens)) + 1
+    return windows.select(sorted(order[:count].tolist()))
+
+
+def _frame(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
+    """The special tokens that the tokenizer puts before and behind a text."""
+    bare = tokenizer("a", add_special_tokens=False)["input_ids"]
+    framed = tokenizer("a")["input_ids"]
+    for start in range(len(framed) - len(bare) + 1):
+        if framed[start : start + len(bare)] == bare:
+            return framed[:start], framed[start + len(bare) :]
+    return [], []

@@ -1,0 +1,205 @@
+"""How well a trained model chooses: per pattern, per error, over runs."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import torch
+from datasets import Dataset
+from torch.nn import functional as F
+from transformers import PreTrainedModel
+
+from ..blm import chunk_labels
+from ..errors import BadInput
+from .embeddings import EmbeddingTable
+from .losses_sparse_vae import choose
+from .training import EmbeddedInstances
+
+NO_CHOICE = "no choice"  # ties, dead or non-finite outputs
+
+
+@dataclass
+class Selection:
+    """What a model chose on a data set.
+
+    Args:
+        accuracy: share of right choices, 0 to 1; ties and dead outputs are wrong. With one choice per instance this is
+            also the micro precision, recall and F1.
+        chance: accuracy of guessing, 1 / candidates.
+        macro_f1: mean of `f1`, where candidates have patterns.
+        f1: pattern -> F1 of the true pattern against the pattern of the chosen candidate.
+        errors: what was chosen, by name of the error (or pattern), `"Correct"` included; `"no choice"` for ties.
+        confusion: true pattern -> chosen pattern -> count.
+    """
+
+    accuracy: float
+    chance: float
+    macro_f1: float | None
+    f1: dict[str, float]
+    errors: dict[str, int]
+    confusion: dict[str, dict[str, int]]
+
+    def as_dict(self) -> dict:
+        """Plain values, for JSON."""
+        return asdict(self)
+
+
+@torch.no_grad()
+def scores_of(model: PreTrainedModel, data: Dataset, table: EmbeddingTable, batch_size: int = 1000) -> torch.Tensor:
+    """Cosine of each candidate with the model's output, `(n, K)`, by a model in evaluation mode.
+
+    Args:
+        model: any of the models.
+        data: a `Dataset`.
+        table: embeddings of its texts.
+        batch_size: instances per forward pass.
+    """
+    instances, training = EmbeddedInstances(data, table), model.training
+    model.eval()
+    batches = torch.arange(len(instances)).split(batch_size)
+    logits = [_score(model, instances.__getitems__(batch)) for batch in batches]
+    model.train(training)
+    return torch.cat(logits)
+
+
+def _score(model, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    return model(inputs_embeds=batch["inputs_embeds"], candidates=batch["candidates"]).logits.cpu()
+
+
+def evaluate_model(model: PreTrainedModel, data: Dataset, table: EmbeddingTable) -> Selection:
+    """Choose an answer for each instance and say how that went.
+
+    Args:
+        model: any of the models.
+        data: a `Dataset`; with `candidates_templates` patterns are scored, with `errors` error types.
+        table: embeddings of its texts.
+
+    Returns:
+        A `Selection`.
+    """
+    return evaluate_scores(scores_of(model, data, table), data)
+
+
+def evaluate_scores(scores: torch.Tensor, data: Dataset) -> Selection:
+    """`evaluate_model` for scores made elsewhere.
+
+    Args:
+        scores: `(n, K)`, the highest is chosen; ties are errors.
+        data: a `Dataset` of n instances.
+
+    Raises:
+        BadInput: scores of another shape than the data.
+    """
+    if tuple(scores.shape) != (len(data), len(data[0]["candidates"])):
+        raise BadInput(
+            "scores",
+            came=f"shape {tuple(scores.shape)}",
+            wanted=f"({len(data)}, {len(data[0]['candidates'])}), as the data",
+        )
+    chosen, labels = choose(scores).tolist(), list(data["label"])
+    names = list(data["errors"]) if "errors" in data.column_names else list(data["candidates_templates"])
+    errors = Counter(_name_of(choice, label, row) for choice, label, row in zip(chosen, labels, names, strict=True))
+    accuracy = sum(a == b for a, b in zip(chosen, labels, strict=True)) / len(labels)
+    confusion = {} if "errors" in data.column_names else confusion_counts(chosen, labels, names)
+    f1 = f1_by_pattern(confusion)
+    macro = sum(f1.values()) / len(f1) if f1 else None
+    return Selection(accuracy, 1 / scores.shape[1], macro, f1, dict(errors.most_common()), confusion)
+
+
+def _name_of(choice: int, label: int, names: Sequence[str]) -> str:
+    if choice < 0:
+        return NO_CHOICE
+    return "Correct" if choice == label else names[choice]
+
+
+def confusion_counts(
+    chosen: Sequence[int], labels: Sequence[int], patterns: Sequence[Sequence[str]]
+) -> dict[str, dict[str, int]]:
+    """True pattern -> chosen pattern -> count; `"no choice"` is a pattern of its own that is never true."""
+    table: dict[str, Counter] = {}
+    for choice, label, row in zip(chosen, labels, patterns, strict=True):
+        table.setdefault(row[label], Counter())[NO_CHOICE if choice < 0 else row[choice]] += 1
+    return {true: dict(counts) for true, counts in sorted(table.items())}
+
+
+def f1_by_pattern(confusion: dict[str, dict[str, int]]) -> dict[str, float]:
+    """F1 of each true pattern, `2 tp / (2 tp + fp + fn)`, in 0 to 1.
+
+    Args:
+        confusion: of `confusion_counts`.
+
+    Example:
+        >>> f1_by_pattern({"a": {"a": 3, "b": 1}, "b": {"b": 2, "a": 2}})
+        {'a': 0.6666666666666666, 'b': 0.5714285714285714}
+    """
+    scores = {}
+    for pattern, row in confusion.items():
+        hit = row.get(pattern, 0)
+        called = sum(other.get(pattern, 0) for other in confusion.values())
+        scores[pattern] = 2 * hit / (called + sum(row.values()))  # both sums hold the hits
+    return scores
+
+
+def over_runs(values: Sequence[float]) -> dict:
+    """Every run's value, their mean and their standard deviation.
+
+    Args:
+        values: one per run.
+
+    Returns:
+        `runs` as given, `mean`, `sd` (n - 1 in the denominator; None for one run) and `sd_population` (n, as the
+        authors').
+
+    Example:
+        >>> over_runs([0.5, 0.7])["mean"]
+        0.6
+    """
+    x = torch.tensor(list(values), dtype=torch.float64)
+    sd = float(x.std()) if len(x) > 1 else None
+    return {
+        "runs": list(values),
+        "mean": round(float(x.mean()), 12),
+        "sd": sd,
+        "sd_population": float(x.std(correction=0)),
+    }
+
+
+def identity_scores(data: Dataset, table: EmbeddingTable) -> torch.Tensor:
+    """Cosine of each candidate with the input sentence itself, `(n, K)`: what doing nothing achieves.
+
+    Args:
+        data: a `Dataset` of pairs.
+        table: embeddings of its texts.
+    """
+    batch = EmbeddedInstances(data, table).__getitems__(range(len(data)))
+    return F.cosine_similarity(batch["inputs_embeds"][:, None], batch["candidates"], dim=-1)
+
+
+def pattern_of_texts(data: Dataset) -> dict[str, str]:
+    """Every distinct sentence of a data set of pairs and its pattern."""
+    patterns = dict(zip(data["input"], data["input_template"], strict=True))
+    for texts, templates in zip(data["candidates"], data["candidates_templates"], strict=True):
+        patterns.update(zip(texts, templates, strict=True))
+    return patterns
+
+
+def pattern_properties(pattern: str) -> dict[str, str]:
+    """What a pattern says of its sentence; a property that it does not have is left out.
+
+    Args:
+        pattern: of chunks, such as `"np-s pp1-p vp-s"`: `subject` and each attractor (`pp1`, `pp2` ...) `"s"` or `"p"`,
+            `length` the number of phrases; or a frame of roles, such as `"theme be participle by agent"`: `frame`, the
+            `role` of the subject, and `voice`.
+
+    Example:
+        >>> pattern_properties("np-s pp1-p vp-s")
+        {'subject': 's', 'length': '1', 'pp1': 'p'}
+        >>> pattern_properties("theme be participle by agent")
+        {'frame': 'theme be participle by agent', 'role': 'theme', 'voice': 'passive'}
+    """
+    names = pattern.split()
+    if not any(name.startswith("np-") for name in names):
+        return {"frame": pattern, "role": names[0], "voice": "passive" if "participle" in names else "active"}
+    return chunk_labels(pattern)

@@ -1,0 +1,101 @@
+"""Rows from files and data sets, and streams: every split gives the number of the whole."""
+
+import numpy as np
+import pytest
+import torch
+
+from hf_repgeo import measure
+from hf_repgeo.cli.main import main
+from hf_repgeo.errors import BadInput, UnknownName
+from hf_repgeo.measures import MEASURES, PointCloud, evaluate_all, resolve
+from hf_repgeo.rows.files import cloud_of_stream, read_rows
+
+FROM_MOMENTS = ["mean_cosine"] + [n for n, m in MEASURES.items() if m.needs == "spectrum" and n != "vasicek_mse"]
+
+
+@pytest.fixture
+def X(generator):
+    return (torch.randn(3000, 60, generator=generator) * torch.arange(1, 61) ** -0.5 + 1).numpy()
+
+
+def test_a_file_of_any_kind_is_measured_as_its_rows(X, tmp_path):
+    import datasets
+    from safetensors.numpy import save_file
+
+    np.save(tmp_path / "x.npy", X)
+    save_file({"embedding": X}, tmp_path / "x.safetensors")
+    datasets.Dataset.from_dict({"id": range(len(X)), "embedding": list(X)}).to_parquet(str(tmp_path / "x.parquet"))
+    expected = measure(X, ["anisotropy", "intrinsic_dimension", "mean_cosine"])
+    for name in ("x.npy", "x.safetensors", "x.parquet"):
+        found = measure(tmp_path / name, ["anisotropy", "intrinsic_dimension", "mean_cosine"])
+        assert [row["value"] for row in found] == pytest.approx([row["value"] for row in expected], rel=1e-9)
+
+
+def test_a_stream_longer_than_what_is_kept_still_reads_all_rows_where_moments_are_enough(X):
+    pairs = resolve(FROM_MOMENTS)
+    cloud = cloud_of_stream(np.array_split(X, 17), max_rows=500)
+    assert (cloud.n, cloud.n_seen) == (500, 3000)
+    for whole, streamed in zip(evaluate_all(PointCloud(X), pairs), evaluate_all(cloud, pairs), strict=True):
+        assert streamed.value == pytest.approx(whole.value, rel=1e-6), whole.measure
+        assert streamed.n == 3000 and streamed.standard_error is None
+
+
+def test_blocks_of_very_different_size_keep_their_size(X):
+    """Each block is checked as a cloud of its own; one that is rescaled there must not stay so in the stream."""
+    rows = X[:1000].astype(np.float64)
+    rows[500:] *= 2.0**30
+    pairs = resolve(["anisotropy", "effective_rank", "mean_cosine"])
+    cloud = cloud_of_stream(np.split(rows, [500]), max_rows=200)
+    for whole, streamed in zip(evaluate_all(PointCloud(rows), pairs), evaluate_all(cloud, pairs), strict=True):
+        assert streamed.value == pytest.approx(whole.value, rel=1e-6), whole.measure
+
+
+def test_rows_that_measures_need_are_an_even_draw_of_the_stream():
+    """Each of 1000 rows must be kept about equally often, whatever the blocks."""
+    counts = np.zeros(1000)
+    rows = np.arange(1000, dtype=np.float64)[:, None]
+    for seed in range(300):
+        kept = cloud_of_stream(np.split(rows, [1, 40, 400, 401, 950]), max_rows=100, seed=seed).rows
+        counts[kept[:, 0].long().numpy()] += 1
+    assert counts.sum() == 300 * 100
+    assert np.abs(counts.reshape(10, 100).sum(1) / 3000 - 1).max() < 0.08  # 5 standard deviations
+
+
+def test_a_stream_that_is_kept_whole_is_the_cloud_itself(X):
+    cloud = cloud_of_stream(np.array_split(X, 5), max_rows=10_000)
+    assert not cloud.streamed and torch.equal(cloud.rows, torch.from_numpy(X))
+
+
+def test_the_report_says_of_how_many_rows_each_number_speaks(X):
+    import datasets
+
+    data = datasets.Dataset.from_dict({"embedding": list(X)}).with_format("numpy")
+    for table in (data, data["embedding"], data.to_iterable_dataset()):
+        report = measure(table, ["anisotropy", "intrinsic_dimension:mle"], max_rows=400)
+        assert {row["measure"]: row["n"] for row in report} == {"anisotropy": 3000, "intrinsic_dimension": 400}
+
+
+def test_the_command_line_measures_a_file(X, tmp_path, capsys):
+    np.save(tmp_path / "x.npy", X)
+    out = tmp_path / "report.json"
+    assert main(["measure", str(tmp_path / "x.npy"), "--measures", "anisotropy", "--out", str(out)]) == 0
+    assert "anisotropy  razzhigaev" in capsys.readouterr().out and out.exists()
+    assert main(["measure", str(tmp_path / "y.npy")]) == 2
+    assert "which is no file; wanted a .npy, .safetensors or .parquet file" in capsys.readouterr().err
+
+
+def test_files_that_hold_no_matrix_are_refused(tmp_path):
+    from safetensors.numpy import save_file
+
+    np.save(tmp_path / "objects.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
+    with pytest.raises(BadInput, match="objects.npy' .*wanted an array of numbers"):
+        read_rows(tmp_path / "objects.npy")
+    save_file({"a": np.eye(3), "b": np.eye(3)}, tmp_path / "two.safetensors")
+    with pytest.raises(UnknownName, match="unknown tensor None. Known: a, b"):
+        read_rows(tmp_path / "two.safetensors")
+    for name in ("bad.safetensors", "bad.parquet"):
+        (tmp_path / name).write_bytes(b"not what the name says")
+        with pytest.raises(BadInput, match=f"`file`: got '{name}'"):
+            read_rows(tmp_path / name)
+    with pytest.raises(BadInput, match="an empty stream"):
+        cloud_of_stream([], 10)

@@ -1,0 +1,194 @@
+"""Windows, token policies and the forward pass: the right rows, the same in every layer."""
+
+import pytest
+import torch
+
+from hf_repgeo.errors import BadInput, UnknownName
+from hf_repgeo.rows.forward import final_norm_of, stack_of
+from hf_repgeo.rows.representations import (
+    check_policies,
+    pooled_representations,
+    token_representations,
+)
+from hf_repgeo.rows.windows import Windows, draw_windows, make_windows, resolve_window, window_limit
+
+POLICIES = ["all", "no_special", "sink_robust", "one_per_type"]
+
+
+@pytest.fixture(scope="module")
+def windows(tokenizer, documents):
+    return make_windows(tokenizer, documents, 32)
+
+
+def collect(model, tokenizer, windows, **options):
+    return token_representations(model, tokenizer, windows, **{"policies": POLICIES, "rows": 200} | options)
+
+
+# --- windows --------------------------------------------------------------------------------------------------------
+
+
+def test_concatenated_windows_hold_every_token_once_between_special_ones(tokenizer, documents, windows):
+    plain = [i for ids in tokenizer(documents, add_special_tokens=False)["input_ids"] for i in ids]
+    assert [i for ids in windows.ids for i in ids[1:-1]] == plain
+    assert all(ids[0] == 2 and ids[-1] == 3 and len(ids) == 32 for ids in windows.ids[:-1])
+    assert [len(ids) for ids in windows.ids] == [len(owners) for owners in windows.documents]
+
+
+def test_document_windows_never_mix_documents(tokenizer, documents):
+    windows = make_windows(tokenizer, documents, 32, pack="documents")
+    assert all(len(set(owners)) == 1 for owners in windows.documents)
+    assert len(windows) == 2 * len(documents)  # 60 words, 30 a window
+
+
+def test_windows_are_drawn_whole_and_by_the_seed(windows):
+    drawn = draw_windows(windows, 5, tokens=300)
+    assert len(drawn) == 10 and all(ids in windows.ids for ids in drawn.ids)
+    assert drawn == draw_windows(windows, 5, tokens=300) and drawn != draw_windows(windows, 6, tokens=300)
+    assert len(draw_windows(windows, 5, count=7)) == 7
+    assert draw_windows(windows, 5, tokens=10**9) == windows
+
+
+def test_the_window_is_the_models_limit_or_512(encoder, tokenizer):
+    assert window_limit(encoder, tokenizer) == 64
+    assert resolve_window(None, 64) == 64 and resolve_window(None, 4096) == 512 and resolve_window(20, None) == 20
+    for bad in (2, 65):
+        with pytest.raises(BadInput, match=f"`window`: got {bad}; wanted 4 to 64 tokens"):
+            resolve_window(bad, 64)
+
+
+def test_a_text_without_tokens_is_refused(plain_tokenizer):
+    with pytest.raises(BadInput, match="hold no token"):
+        make_windows(plain_tokenizer, ["  "], 32)
+    with pytest.raises(UnknownName, match="unknown pack 'both'"):
+        make_windows(plain_tokenizer, ["a"], 32, pack="both")
+
+
+# --- token policies -------------------------------------------------------------------------------------------------
+
+
+def test_each_policy_takes_what_it_says(encoder, tokenizer, windows):
+    found = collect(encoder, tokenizer, windows)
+    ids = {policy: found.token_ids[positions] for policy, positions in found.policies.items()}
+    assert len(ids["all"]) == 200 and set(ids["all"].tolist()) & {2, 3}
+    assert len(ids["no_special"]) == 200 and not set(ids["no_special"].tolist()) & {2, 3}
+    assert sorted(ids["one_per_type"].tolist()) == sorted({i for window in windows.ids for i in window})
+    for positions in found.policies.values():
+        assert len(torch.unique(positions)) == len(positions)
+
+
+def test_rows_are_the_models_own_states_of_those_tokens(decoder, plain_tokenizer, documents):
+    windows = make_windows(plain_tokenizer, documents, 32)
+    found = collect(decoder, plain_tokenizer, windows, policies=["all"], rows=10**6)
+    with torch.no_grad():
+        expected = [decoder(torch.tensor([ids]), output_hidden_states=True).hidden_states for ids in windows.ids]
+    for layer in range(3):
+        rows = torch.cat([states[layer][0] for states in expected])
+        assert torch.allclose(found.states["decoder", layer], rows, atol=1e-5)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("batch_size", [1, 3, 50])
+def test_padding_never_counts(encoder, tokenizer, documents, side, batch_size):
+    """Windows of many lengths, any batch size, any padding side of the tokenizer: the rows of the text alone."""
+    texts = [text[: 15 + 9 * i] for i, text in enumerate(documents[:20])]
+    windows = make_windows(tokenizer, texts, 64, pack="documents")
+    tokenizer.padding_side = side
+    found = collect(encoder, tokenizer, windows, batch_size=batch_size, policies=["all"], rows=10**6)
+    with torch.no_grad():
+        alone = [encoder(torch.tensor([ids]), output_hidden_states=True).hidden_states[2][0] for ids in windows.ids]
+    assert torch.allclose(found.states["encoder", 2], torch.cat(alone), atol=1e-5)
+    assert 0 not in found.token_ids
+
+
+def test_massive_tokens_of_any_layer_are_left_out_of_every_layer(decoder, plain_tokenizer, documents):
+    """A planted sink: wherever the token `the` stands, the first layer adds a vector 1000 times longer than usual."""
+    windows = make_windows(plain_tokenizer, documents, 32)
+    the = plain_tokenizer.convert_tokens_to_ids("the")
+    with torch.no_grad():
+        usual = decoder.embed_tokens.weight[the].clone()
+        decoder.embed_tokens.weight[the] *= 1000
+        try:
+            found = collect(decoder, plain_tokenizer, windows)
+        finally:
+            decoder.embed_tokens.weight[the] = usual
+    robust = found.token_ids[found.policies["sink_robust"]]
+    assert the not in robust and len(robust) == 200
+    assert the in found.token_ids[found.policies["all"]]
+    assert found.facts["massive_share"] > 0.02
+
+
+def test_the_first_position_is_no_sink_robust_row(decoder, plain_tokenizer):
+    windows = Windows([[5, 6, 7, 8]] * 30, [[0] * 4] * 30)
+    found = collect(decoder, plain_tokenizer, windows, rows=1000)
+    assert 5 in found.token_ids[found.policies["all"]]
+    assert 5 not in found.token_ids[found.policies["sink_robust"]]
+
+
+def test_rows_are_drawn_by_the_seed(encoder, tokenizer, windows):
+    first, again, other = (collect(encoder, tokenizer, windows, seed=seed, policies=["all"]) for seed in (0, 0, 1))
+    assert torch.equal(first.policies["all"], again.policies["all"])
+    assert torch.equal(first.states["encoder", 1], again.states["encoder", 1])
+    assert not torch.equal(first.token_ids[first.policies["all"]], other.token_ids[other.policies["all"]])
+
+
+def test_unknown_policies_and_layers_are_refused(encoder, tokenizer, windows):
+    with pytest.raises(UnknownName, match="unknown token policy 'no_specials'. Did you mean 'no_special'"):
+        check_policies("all,no_specials".split(","))
+    with pytest.raises(UnknownName, match=r"unknown layer 3\. Known: 0 \(embeddings\) to 2, -1 to -3"):
+        collect(encoder, tokenizer, windows, layers=[0, 3])
+
+
+# --- models ---------------------------------------------------------------------------------------------------------
+
+
+def test_negative_layers_count_from_the_end(encoder, tokenizer, windows):
+    assert list(collect(encoder, tokenizer, windows, layers=[-1, 0]).states) == [("encoder", 0), ("encoder", 2)]
+
+
+def test_both_stacks_of_an_encoder_decoder_are_measured(encoder_decoder, tokenizer, windows):
+    found = collect(encoder_decoder, tokenizer, windows)
+    assert list(found.states) == [(stack, layer) for stack in ("encoder", "decoder") for layer in range(3)]
+    assert not torch.equal(found.states["encoder", 2], found.states["decoder", 2])
+
+
+def test_stacks_are_named_after_what_tokens_see(encoder, decoder):
+    assert stack_of(encoder) == "encoder" and stack_of(decoder) == "decoder"
+
+
+def test_the_final_norm_is_known_and_can_be_left_off(decoder, encoder, plain_tokenizer, tokenizer, documents):
+    windows = make_windows(plain_tokenizer, documents, 32)
+    applied, raw = (
+        collect(decoder, plain_tokenizer, windows, final_norm=norm).states["decoder", 2] for norm in ("applied", "raw")
+    )
+    assert torch.allclose(decoder.norm(raw), applied, atol=1e-5) and not torch.allclose(raw, applied, atol=0.1)
+    assert not hasattr(decoder.config, "tie_last_hidden_states") or decoder.config.tie_last_hidden_states is None
+    assert final_norm_of(decoder, windows, "raw") == "raw"
+    assert final_norm_of(encoder, windows, "applied") == "none"  # BERT normalises inside its layers
+    with pytest.raises(UnknownName, match="unknown final_norm"):
+        collect(decoder, plain_tokenizer, windows, final_norm="off")
+
+
+def test_a_model_without_hidden_states_is_refused(tokenizer, windows):
+    class Silent(torch.nn.Module):
+        device = torch.device("cpu")
+
+        def __init__(self):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.zeros(1))
+            self.config = type("Config", (), {"is_encoder_decoder": False, "model_type": "bert"})()
+
+        def forward(self, **inputs):
+            return object()
+
+    with pytest.raises(BadInput, match="Silent, which returns no hidden_states; wanted a model with hidden states"):
+        collect(Silent(), tokenizer, windows)
+
+
+def test_pooled_rows_are_first_tokens_and_means(encoder, tokenizer, documents):
+    windows = make_windows(tokenizer, [text[: 20 + i] for i, text in enumerate(documents)], 32, pack="documents")
+    with torch.no_grad():
+        states = [encoder(torch.tensor([ids]), output_hidden_states=True).hidden_states[1][0] for ids in windows.ids]
+    for pooling, expected in (("cls", [s[0] for s in states]), ("mean", [s.mean(0) for s in states])):
+        found = pooled_representations(encoder, windows, pooling, batch_size=7)
+        assert torch.allclose(found.states["encoder", 1], torch.stack(expected), atol=1e-5)
+        assert found.documents.tolist() == [owners[0] for owners in windows.documents]
