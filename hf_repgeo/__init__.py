@@ -76,7 +76,6 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from . import load_report
     from .callbacks import GeometryCallback
     from .errors import BadInput, RepgeoError
     from .hub.push import push_report
@@ -84,18 +83,13 @@ if TYPE_CHECKING:
     from .plots import plot_layers, plot_scale_curves
     from .profiling import measure, profile
     from .registration.evaluate_names import measurement_path
-    from .report import GeometryReport
+    from .report import GeometryReport, load_report
     from .rows.texts import Corpus, read_dataset, read_text
     from .sentence_evaluator import GeometryEvaluator
-    from .sparse_vae import (
-        BLMBaseline,
-        BLMBaselineConfig,
-        SparseVAEConfig,
-        SparseVAEForBLM,
-        SparseVAEForBLMConfig,
-        SparseVAEForSentenceEmbedding,
-        example_checkpoint,
-    )
+    from .sparse_vae.checkpoints import example_checkpoint
+    from .sparse_vae.configuration_sparse_vae import BLMBaselineConfig, SparseVAEConfig, SparseVAEForBLMConfig
+    from .sparse_vae.modeling_blm_baseline import BLMBaseline
+    from .sparse_vae.modeling_sparse_vae import SparseVAEForBLM, SparseVAEForSentenceEmbedding
 
 
 def __getattr__(name: str):

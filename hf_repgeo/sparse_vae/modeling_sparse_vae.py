@@ -237,7 +237,7 @@ class SparseVAEForSentenceEmbedding(SparseVAEPreTrainedModel):
 
         Args:
             inputs_embeds: `(B, D)` sentence embeddings; or `input_ids` `(B, T)` with `attention_mask`, with a text
-            encoder.
+                encoder.
             candidates: `(B, K, D)` embeddings to choose among.
             labels: `(B,)` int64, index of the right candidate; asks for the loss.
             return_dict: False for a plain tuple.

@@ -12,7 +12,7 @@ import hf_repgeo
 from hf_repgeo import errors
 from hf_repgeo.measures import MEASURES
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "hf_repgeo"
 GUIDE = (ROOT / "docs" / "measures.md").read_text(encoding="utf-8")
 LABELS = ("Formula", "Range", "Unchanged by", "Cost", "Rows", "Misleads", "Source")
@@ -212,13 +212,14 @@ def codes_in(path: Path) -> set[str]:
     skip = docstrings(tree)
     strings = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and id(node) not in skip]
     found = {match[1] for text in strings if isinstance(text, str) and (match := WARNING.match(text))}
-    mathematics = path.parent.name == "measures" and path.name != "table.py"
+    mathematics = "measures" in path.parts and path.name != "table.py"
     return {code for code in found - PROSE if mathematics or "_" in code}
 
 
 def emitted() -> set[str]:
     """Every code that a report, an estimate or a log of this package can carry."""
-    files = [*PACKAGE.glob("*.py"), *(PACKAGE / "measures").glob("*.py"), *(PACKAGE / "evaluation").glob("*.py")]
+    rooms = ("measures", "rows", "evaluation", "training")
+    files = [*PACKAGE.glob("*.py"), *(path for room in rooms for path in (PACKAGE / room).rglob("*.py"))]
     family = (kind for kind in vars(errors).values() if isinstance(kind, type) and hasattr(kind, "code"))
     return set().union(*map(codes_in, files)) | {kind.code for kind in family}
 
@@ -268,7 +269,9 @@ def broken_links(file: Path) -> list[str]:
     return broken
 
 
-@pytest.mark.parametrize("page", ["README.md", *(f"docs/{file.name}" for file in (ROOT / "docs").glob("*.md"))])
+@pytest.mark.parametrize(
+    "page", ["README.md", *(str(file.relative_to(ROOT)) for file in sorted((ROOT / "docs").rglob("*.md")))]
+)
 def test_internal_links_resolve(page):
     assert not broken_links(ROOT / page)
 
