@@ -8,9 +8,8 @@ import numpy as np
 import torch
 
 from ..errors import BadInput, TooFewRows
-from ..measures import Estimate, Moments, PointCloud, evaluate_all, missing, resolve
-from ..measures.eigen import leading_share
-from ..measures.spectrum import NO_SPREAD
+from ..measures import Estimate, Moments, PointCloud, evaluate_all, resolve
+from ..measures.spectrum import anisotropy_of_moments
 
 ARGUMENT = "representations"
 FOLDED_ROWS = 8192  # at once: folding costs d^2 however few rows there are
@@ -145,15 +144,5 @@ class FoldedMoments(Stream):
             raise TooFewRows(ARGUMENT, came=f"{self._n} row(s)", wanted="at least 2")
         if self._rows:
             self._fold()
-        return [_anisotropy(self._moments)]
-
-
-def _anisotropy(moments: Moments) -> Estimate:
-    total = float(moments.scatter.trace())
-    if not total < float("inf"):
-        raise BadInput(ARGUMENT, came="rows whose squares overflow", wanted="smaller numbers", cure="Divide them.")
-    rounding = moments.count * float(moments.mean.square().sum()) * torch.finfo(torch.float64).eps ** 2
-    if total <= 4 * rounding:
-        return missing("anisotropy", "razzhigaev", NO_SPREAD, n=moments.count)
-    value = leading_share(moments.scatter)
-    return Estimate("anisotropy", "razzhigaev", value, n=moments.count, warnings=(NO_ERROR,))
+        estimate = anisotropy_of_moments(self._moments, ARGUMENT)
+        return [estimate if estimate.value is None else estimate.warned(NO_ERROR)]

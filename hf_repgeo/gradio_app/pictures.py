@@ -55,7 +55,7 @@ def _two_nn(cloud: PointCloud) -> Points:
 def _cells(cloud: PointCloud, codebooks: int = 4, bits: int = 8) -> Points:
     if cloud.n < 2**bits or cloud.n_distinct == 1:
         return []
-    counts = cloud.codes("product", codebooks=codebooks, bits=bits).counts[0]
+    counts = cloud.codes(codebooks=codebooks, bits=bits).counts[0]
     return _thinned(torch.arange(1, len(counts) + 1), counts.sort(descending=True).values)
 
 

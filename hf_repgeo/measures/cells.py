@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from statistics import fmean, stdev
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 import torch
 
 from ..errors import BadInput, UnknownName
+from .conventions import LLOYD, MARBUT
 from .estimate import Estimate, jackknife, missing
-from .kernels.quantizers import Quantization
+from .kernels.quantizers import ADDITIVE, BITS, CODEBOOKS, PRODUCT, CellOptions, Quantization
 
 if TYPE_CHECKING:
     from .cloud import PointCloud
@@ -60,7 +61,7 @@ def cell_count_divergence_of(counts: torch.Tensor) -> torch.Tensor:
     return (torch.special.xlogy(share, share * counts.shape[-1])).sum(-1).mean(-1)
 
 
-CONVENTIONS = {"lloyd": lloyd_patchiness_of, "marbut": marbut_patchiness_of}
+CONVENTIONS = {LLOYD: lloyd_patchiness_of, MARBUT: marbut_patchiness_of}
 
 
 # --- from a cloud to an estimate ------------------------------------------------------------------------------------
@@ -68,11 +69,10 @@ CONVENTIONS = {"lloyd": lloyd_patchiness_of, "marbut": marbut_patchiness_of}
 
 def patchiness(
     cloud: PointCloud,
-    convention: str = "lloyd",
-    quantizer: str = "product",
-    codebooks: int = 4,
-    bits: int = 8,
+    convention: str = LLOYD,
+    *,
     quantizer_seeds: int | None = None,
+    **cells: Unpack[CellOptions],
 ) -> Estimate:
     """How clumped the rows lie: mean crowding over mean density, counted in the cells of a quantizer.
 
@@ -86,14 +86,12 @@ def patchiness(
         cloud: rows, n >= 2**bits; better `39 * 2**bits` and more.
         convention: `"lloyd"`, or `"marbut"`: the paper's scale, `1 + V / m^2 - 1 / m`, whose m is `codebooks` times
             the mean. With mu = n / K, `lloyd = 1 + codebooks^2 (marbut - 1) + (codebooks - 1) / mu`.
-        quantizer: `"product"`, `"residual"`, `"additive"` (the paper's "point patchiness") or `"faiss-lsq"`. Additive
-            patchiness ranks clouds as faiss's does (Spearman 0.97 over 23 clouds); its values differ most where faiss
-            fits poorly: token embeddings, few tight clusters. Only `"faiss-lsq"` is comparable with the paper's
-            numbers.
-        codebooks: number of codebooks.
-        bits: a codebook has `2 ** bits` cells.
         quantizer_seeds: quantizers to fit, each with a seed of its own; the value is their mean. Default: 3 for the
             additive quantizer, else 1.
+        cells: `quantizer="product"`, `"residual"`, `"additive"` (the paper's "point patchiness") or `"faiss-lsq"`;
+            `codebooks=4`, their number; `bits=8`: a codebook has `2 ** bits` cells. Additive patchiness ranks clouds
+            as faiss's does (Spearman 0.97 over 23 clouds); its values differ most where faiss fits poorly: token
+            embeddings, few tight clusters. Only `"faiss-lsq"` is comparable with the paper's numbers.
 
     Returns:
         Estimate: value in [0, K] for `"lloyd"`. The standard error leaves out one group of rows at a time with the
@@ -121,14 +119,14 @@ def patchiness(
     """
     if convention not in CONVENTIONS:
         raise UnknownName("convention of patchiness", convention, CONVENTIONS)
-    fits = _fits(cloud, quantizer, codebooks, bits, quantizer_seeds)
+    fits = _fits(cloud, cells, quantizer_seeds)
     if isinstance(fits, str):
         return missing("patchiness", convention, fits, n=cloud.n, n_distinct=cloud.n_distinct)
     estimate = _counted(cloud, "patchiness", convention, CONVENTIONS[convention], fits)
     return estimate.warned(*_failure(cloud, fits[0]))
 
 
-def cell_count_variance(cloud: PointCloud, quantizer: str = "product", codebooks: int = 4, bits: int = 8) -> Estimate:
+def cell_count_variance(cloud: PointCloud, **cells: Unpack[CellOptions]) -> Estimate:
     """How unevenly the cells are filled, by the variance of their odds (the paper's PC variance).
 
     With p_k the share of rows in cell k, the variance over k of `(K - 1) p_k / (1 - p_k)`, averaged over codebooks.
@@ -136,7 +134,7 @@ def cell_count_variance(cloud: PointCloud, quantizer: str = "product", codebooks
 
     Args:
         cloud: rows, n >= 2**bits.
-        quantizer: as in `patchiness`; likewise `codebooks` and `bits`.
+        cells: `quantizer`, `codebooks`, `bits`, as in `patchiness`.
 
     Returns:
         Estimate: value >= 0, with its jackknife error; `None` as in `patchiness`, and when one cell has all the rows
@@ -154,10 +152,10 @@ def cell_count_variance(cloud: PointCloud, quantizer: str = "product", codebooks
         >>> cell_count_variance(cloud, codebooks=2, bits=2).value
         0.0
     """
-    return _count_measure(cloud, "cell_count_variance", cell_count_variance_of, quantizer, codebooks, bits)
+    return _count_measure(cloud, "cell_count_variance", cell_count_variance_of, cells)
 
 
-def cell_count_divergence(cloud: PointCloud, quantizer: str = "product", codebooks: int = 4, bits: int = 8) -> Estimate:
+def cell_count_divergence(cloud: PointCloud, **cells: Unpack[CellOptions]) -> Estimate:
     """How far the filling of the cells is from uniform, in nats (the paper's PC KL).
 
     `sum_k p_k log(K p_k)`, averaged over codebooks: `log K` less the entropy of the codes. The authors compare with a
@@ -165,7 +163,7 @@ def cell_count_divergence(cloud: PointCloud, quantizer: str = "product", codeboo
 
     Args:
         cloud: rows, n >= 2**bits.
-        quantizer: as in `patchiness`; likewise `codebooks` and `bits`.
+        cells: `quantizer`, `codebooks`, `bits`, as in `patchiness`.
 
     Returns:
         Estimate: value in [0, log K], with its jackknife error; `None` as in `patchiness`.
@@ -182,7 +180,7 @@ def cell_count_divergence(cloud: PointCloud, quantizer: str = "product", codeboo
         >>> round(cell_count_divergence(cloud, codebooks=2, bits=2).value, 6)    # two of four cells: log 2
         0.693147
     """
-    return _count_measure(cloud, "cell_count_divergence", cell_count_divergence_of, quantizer, codebooks, bits)
+    return _count_measure(cloud, "cell_count_divergence", cell_count_divergence_of, cells)
 
 
 def soft_patchiness(rows: torch.Tensor, codebook: torch.Tensor, temperature: float) -> torch.Tensor:
@@ -227,8 +225,9 @@ def soft_patchiness(rows: torch.Tensor, codebook: torch.Tensor, temperature: flo
 # --- shared by the measures -----------------------------------------------------------------------------------------
 
 
-def unanswerable(cloud: PointCloud, codebooks: int, bits: int) -> str | None:
-    """Why cells of this cloud cannot be had, as the warning of a missing value; `None` when they can."""
+def unanswerable(cloud: PointCloud, cells: CellOptions) -> str | None:
+    """Why this cloud has no such cells, as the warning of a missing value; `None` when it has."""
+    codebooks, bits = cells.get("codebooks", CODEBOOKS), cells.get("bits", BITS)
     if cloud.n_distinct == 1:
         return "no_spread: all rows are equal, so there is nothing to divide into cells"
     if codebooks > cloud.d:
@@ -262,26 +261,27 @@ def fit_details(cloud: PointCloud, fit: Quantization) -> dict[str, float | int |
     }
 
 
-def _fits(cloud, quantizer, codebooks, bits, quantizer_seeds) -> list[Quantization] | str:
+def _fits(cloud: PointCloud, cells: CellOptions, quantizer_seeds: int | None) -> list[Quantization] | str:
     """The quantizers from each start, or why there are none."""
-    n_seeds = quantizer_seeds if quantizer_seeds is not None else ADDITIVE_SEEDS if quantizer == "additive" else 1
+    usual = ADDITIVE_SEEDS if cells.get("quantizer") == ADDITIVE else 1
+    n_seeds = usual if quantizer_seeds is None else quantizer_seeds
     if n_seeds < 1:
         raise BadInput("quantizer_seeds", came=f"{n_seeds}", wanted="at least 1")
-    reason = unanswerable(cloud, codebooks, bits)
+    reason = unanswerable(cloud, cells)
     if reason:
         return reason
     seeds = range(cloud.seed, cloud.seed + n_seeds)
-    return [cloud.codes(quantizer, codebooks=codebooks, bits=bits, seed=seed) for seed in seeds]
+    return [cloud.codes(**cells, seed=seed) for seed in seeds]
 
 
-def _count_measure(cloud, measure: str, function: Callable, quantizer: str, codebooks: int, bits: int) -> Estimate:
-    fits = _fits(cloud, quantizer, codebooks, bits, 1)
+def _count_measure(cloud, measure: str, function: Callable, cells: CellOptions) -> Estimate:
+    fits = _fits(cloud, cells, 1)
     if isinstance(fits, str):
-        return missing(measure, "marbut", fits, n=cloud.n, n_distinct=cloud.n_distinct)
+        return missing(measure, MARBUT, fits, n=cloud.n, n_distinct=cloud.n_distinct)
     if not bool(torch.isfinite(function(fits[0].counts))):
         reason = "one_cell: one cell has all the rows, so its odds are infinite"
-        return missing(measure, "marbut", reason, n=cloud.n, n_distinct=cloud.n_distinct)
-    return _counted(cloud, measure, "marbut", function, fits)
+        return missing(measure, MARBUT, reason, n=cloud.n, n_distinct=cloud.n_distinct)
+    return _counted(cloud, measure, MARBUT, function, fits)
 
 
 def _counted(cloud, measure: str, convention: str, function: Callable, fits: list[Quantization]) -> Estimate:
@@ -310,12 +310,12 @@ def leave_one_out_counts(cloud: PointCloud, fit: Quantization) -> torch.Tensor:
 
 def _failure(cloud: PointCloud, fit: Quantization) -> list[str]:
     """A warning when a quantizer of whole rows does worse than blocks of columns do."""
-    if fit.quantizer == "product":
+    if fit.quantizer == PRODUCT:
         return []
     codebooks, bits = len(fit.codebooks), fit.cells.bit_length() - 1
     if codebooks > cloud.d:
         return []
-    bound = cloud.codes("product", codebooks=codebooks, bits=bits).relative_error
+    bound = cloud.codes(PRODUCT, codebooks=codebooks, bits=bits).relative_error
     if fit.relative_error <= bound:
         return []
     return [f"quantizer_failed: relative error {fit.relative_error:.3g}, a product quantizer's is {bound:.3g}"]

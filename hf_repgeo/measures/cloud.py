@@ -17,7 +17,7 @@ from ..errors import BadInput, NonFiniteRows, TooFewRows
 from .eigen import eigenvalues, fold_spectra, principal_coordinates
 from .kernels.neighbors import Neighbors, nearest
 from .kernels.products import BLOCK_ROWS
-from .kernels.quantizers import Quantization, quantize
+from .kernels.quantizers import BITS, CODEBOOKS, PRODUCT, Quantization, quantize
 from .moments import Moments
 
 JACKKNIFE_GROUPS = 20
@@ -145,12 +145,18 @@ class PointCloud:
         order = torch.randperm(n_groups, generator=torch.Generator().manual_seed(self.seed))
         return (order % n_folds).to(group.device)[group]
 
-    def codes(self, quantizer: str = "product", **options) -> Quantization:
-        """The rows' codes under a quantizer fitted to them; fitted once per set of options, `seed` among them."""
-        options.setdefault("seed", self.seed)
-        key = (quantizer, *sorted(options.items()))
+    def codes(
+        self, quantizer: str = PRODUCT, *, codebooks: int = CODEBOOKS, bits: int = BITS, seed: int | None = None
+    ) -> Quantization:
+        """The rows' codes under a quantizer fitted to them; fitted once for each set of options.
+
+        Args:
+            quantizer, codebooks, bits: as in `quantize`.
+            seed: of the quantizer; default: the cloud's.
+        """
+        key = (quantizer, codebooks, bits, self.seed if seed is None else seed)
         if key not in self._codes:
-            self._codes[key] = quantize(self.rows, quantizer, **options)
+            self._codes[key] = quantize(self.rows, quantizer, codebooks=codebooks, bits=bits, seed=key[-1])
         return self._codes[key]
 
     @cached_property

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from .conventions import BIT_EQUAL, NORM_OVER_5_MEDIANS, VARIANCE
 from .estimate import Estimate, missing
 from .spectrum import NO_SPREAD
 
@@ -40,7 +41,7 @@ def massive_share(cloud: PointCloud) -> Estimate:
     """
     norms = torch.linalg.vector_norm(cloud.rows, dim=1)
     count = int((norms > MASSIVE_NORM * norms.median()).sum())
-    estimate = Estimate("massive_share", "norm_over_5_medians", count / cloud.n, n=cloud.n)
+    estimate = Estimate("massive_share", NORM_OVER_5_MEDIANS, count / cloud.n, n=cloud.n)
     if not count:
         return estimate
     return estimate.warned(
@@ -73,9 +74,9 @@ def top_coordinate_share(cloud: PointCloud) -> Estimate:
     """
     variances = cloud.column_variances
     if not float(variances.sum()) > 0:
-        return missing("top_coordinate_share", "variance", NO_SPREAD, n=cloud.n)
+        return missing("top_coordinate_share", VARIANCE, NO_SPREAD, n=cloud.n)
     share, coordinate = float(variances.max() / variances.sum()), int(variances.argmax())
-    estimate = Estimate("top_coordinate_share", "variance", share, n=cloud.n, details={"coordinate": coordinate})
+    estimate = Estimate("top_coordinate_share", VARIANCE, share, n=cloud.n, details={"coordinate": coordinate})
     if share <= ROGUE_SHARE or cloud.d == 1:
         return estimate
     said = f"coordinate {coordinate} holds {share:.0%} of the variance; the other numbers speak mostly of it"
@@ -105,5 +106,5 @@ def duplicate_share(cloud: PointCloud) -> Estimate:
         0.5
     """
     return Estimate(
-        "duplicate_share", "bit_equal", 1 - cloud.n_distinct / cloud.n, n=cloud.n, n_distinct=cloud.n_distinct
+        "duplicate_share", BIT_EQUAL, 1 - cloud.n_distinct / cloud.n, n=cloud.n, n_distinct=cloud.n_distinct
     )

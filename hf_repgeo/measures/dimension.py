@@ -12,13 +12,13 @@ import torch
 
 from ..errors import UnknownName
 from .cloud import PointCloud
+from .conventions import FACCO, MLE, RAZZHIGAEV
 from .estimate import Estimate, jackknife, missing
 
 MINIMUM_ROWS = 20  # fewer usable ratios and no convention says anything
 USED_SHARE = 0.9  # of the ratios, the smallest; the largest tenth feels the density's change most (Facco et al.)
 AUTHORS_SHARE = 5  # the authors of "The Shape of Learning" use the smallest fifth
 AUTHORS_EPSILON = 1e-8  # below it they call a distance zero, and a ratio one
-CONVENTIONS = ("facco", "razzhigaev", "mle")
 
 
 # --- pure functions on the logarithms of the ratios -------------------------------------------------------------------
@@ -105,7 +105,7 @@ def _slope(log_mu: torch.Tensor, kept: torch.Tensor, first: torch.Tensor, last: 
 # --- the measure ------------------------------------------------------------------------------------------------------
 
 
-def intrinsic_dimension(cloud: PointCloud, convention: str = "facco") -> Estimate:
+def intrinsic_dimension(cloud: PointCloud, convention: str = FACCO) -> Estimate:
     """How many directions the cloud spreads in locally, seen at the scale of the two nearest neighbours (TwoNN).
 
     Each row's `mu = r2 / r1`, the ratio of the distances to its second and first neighbour, is drawn from
@@ -159,7 +159,7 @@ def intrinsic_dimension(cloud: PointCloud, convention: str = "facco") -> Estimat
         "mean_r1": float(r1.mean()) * cloud.unit,
         "mean_r2": float(r2.mean()) * cloud.unit,
     }
-    value, error, method, n_used = _CONVENTIONS[convention](cloud, log_mu, order)
+    value, error, method, n_used = CONVENTIONS[convention](cloud, log_mu, order)
     details |= {"n_used": n_used, "used_share": n_used / len(log_mu)}
     if not 0 < value < float("inf"):
         reason = f"all_ratios_one: each of the {n_used} ratios r2 / r1 that would be used is 1, as on a grid"
@@ -196,7 +196,7 @@ def _by_likelihood(cloud: PointCloud, log_mu: torch.Tensor, order: torch.Tensor)
     return float(value), float(value) / n_used**0.5, "likelihood", n_used
 
 
-_CONVENTIONS = {"facco": _by_line, "razzhigaev": _by_authors, "mle": _by_likelihood}
+CONVENTIONS = {FACCO: _by_line, RAZZHIGAEV: _by_authors, MLE: _by_likelihood}
 
 
 def folds_kept(cloud: PointCloud, order: torch.Tensor) -> torch.Tensor:
@@ -229,7 +229,7 @@ def copies_warning(cloud: PointCloud, convention: str | None = None) -> tuple[st
         warnings.append(f"duplicates: {copies} of {cloud.n} rows are copies of others; each distinct row counts once")
     if copies > 0.5 * cloud.n:
         warnings.append(f"few_distinct_rows: only {cloud.n_distinct} of {cloud.n} rows are distinct")
-    if copies and convention == "razzhigaev":
+    if copies and convention == RAZZHIGAEV:
         warnings.append("differs_from_authors_code: their code lets copies raise the answer; here each counts once")
     return tuple(warnings)
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from .conventions import MU, OFF_DIAGONAL, WANG
 from .estimate import Estimate, jackknife, missing
 from .kernels.kmeans import cell_sums
 from .kernels.products import BLOCK_ROWS, times_transposed
@@ -49,7 +50,7 @@ def mean_cosine(cloud: PointCloud) -> Estimate:
     zeros = cloud.moments.zeros if cloud.streamed else int((norms == 0).sum())
     if zeros:
         reason = f"zero_rows: {zeros} of {cloud.n_seen} rows are all zeros and have no direction"
-        return missing("mean_cosine", "off_diagonal", reason, n=cloud.n_seen)
+        return missing("mean_cosine", OFF_DIAGONAL, reason, n=cloud.n_seen)
     unit_sum = cloud.moments.unit_sum if cloud.streamed else _unit_sum(cloud.rows, norms)
     value = _pair_mean(unit_sum, torch.tensor(float(cloud.n_seen)))
     error, method = None, None
@@ -57,7 +58,7 @@ def mean_cosine(cloud: PointCloud) -> Estimate:
         unit_rows = cloud.rows / norms[:, None].to(cloud.rows.dtype)
         sums, counts = cell_sums(unit_rows, cloud.folds, int(cloud.folds.max()) + 1)
         error, method = jackknife(_pair_mean(unit_sum - sums, cloud.n - counts))
-    return Estimate("mean_cosine", "off_diagonal", float(value), error, method, n=cloud.n_seen)
+    return Estimate("mean_cosine", OFF_DIAGONAL, float(value), error, method, n=cloud.n_seen)
 
 
 def _unit_sum(rows: torch.Tensor, norms: torch.Tensor) -> torch.Tensor:
@@ -105,7 +106,7 @@ def partition_function(cloud: PointCloud) -> Estimate:
     products = rows @ torch.linalg.eigh(gram_matrix).eigenvectors * cloud.unit
     log_z = torch.cat([products.logsumexp(0), (-products).logsumexp(0)])
     log = float(log_z.amin() - log_z.amax())
-    return Estimate("partition_function", "mu", math.exp(log), n=cloud.n, details={"log": log})
+    return Estimate("partition_function", MU, math.exp(log), n=cloud.n, details={"log": log})
 
 
 def uniformity_of(rows: torch.Tensor, temperature: float = 2.0) -> torch.Tensor:
@@ -140,7 +141,7 @@ def uniformity(cloud: PointCloud) -> Estimate:
     norms = torch.linalg.vector_norm(cloud.rows, dim=1, keepdim=True)
     if bool((norms == 0).any()):
         reason = f"zero_rows: {int((norms == 0).sum())} of {cloud.n} rows are all zeros and have no direction"
-        return missing("uniformity", "wang", reason, n=cloud.n)
+        return missing("uniformity", WANG, reason, n=cloud.n)
     unit, total = cloud.rows / norms, 0.0
     blocks = unit.split(BLOCK_ROWS)
     for i, a in enumerate(blocks):
@@ -148,4 +149,4 @@ def uniformity(cloud: PointCloud) -> Estimate:
             kernel = (4 * times_transposed(a, b) - 4).clamp_max_(0).exp_()  # |u - v|^2 = 2 - 2 <u, v>
             same = a is b
             total += float(kernel.sum(dtype=torch.float64) - (len(a) if same else 0)) * (1 if same else 2)
-    return Estimate("uniformity", "wang", math.log(total / (cloud.n * (cloud.n - 1))), n=cloud.n)
+    return Estimate("uniformity", WANG, math.log(total / (cloud.n * (cloud.n - 1))), n=cloud.n)

@@ -9,13 +9,14 @@ quantizer with `patchiness`.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 import torch
 
 from .cells import cell_warnings, fit_details, unanswerable
+from .conventions import MARBUT
 from .estimate import Estimate, jackknife, missing
-from .kernels.quantizers import Quantization
+from .kernels.quantizers import CellOptions, Quantization
 from .spectral_shape import early_enrichment_of
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def _enrichment_of_rows(rows: torch.Tensor) -> torch.Tensor:
 # --- from a cloud to an estimate ------------------------------------------------------------------------------------
 
 
-def reconstruction_error(cloud: PointCloud, quantizer: str = "product", codebooks: int = 4, bits: int = 8) -> Estimate:
+def reconstruction_error(cloud: PointCloud, **cells: Unpack[CellOptions]) -> Estimate:
     """How much of the rows the codes lose (the paper's RE).
 
     `sum |x - xhat|^2 / sum |x|^2`, not centred: a common offset makes it small. `details["centred"]` has the same over
@@ -80,7 +81,7 @@ def reconstruction_error(cloud: PointCloud, quantizer: str = "product", codebook
 
     Args:
         cloud: rows, n >= 2**bits.
-        quantizer: as in `patchiness`; likewise `codebooks` and `bits`.
+        cells: `quantizer`, `codebooks`, `bits`, as in `patchiness`.
 
     Returns:
         Estimate: value in [0, 1]: 0, codewords and rows agree; with its jackknife error, codebooks held fixed. `None`
@@ -99,7 +100,7 @@ def reconstruction_error(cloud: PointCloud, quantizer: str = "product", codebook
         0.2
     """
     measure = "reconstruction_error"
-    fit = _fit(cloud, quantizer, codebooks, bits)
+    fit = _fit(cloud, cells)
     if isinstance(fit, str):
         return _missing(cloud, measure, fit)
     energies = cloud.rows.double().square().sum(1)
@@ -110,16 +111,14 @@ def reconstruction_error(cloud: PointCloud, quantizer: str = "product", codebook
     return _estimate(cloud, measure, fit.relative_error, fit, error, method, centred=centred)
 
 
-def reconstruction_error_range(
-    cloud: PointCloud, quantizer: str = "product", codebooks: int = 4, bits: int = 8
-) -> Estimate:
+def reconstruction_error_range(cloud: PointCloud, **cells: Unpack[CellOptions]) -> Estimate:
     """How unequally well the rows are reconstructed: interquartile range of their errors (the paper's RI).
 
     75th less 25th percentile of `|x - xhat|`, over its maximum. The maximum makes it sensitive to one stray row.
 
     Args:
         cloud: rows, n >= 2**bits.
-        quantizer: as in `patchiness`; likewise `codebooks` and `bits`.
+        cells: `quantizer`, `codebooks`, `bits`, as in `patchiness`.
 
     Returns:
         Estimate: value in [0, 1], with its jackknife error; `None` as in `reconstruction_error`, and when every row is
@@ -137,17 +136,15 @@ def reconstruction_error_range(
         >>> reconstruction_error_range(PointCloud(rows), codebooks=1, bits=1).value    # all are 1 away
         0.0
     """
-    return _of_errors(cloud, "reconstruction_error_range", error_range_of, quantizer, codebooks, bits)
+    return _of_errors(cloud, "reconstruction_error_range", error_range_of, cells)
 
 
-def reconstruction_error_skewness(
-    cloud: PointCloud, quantizer: str = "product", codebooks: int = 4, bits: int = 8
-) -> Estimate:
+def reconstruction_error_skewness(cloud: PointCloud, **cells: Unpack[CellOptions]) -> Estimate:
     """Whether few rows are reconstructed much worse than most: skewness of `|x - xhat|` (the paper's RS).
 
     Args:
         cloud: rows, n >= 2**bits.
-        quantizer: as in `patchiness`; likewise `codebooks` and `bits`.
+        cells: `quantizer`, `codebooks`, `bits`, as in `patchiness`.
 
     Returns:
         Estimate: 0 for symmetric errors, above 0 when a few rows are far from their codewords; with its jackknife
@@ -165,10 +162,10 @@ def reconstruction_error_skewness(
         >>> round(reconstruction_error_skewness(PointCloud(rows), codebooks=1, bits=1).value, 4)    # 1/3 and 2/3
         0.7071
     """
-    return _of_errors(cloud, "reconstruction_error_skewness", error_skewness_of, quantizer, codebooks, bits)
+    return _of_errors(cloud, "reconstruction_error_skewness", error_skewness_of, cells)
 
 
-def cell_density_variance(cloud: PointCloud, quantizer: str = "product", codebooks: int = 4, bits: int = 8) -> Estimate:
+def cell_density_variance(cloud: PointCloud, **cells: Unpack[CellOptions]) -> Estimate:
     """How unequal the gaps between neighbouring cells are (the paper's CD variance).
 
     The squared distance of every codeword to the nearest other of its codebook, over the largest of them; the variance
@@ -176,7 +173,7 @@ def cell_density_variance(cloud: PointCloud, quantizer: str = "product", codeboo
 
     Args:
         cloud: rows, n >= 2**bits.
-        quantizer: as in `patchiness`; likewise `codebooks` and `bits`.
+        cells: `quantizer`, `codebooks`, `bits`, as in `patchiness`.
 
     Returns:
         Estimate: value in [0, 1/4], without standard error, since it looks at codewords alone; `None` as in
@@ -195,15 +192,13 @@ def cell_density_variance(cloud: PointCloud, quantizer: str = "product", codeboo
         0.0
     """
     measure = "cell_density_variance"
-    fit = _fit(cloud, quantizer, codebooks, bits)
+    fit = _fit(cloud, cells)
     if isinstance(fit, str):
         return _missing(cloud, measure, fit)
     return _estimate(cloud, measure, float(cell_density_variance_of(fit.codebooks)), fit)
 
 
-def within_cell_enrichment(
-    cloud: PointCloud, quantizer: str = "product", codebooks: int = 4, bits: int = 8
-) -> Estimate:
+def within_cell_enrichment(cloud: PointCloud, **cells: Unpack[CellOptions]) -> Estimate:
     """How much the rows of one cell stretch along few directions (the paper's PD EEE).
 
     Eigenvalue early enrichment of the rows in each cell, over all columns, averaged over the cells with two different
@@ -212,7 +207,7 @@ def within_cell_enrichment(
 
     Args:
         cloud: rows, n >= 2**bits.
-        quantizer: as in `patchiness`; likewise `codebooks` and `bits`.
+        cells: `quantizer`, `codebooks`, `bits`, as in `patchiness`.
 
     Returns:
         Estimate: value in [0, 1]: 0, the same variance along all directions; without standard error.
@@ -232,7 +227,7 @@ def within_cell_enrichment(
         0.25
     """
     measure = "within_cell_enrichment"
-    fit = _fit(cloud, quantizer, codebooks, bits)
+    fit = _fit(cloud, cells)
     if isinstance(fit, str):
         return _missing(cloud, measure, fit)
     values = within_cell_enrichment_of(cloud.rows, fit.codes, fit.cells)
@@ -245,22 +240,22 @@ def within_cell_enrichment(
 # --- shared ---------------------------------------------------------------------------------------------------------
 
 
-def _fit(cloud: PointCloud, quantizer: str, codebooks: int, bits: int) -> Quantization | str:
+def _fit(cloud: PointCloud, cells: CellOptions) -> Quantization | str:
     """The quantizer that fits the cloud, or why there is none."""
-    return unanswerable(cloud, codebooks, bits) or cloud.codes(quantizer, codebooks=codebooks, bits=bits)
+    return unanswerable(cloud, cells) or cloud.codes(**cells)
 
 
 def _missing(cloud: PointCloud, measure: str, reason: str) -> Estimate:
-    return missing(measure, "marbut", reason, n=cloud.n, n_distinct=cloud.n_distinct)
+    return missing(measure, MARBUT, reason, n=cloud.n, n_distinct=cloud.n_distinct)
 
 
 def _estimate(cloud, measure: str, value: float, fit: Quantization, error=None, method=None, **details) -> Estimate:
     warnings, details = cell_warnings(cloud, fit.cells), fit_details(cloud, fit) | details
-    return Estimate(measure, "marbut", value, error, method, cloud.n, cloud.n_distinct, warnings, details)
+    return Estimate(measure, MARBUT, value, error, method, cloud.n, cloud.n_distinct, warnings, details)
 
 
-def _of_errors(cloud, measure: str, function: Callable, quantizer: str, codebooks: int, bits: int) -> Estimate:
-    fit = _fit(cloud, quantizer, codebooks, bits)
+def _of_errors(cloud, measure: str, function: Callable, cells: CellOptions) -> Estimate:
+    fit = _fit(cloud, cells)
     if isinstance(fit, str):
         return _missing(cloud, measure, fit)
     value = float(function(fit.errors))

@@ -8,12 +8,15 @@ import torch
 
 from ..errors import BadInput, UnknownName
 from .cloud import PointCloud, first_occurrences
+from .conventions import DENTI, FACCO, LEVINA, MACKAY
 from .dimension import MINIMUM_ROWS, copies_warning, folds_kept, intrinsic_dimension, ties_warning, too_few
 from .estimate import Estimate, jackknife, missing
 from .kernels.neighbors import nearest
 
+CONVENTIONS = (MACKAY, LEVINA)
 
-def levina_bickel_of(distances: torch.Tensor, convention: str = "mackay") -> torch.Tensor:
+
+def levina_bickel_of(distances: torch.Tensor, convention: str = MACKAY) -> torch.Tensor:
     """Maximum likelihood dimension from the distances to the k nearest neighbours, tensor to tensor, differentiable.
 
     With `m_i = sum_{j < k} log(T_ik / T_ij) / (k - 1)`: `1 / mean(m_i)` for `"mackay"`, `mean(1 / m_i)` for `"levina"`.
@@ -35,7 +38,7 @@ def levina_bickel_of(distances: torch.Tensor, convention: str = "mackay") -> tor
         0.9618
     """
     inverse = _inverse_dimension(distances)
-    return 1 / inverse.mean() if convention == "mackay" else (1 / inverse).mean()
+    return 1 / inverse.mean() if convention == MACKAY else (1 / inverse).mean()
 
 
 def _inverse_dimension(distances: torch.Tensor) -> torch.Tensor:
@@ -74,7 +77,7 @@ def levina_bickel_loss(rows: torch.Tensor, k: int = 20) -> torch.Tensor:
     return levina_bickel_of(torch.linalg.vector_norm(rows[:, None] - rows[neighbors], dim=2))
 
 
-def levina_bickel(cloud: PointCloud, k: int = 20, convention: str = "mackay") -> Estimate:
+def levina_bickel(cloud: PointCloud, k: int = 20, convention: str = MACKAY) -> Estimate:
     """Intrinsic dimension from k neighbours: less noisy than TwoNN, at a larger scale, more biased by curvature.
 
     Args:
@@ -101,8 +104,8 @@ def levina_bickel(cloud: PointCloud, k: int = 20, convention: str = "mackay") ->
         >>> round(levina_bickel(PointCloud(plane)).value, 1)
         2.0
     """
-    if convention not in ("mackay", "levina"):
-        raise UnknownName("convention of levina_bickel", convention, ("mackay", "levina"))
+    if convention not in CONVENTIONS:
+        raise UnknownName("convention of levina_bickel", convention, CONVENTIONS)
     counts = {"n": cloud.n, "n_distinct": cloud.n_distinct}
     if cloud.n_distinct < max(MINIMUM_ROWS, k + 1):
         return missing("levina_bickel", convention, too_few(cloud, max(MINIMUM_ROWS, k + 1)), **counts)
@@ -113,7 +116,7 @@ def levina_bickel(cloud: PointCloud, k: int = 20, convention: str = "mackay") ->
         return missing("levina_bickel", convention, reason, **counts)
     kept = folds_kept(cloud, torch.arange(cloud.n_distinct, device=distances.device)).to(torch.float64)
     inverse = _inverse_dimension(distances)
-    one_out = kept.sum(1) / (kept @ inverse) if convention == "mackay" else (kept @ (1 / inverse)) / kept.sum(1)
+    one_out = kept.sum(1) / (kept @ inverse) if convention == MACKAY else (kept @ (1 / inverse)) / kept.sum(1)
     error, method = jackknife(one_out) if cloud.jackknife else (None, None)
     return Estimate(
         "levina_bickel", convention, value, error, method, warnings=copies_warning(cloud), details={"k": k}, **counts
@@ -156,17 +159,17 @@ def gride(cloud: PointCloud, n1: int = 1, n2: int = 2) -> Estimate:
         raise BadInput("n1", came=f"n1 = {n1}, n2 = {n2}", wanted="1 <= n1 < n2")
     fields = {"n": cloud.n, "n_distinct": cloud.n_distinct, "details": {"n1": n1, "n2": n2}}
     if cloud.n_distinct < max(MINIMUM_ROWS, n2 + 1):
-        return missing("gride", "denti", too_few(cloud, max(MINIMUM_ROWS, n2 + 1)), **fields)
+        return missing("gride", DENTI, too_few(cloud, max(MINIMUM_ROWS, n2 + 1)), **fields)
     distances = _neighbor_distances(cloud, n2)
     log_mu = (distances[:, n2 - 1] / distances[:, n1 - 1]).log()
     n_ties = int((log_mu == 0).sum())
     fields["details"] |= {"n_ties": n_ties, "mean_distance": float(distances[:, n2 - 1].mean()) * cloud.unit}
     if len(log_mu) - n_ties < 2:
         reason = f"all_ratios_one: neighbours {n1} and {n2} of each row are at one distance, as on a grid"
-        return missing("gride", "denti", reason, **fields)
+        return missing("gride", DENTI, reason, **fields)
     value, error = _generalised_ratios(log_mu[log_mu > 0], n1, n2)
     warnings = copies_warning(cloud) + ties_warning(n_ties, len(log_mu))
-    return Estimate("gride", "denti", value, error, "likelihood", warnings=warnings, **fields)
+    return Estimate("gride", DENTI, value, error, "likelihood", warnings=warnings, **fields)
 
 
 def _generalised_ratios(log_mu: torch.Tensor, n1: int, n2: int) -> tuple[float, float]:
@@ -195,7 +198,7 @@ class ScalePoint(NamedTuple):
     mean_distance: float
 
 
-def scale_curve(cloud: PointCloud, convention: str = "facco", smallest: int = 256) -> list[ScalePoint]:
+def scale_curve(cloud: PointCloud, convention: str = FACCO, smallest: int = 256) -> list[ScalePoint]:
     """TwoNN by decimation: of all rows, their halves, quarters ...: the fewer the rows, the larger the scale.
 
     A dimension that does not depend on n is a property of the data; one that falls as n grows is noise at small

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from .conventions import AGRAWAL, CENTRED, GARRIDO, IDENTITY, MARBUT, VON_NEUMANN
 from .estimate import Estimate, missing
 from .spectrum import NO_SPREAD, iso_score_of, spectral
 
@@ -86,7 +87,7 @@ def early_enrichment(cloud: PointCloud) -> Estimate:
         >>> round(early_enrichment(PointCloud(X)).value, 6)
         0.2
     """
-    return spectral(cloud, "early_enrichment", "marbut", early_enrichment_of)
+    return spectral(cloud, "early_enrichment", MARBUT, early_enrichment_of)
 
 
 def rank_me(cloud: PointCloud) -> Estimate:
@@ -115,10 +116,10 @@ def rank_me(cloud: PointCloud) -> Estimate:
     values = torch.linalg.eigvalsh(covariance + torch.outer(mean, mean))
     values = values[-min(cloud.n_seen, cloud.d) :].clamp_min(0)
     if not float(values.sum()) > 0:
-        return missing("rank_me", "garrido", "no_spread: all rows are zero", n=cloud.n)
+        return missing("rank_me", GARRIDO, "no_spread: all rows are zero", n=cloud.n)
     singular = torch.where(values > values[-1] * cloud.d * torch.finfo(values.dtype).eps, values, 0.0).sqrt()
     p = singular / singular.sum() + RANK_ME_EPSILON
-    return Estimate("rank_me", "garrido", float(torch.exp(torch.special.entr(p).sum())), n=cloud.n_seen)
+    return Estimate("rank_me", GARRIDO, float(torch.exp(torch.special.entr(p).sum())), n=cloud.n_seen)
 
 
 def stable_rank(cloud: PointCloud) -> Estimate:
@@ -141,7 +142,7 @@ def stable_rank(cloud: PointCloud) -> Estimate:
         >>> round(stable_rank(PointCloud(X)).value, 6)
         1.111111
     """
-    return spectral(cloud, "stable_rank", "centred", stable_rank_of)
+    return spectral(cloud, "stable_rank", CENTRED, stable_rank_of)
 
 
 def spectral_entropy(cloud: PointCloud) -> Estimate:
@@ -163,7 +164,7 @@ def spectral_entropy(cloud: PointCloud) -> Estimate:
         >>> round(spectral_entropy(PointCloud(torch.cat([torch.eye(2), -torch.eye(2)]))).value, 6)
         0.693147
     """
-    return spectral(cloud, "spectral_entropy", "von_neumann", spectral_entropy_of)
+    return spectral(cloud, "spectral_entropy", VON_NEUMANN, spectral_entropy_of)
 
 
 def power_law_exponent(cloud: PointCloud) -> Estimate:
@@ -191,8 +192,8 @@ def power_law_exponent(cloud: PointCloud) -> Estimate:
     positive = int((cloud.spectrum > 0).sum())
     if positive < POWER_LAW_RANKS[1]:
         reason = f"too_few_eigenvalues: {positive} above rounding, where the fit needs {POWER_LAW_RANKS[1]}"
-        return missing("power_law_exponent", "agrawal", reason, n=cloud.n)
-    return spectral(cloud, "power_law_exponent", "agrawal", power_law_exponent_of)
+        return missing("power_law_exponent", AGRAWAL, reason, n=cloud.n)
+    return spectral(cloud, "power_law_exponent", AGRAWAL, power_law_exponent_of)
 
 
 def iso_score_star(cloud: PointCloud) -> Estimate:
@@ -219,8 +220,8 @@ def iso_score_star(cloud: PointCloud) -> Estimate:
         0.418842
     """
     if cloud.d == 1:
-        return missing("iso_score_star", "identity", "one_dimension: one column cannot be uneven", n=cloud.n)
-    return spectral(cloud, "iso_score_star", "identity", lambda values: iso_score_star_of(values, cloud.d))
+        return missing("iso_score_star", IDENTITY, "one_dimension: one column cannot be uneven", n=cloud.n)
+    return spectral(cloud, "iso_score_star", IDENTITY, lambda values: iso_score_star_of(values, cloud.d))
 
 
 # --- VRM ------------------------------------------------------------------------------------------------------------
@@ -252,15 +253,15 @@ def vasicek_mse(cloud: PointCloud) -> Estimate:
         True
     """
     if cloud.n < 11:
-        return missing("vasicek_mse", "marbut", f"too_few_rows: {cloud.n}, where 11 are needed", n=cloud.n)
+        return missing("vasicek_mse", MARBUT, f"too_few_rows: {cloud.n}, where 11 are needed", n=cloud.n)
     total = float(cloud.spectrum.sum())
     if not total > 0:
-        return missing("vasicek_mse", "marbut", NO_SPREAD, n=cloud.n)
+        return missing("vasicek_mse", MARBUT, NO_SPREAD, n=cloud.n)
     ratios = [
         (differential_entropy(block * math.sqrt(cloud.d / total)) - 0.5 * math.log(2 * math.pi * math.e)).exp()
         for block in _principal_coordinates(cloud)
     ]
-    return Estimate("vasicek_mse", "marbut", float((1 - torch.cat(ratios)).square().mean()), n=cloud.n)
+    return Estimate("vasicek_mse", MARBUT, float((1 - torch.cat(ratios)).square().mean()), n=cloud.n)
 
 
 def _principal_coordinates(cloud: PointCloud):

@@ -11,11 +11,14 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from .eigen import fold_sums, lanczos, well_centred
+from ..errors import BadInput
+from .conventions import EIGENVALUES, RAZZHIGAEV, ROY_VETTERLI, RUDMAN
+from .eigen import fold_sums, lanczos, leading_share, well_centred
 from .estimate import Estimate, jackknife, missing
 
 if TYPE_CHECKING:
     from .cloud import PointCloud
+    from .moments import Moments
 
 ROUNDING = 1e-6  # of the squares: what is left of equal rows when their mean has been taken off
 NO_SPREAD = "no_spread: all rows are equal, so there is no variance to share out"
@@ -80,7 +83,39 @@ def anisotropy(cloud: PointCloud) -> Estimate:
         estimate = _leading_direction(cloud)
         if estimate is not None:  # else a flat spectrum or no spread at all: the full decomposition decides
             return estimate
-    return spectral(cloud, "anisotropy", "razzhigaev", anisotropy_of)
+    return spectral(cloud, "anisotropy", RAZZHIGAEV, anisotropy_of)
+
+
+def anisotropy_of_moments(moments: Moments, argument: str = "moments") -> Estimate:
+    """Anisotropy of rows of which the moments alone are left; `Moments.of(rows, leading=True)` is enough.
+
+    Args:
+        moments: of at least two rows.
+        argument: the name of the rows in error messages.
+
+    Returns:
+        Estimate: as that of `anisotropy`, without a standard error, which would need the rows.
+
+    Raises:
+        BadInput: the rows' squares overflow.
+
+    Cost: a dozen products of the scatter with a vector (Lanczos), O(d^2).
+
+    Example:
+        >>> import torch
+        >>> from hf_repgeo.measures import Moments
+        >>> from hf_repgeo.measures.spectrum import anisotropy_of_moments
+        >>> X = torch.tensor([[3.0, 0.0], [-3.0, 0.0], [0.0, 1.0], [0.0, -1.0]])
+        >>> anisotropy_of_moments(Moments.of(X)).value
+        0.9
+    """
+    total = float(moments.scatter.trace())
+    if not total < float("inf"):
+        raise BadInput(argument, came="rows whose squares overflow", wanted="smaller numbers", cure="Divide them.")
+    rounding = moments.count * float(moments.mean.square().sum()) * torch.finfo(torch.float64).eps ** 2
+    if total <= 4 * rounding:
+        return missing("anisotropy", RAZZHIGAEV, NO_SPREAD, n=moments.count)
+    return Estimate("anisotropy", RAZZHIGAEV, leading_share(moments.scatter), n=moments.count)
 
 
 def effective_rank(cloud: PointCloud) -> Estimate:
@@ -106,7 +141,7 @@ def effective_rank(cloud: PointCloud) -> Estimate:
         >>> round(effective_rank(PointCloud(torch.cat([torch.eye(3), -torch.eye(3)]))).value, 6)
         3.0
     """
-    return spectral(cloud, "effective_rank", "roy_vetterli", effective_rank_of)
+    return spectral(cloud, "effective_rank", ROY_VETTERLI, effective_rank_of)
 
 
 def participation_ratio(cloud: PointCloud) -> Estimate:
@@ -131,7 +166,7 @@ def participation_ratio(cloud: PointCloud) -> Estimate:
         >>> round(participation_ratio(PointCloud(X)).value, 6)
         1.219512
     """
-    return spectral(cloud, "participation_ratio", "eigenvalues", participation_ratio_of)
+    return spectral(cloud, "participation_ratio", EIGENVALUES, participation_ratio_of)
 
 
 def iso_score(cloud: PointCloud) -> Estimate:
@@ -159,8 +194,8 @@ def iso_score(cloud: PointCloud) -> Estimate:
         1.0
     """
     if cloud.d == 1:
-        return missing("iso_score", "rudman", "one_dimension: one column has nothing to be even about", n=cloud.n_seen)
-    estimate = spectral(cloud, "iso_score", "rudman", lambda eigenvalues: iso_score_of(eigenvalues, cloud.d))
+        return missing("iso_score", RUDMAN, "one_dimension: one column has nothing to be even about", n=cloud.n_seen)
+    estimate = spectral(cloud, "iso_score", RUDMAN, lambda eigenvalues: iso_score_of(eigenvalues, cloud.d))
     return estimate if estimate.value is None or cloud.n_seen > cloud.d else estimate.warned(_rank_limited(cloud))
 
 
@@ -192,7 +227,7 @@ def _leading_direction(cloud: PointCloud) -> Estimate | None:
     if cloud.jackknife:
         error, method = jackknife(_fold_anisotropy(cloud.folds, along, norms, rows, mean))
     value = float(along.square().sum()) / total
-    return Estimate("anisotropy", "razzhigaev", value, error, method, n=cloud.n)
+    return Estimate("anisotropy", RAZZHIGAEV, value, error, method, n=cloud.n)
 
 
 def _fold_anisotropy(folds, along, norms, rows, mean) -> torch.Tensor:

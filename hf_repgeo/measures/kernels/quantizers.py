@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TypedDict
 
 import torch
 
@@ -18,6 +19,8 @@ from ...errors import BadInput, MissingExtra, TooFewRows, UnknownName
 from .additive import beam_search, fit_additive, fit_residual, local_search
 from .kmeans import kmeans, nearest_centroids, squared_errors
 
+PRODUCT, RESIDUAL, ADDITIVE, FAISS_LSQ = "product", "residual", "additive", "faiss-lsq"
+CODEBOOKS, BITS = 4, 8  # the defaults: four bytes a row
 MAX_TRAINING_ROWS = 65_536
 MAX_BITS = 12  # more would need tables of codeword pairs beyond a gigabyte, and 160,000 rows to fill the cells
 COARSE = 1e-5  # of a row's squared norm; where its error is smaller, float32 no longer tells near codewords apart
@@ -25,6 +28,20 @@ COPIES = 1e-10  # likewise; below, rows are copies of their codeword but for rou
 COARSE_SHARE = 0.01  # of the rows
 BLOCK_ROWS = 1024  # at a time in float64
 Progress = Callable[[int, int], None]
+
+
+class CellOptions(TypedDict, total=False):
+    """Which cells the measures of cells count in: the options they share, each with `quantize`'s default.
+
+    Attributes:
+        quantizer: `"product"` (default), `"residual"`, `"additive"` or `"faiss-lsq"`.
+        codebooks: number of codebooks; default 4.
+        bits: a codebook has `2 ** bits` cells; default 8.
+    """
+
+    quantizer: str
+    codebooks: int
+    bits: int
 
 
 @dataclass(frozen=True)
@@ -69,10 +86,10 @@ class Quantization:
 @torch.no_grad()
 def quantize(
     rows: torch.Tensor,
-    quantizer: str = "product",
+    quantizer: str = PRODUCT,
     *,
-    codebooks: int = 4,
-    bits: int = 8,
+    codebooks: int = CODEBOOKS,
+    bits: int = BITS,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Quantization:
@@ -128,7 +145,7 @@ def quantize(
         cells=cells,
         errors=fit.errors,
         relative_error=float(fit.errors.sum()) / energy if energy else 0.0,
-        n_train=min(len(rows), MAX_TRAINING_ROWS if quantizer != "faiss-lsq" else len(rows)),
+        n_train=min(len(rows), MAX_TRAINING_ROWS if quantizer != FAISS_LSQ else len(rows)),
         iterations=fit.iterations,
         quantizer=quantizer,
         codebooks=fit.codebooks,
@@ -239,4 +256,4 @@ def _summed(rows: torch.Tensor, words: torch.Tensor, codes: torch.Tensor, iterat
     return _Fit(codes, tuple(words), torch.cat(errors), iterations)
 
 
-_QUANTIZERS = {"product": _product, "residual": _residual, "additive": _additive, "faiss-lsq": _faiss_lsq}
+_QUANTIZERS = {PRODUCT: _product, RESIDUAL: _residual, ADDITIVE: _additive, FAISS_LSQ: _faiss_lsq}
