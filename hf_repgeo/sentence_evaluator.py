@@ -11,6 +11,7 @@ from .errors import BadInput, MissingExtra, RepgeoError
 from .measures import check_options
 from .profiling import measure
 from .report import GeometryReport
+from .rows.forward import undisturbed
 from .training.log_values import default_pairs, name_of
 
 try:
@@ -131,13 +132,14 @@ class GeometryEvaluator(BaseEvaluator or object):
         return config | ({} if self.truncate_dim is None else {"truncate_dim": self.truncate_dim})
 
     def _measure(self, model: SentenceTransformer) -> GeometryReport:
-        embeddings = model.encode(
-            self.texts,
-            batch_size=self.batch_size,
-            show_progress_bar=self.show_progress_bar,
-            convert_to_tensor=True,
-            truncate_dim=self.truncate_dim,
-        )
+        with undisturbed(model):  # `encode` itself would leave the model in eval mode
+            embeddings = model.encode(
+                self.texts,
+                batch_size=self.batch_size,
+                show_progress_bar=self.show_progress_bar,
+                convert_to_tensor=True,
+                truncate_dim=self.truncate_dim,
+            )
         names = [f"{name}:{convention}" for name, convention in self.pairs]
         return measure(embeddings, names, seed=self.seed, **self.options)
 

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 import torch
 
 from ..errors import BadInput, UnknownName
+from ..rows.forward import run
 from ..sparse_vae.embeddings import EmbeddingTable
 from ..sparse_vae.losses_sparse_vae import choose
 from ..sparse_vae.scoring import pattern_properties
@@ -278,9 +279,8 @@ def selection_score(model, data, table: EmbeddingTable) -> tuple[torch.Tensor, S
     """
     batch = EmbeddedInstances(data, table).__getitems__(range(len(data)))
 
-    @torch.no_grad()
     def score(x: torch.Tensor) -> float:
-        logits = model(inputs_embeds=x, candidates=batch["candidates"]).logits
+        logits = run(model, inputs_embeds=x, candidates=batch["candidates"]).logits
         return float((choose(logits) == batch["labels"]).double().mean())
 
     return batch["inputs_embeds"], score

@@ -15,6 +15,7 @@ import torch
 
 from ..blm import Sentence
 from ..errors import BadInput
+from ..rows.forward import run
 from ..rows.models import load_model
 from .ablation import split_by_row
 from .probing import ProbeResult, probe
@@ -245,13 +246,12 @@ class _Batch:
     states: torch.Tensor  # (sentences, layers + 1, hidden_size) float32
 
 
-@torch.no_grad()
 def _passes(sentences: Sequence[Sentence], model, tokenizer, batch_size: int) -> Iterator[_Batch]:
     """Sentences of the same number of tokens, batch by batch."""
     if not sentences:
         raise BadInput("sentences", came="none", wanted="at least one")
     loaded = load_model(model, tokenizer=tokenizer)
-    model, encoded = loaded.model.eval(), _encode(loaded.tokenizer, sentences)
+    model, encoded = loaded.model, _encode(loaded.tokenizer, sentences)
     if model.config.is_encoder_decoder:
         cure = "Pass one half, such as `model.get_encoder()`."
         raise BadInput("model", came=f"a {type(model).__name__}", wanted="an encoder or a decoder", cure=cure)
@@ -295,7 +295,8 @@ def _eager_attention(model):
 
 def _forward(model, encoded, sentences: Sequence[Sentence], places: list[int]) -> _Batch:
     inputs = torch.tensor([encoded["input_ids"][i] for i in places], device=model.device)
-    output = model(
+    output = run(
+        model,
         input_ids=inputs,
         attention_mask=torch.ones_like(inputs),
         output_attentions=True,

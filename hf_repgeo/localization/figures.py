@@ -9,6 +9,7 @@ from matplotlib import colormaps
 from matplotlib.figure import Figure
 
 from ..errors import MissingExtra, UnknownName
+from ..rows.forward import undisturbed
 from ..sparse_vae.scoring import NO_CHOICE, Selection
 from .ablation import Localization
 from .attention import ChunkAttention
@@ -25,10 +26,10 @@ def _subplots(rows: int = 1, columns: int = 1, *, squeeze: bool = True, figsize:
     return figure, figure.subplots(rows, columns, squeeze=squeeze)
 
 
-@torch.no_grad()
 def latents_of(model, x: torch.Tensor) -> torch.Tensor:
     """Latent means of sentence embeddings, `(n, L)`, by a sentence model or the sentence level of a two-level one."""
-    return model.sentence.encode(x)[0]
+    with undisturbed(model):  # in train mode the masks are drawn at random
+        return model.sentence.encode(x)[0]
 
 
 def plot_latents(latents: torch.Tensor, labels: Sequence[str], method: str = "pca", seed: int = 0):

@@ -37,7 +37,6 @@ def forward_windows(
         yield positions, {place: state[present.to(state.device)] for place, state in states.items()}
 
 
-@torch.no_grad()
 def _hidden_states(model, ids, mask, layers, final_norm) -> dict[Place, torch.Tensor]:
     """Measured layers of one batch, `(stack, layer)` -> `(batch, length, d)`. Windows are padded on the right."""
     ids, mask = ids.to(model.device), mask.to(model.device)
@@ -47,7 +46,7 @@ def _hidden_states(model, ids, mask, layers, final_norm) -> dict[Place, torch.Te
     if "use_cache" in inspect.signature(model.forward).parameters:
         arguments["use_cache"] = False
     with _final_norm(model, final_norm):
-        output = model(**arguments)
+        output = run(model, **arguments)
     stacks = {"encoder": "encoder_hidden_states", "decoder": "decoder_hidden_states"}
     if not model.config.is_encoder_decoder:
         stacks = {stack_of(model): "hidden_states"}
@@ -130,6 +129,29 @@ def encoder_of(model: torch.nn.Module) -> PreTrainedModel:
             return body if isinstance(body, PreTrainedModel) else module
     wanted = "a transformers model with hidden states"
     raise BadInput("model", came=f"{type(model).__name__}, with no PreTrainedModel inside", wanted=wanted)
+
+
+def run(model: torch.nn.Module, **inputs):
+    """One forward pass that the caller's model does not notice: see `undisturbed`.
+
+    Every representation of this package comes from here.
+
+    Args:
+        model: in any mode; the pass runs in eval mode, so dropout is off.
+        inputs: the arguments of its `forward`.
+
+    Returns:
+        What the model returns, without gradients.
+
+    Example:
+        >>> import torch
+        >>> from hf_repgeo.rows.forward import run
+        >>> model = torch.nn.Dropout(0.5).train()
+        >>> run(model, input=torch.ones(3)), model.training
+        (tensor([1., 1., 1.]), True)
+    """
+    with undisturbed(model):
+        return model(**inputs)
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from ..errors import BadInput, UnknownName
+from ..rows.forward import run
 from ..rows.models import load_model
 from .configuration_sparse_vae import POOLINGS
 from .modeling_sparse_vae import pool
@@ -96,7 +97,8 @@ def embed_sentences(
 
     Args:
         sentences: strings; repeats are allowed.
-        model: a Hub id, a folder, `"pip:PACKAGE"`, or a loaded encoder.
+        model: a Hub id, a folder, `"pip:PACKAGE"`, or a loaded encoder, in any mode: dropout is off while it runs,
+            and every module's own mode is put back.
         tokenizer: needed only for a loaded encoder that does not say where it came from.
         layer: index into `hidden_states`, 0 the embedding layer, -1 the last.
         pooling: `"cls"` first token, `"mean"` over tokens (special ones included), `"first-last"` mean over tokens of
@@ -119,7 +121,7 @@ def embed_sentences(
     if pooling not in POOLINGS:
         raise UnknownName("pooling", pooling, POOLINGS)
     loaded = load_model(model, tokenizer=tokenizer)
-    model, tokenizer = loaded.model.eval(), loaded.tokenizer
+    model, tokenizer = loaded.model, loaded.tokenizer
     key = f"{model_key(model)}-layer{layer}-{pooling}"
     store = _Store(Path(cache_dir) / f"{key}.safetensors") if cache_dir is not None else None
     known = store.read() if store else {}
@@ -160,7 +162,6 @@ def _text_key(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-@torch.no_grad()
 def _forward(texts: list[str], model, tokenizer, layer: int, pooling: str, batch_size: int) -> torch.Tensor:
     """`(len(texts), hidden_size)` float32, in the order of `texts`."""
     order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
@@ -168,7 +169,7 @@ def _forward(texts: list[str], model, tokenizer, layer: int, pooling: str, batch
     for start in range(0, len(order), batch_size):
         batch = order[start : start + batch_size]
         encoded = tokenizer([texts[i] for i in batch], padding=True, return_tensors="pt").to(model.device)
-        states = model(**encoded, output_hidden_states=True).hidden_states
+        states = run(model, **encoded, output_hidden_states=True).hidden_states
         if not -len(states) <= layer < len(states):
             raise BadInput(
                 "layer", came=str(layer), wanted=f"{-len(states)} to {len(states) - 1}: {len(states)} hidden states"

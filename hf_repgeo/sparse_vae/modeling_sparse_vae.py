@@ -186,6 +186,13 @@ class SparseVAEForSentenceEmbedding(SparseVAEPreTrainedModel):
         model.text_encoder = text_encoder.requires_grad_(False)
         return model
 
+    def train(self, mode=True):
+        """Sets the mode of the sparse VAE; the frozen text encoder stays in eval mode, without dropout."""
+        super().train(mode)
+        if self.text_encoder is not None:
+            self.text_encoder.eval()
+        return self
+
     def get_input_embeddings(self):
         """The text encoder's embedding of tokens; None without one."""
         return None if self.text_encoder is None else self.text_encoder.get_input_embeddings()

@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 
 from ..blm import chunk_labels
 from ..errors import BadInput
+from ..rows.forward import run
 from .embeddings import EmbeddingTable
 from .losses_sparse_vae import choose
 from .training import EmbeddedInstances
@@ -46,9 +47,8 @@ class Selection:
         return asdict(self)
 
 
-@torch.no_grad()
 def scores_of(model: PreTrainedModel, data: Dataset, table: EmbeddingTable, batch_size: int = 1000) -> torch.Tensor:
-    """Cosine of each candidate with the model's output, `(n, K)`, by a model in evaluation mode.
+    """Cosine of each candidate with the model's output, `(n, K)`; the model runs in evaluation mode and keeps its own.
 
     Args:
         model: any of the models.
@@ -56,16 +56,13 @@ def scores_of(model: PreTrainedModel, data: Dataset, table: EmbeddingTable, batc
         table: embeddings of its texts.
         batch_size: instances per forward pass.
     """
-    instances, training = EmbeddedInstances(data, table), model.training
-    model.eval()
+    instances = EmbeddedInstances(data, table)
     batches = torch.arange(len(instances)).split(batch_size)
-    logits = [_score(model, instances.__getitems__(batch)) for batch in batches]
-    model.train(training)
-    return torch.cat(logits)
+    return torch.cat([_score(model, instances.__getitems__(batch)) for batch in batches])
 
 
 def _score(model, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-    return model(inputs_embeds=batch["inputs_embeds"], candidates=batch["candidates"]).logits.cpu()
+    return run(model, inputs_embeds=batch["inputs_embeds"], candidates=batch["candidates"]).logits.cpu()
 
 
 def evaluate_model(model: PreTrainedModel, data: Dataset, table: EmbeddingTable) -> Selection:
