@@ -1,0 +1,28 @@
+"""Comparisons: pure mathematics about two clouds whose rows belong together one by one.
+
+Each comparison is a function `CloudPair -> Estimate`; `COMPARISONS` says of each what it needs, its range, what leaves
+it unchanged, what chance gives, and its source. Tests walk the same table.
+"""
+
+from __future__ import annotations
+
+from .cka_matrix import cka_matrix
+from .neighbourhoods import information_imbalance, neighbourhood_overlap
+from .pair import CloudPair
+from .similarity import linear_cka, linearity_score, orthogonal_procrustes, subspace_novelty
+from .table import COMPARISONS, Comparison, evaluate_pair, resolve_comparisons
+
+__all__ = [
+    "COMPARISONS",
+    "CloudPair",
+    "Comparison",
+    "cka_matrix",
+    "evaluate_pair",
+    "information_imbalance",
+    "linear_cka",
+    "linearity_score",
+    "neighbourhood_overlap",
+    "orthogonal_procrustes",
+    "resolve_comparisons",
+    "subspace_novelty",
+]
