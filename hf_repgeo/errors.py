@@ -13,6 +13,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+MANY = 12  # names; of more, an error shows the nearest one, or the first few
+
 
 class RepgeoError(ValueError):
     """Base of every error that hf_repgeo raises on purpose."""
@@ -56,8 +58,12 @@ class UnknownName(RepgeoError):
     def __init__(self, kind: str, name: object, known: Iterable[str]):
         known = list(known)
         close = get_close_matches(str(name), known, n=1)
-        hint = f" Did you mean {close[0]!r}?" if close else ""
-        super().__init__(f"unknown {kind} {name!r}.{hint} Known: {', '.join(known)}.")
+        hints = [f"Did you mean {close[0]!r}?"] if close else []
+        if len(known) <= MANY:
+            hints.append(f"Known: {', '.join(known)}.")
+        elif not close:
+            hints.append(f"Known: {', '.join(known[:MANY])} ... ({len(known)} in all).")
+        super().__init__(f"unknown {kind} {name!r}. {' '.join(hints)}")
         self.kind = kind
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 
@@ -122,15 +122,15 @@ def profile(
     measures: str | list[str] | None = None,
     layers: list[int] | None = None,
     tokens: str | list[str] | None = None,
-    pooling: str = "tokens",
+    pooling: Literal["tokens", "cls", "mean"] = "tokens",
     rows: int = 4096,
     batch_rows: int = MINIMUM_BATCH,
     window: int | None = None,
-    pack: str = "concatenate",
-    clean: str = "none",
+    pack: Literal["concatenate", "documents"] = "concatenate",
+    clean: Literal["none", "wikitext", "wiki"] = "none",
     oversample: int = 4,
     null: bool = False,
-    final_norm: str = "applied",
+    final_norm: Literal["applied", "raw"] = "applied",
     tokenizer: PreTrainedTokenizerBase | None = None,
     revision: str | None = None,
     dtype: str = "auto",
@@ -164,8 +164,9 @@ def profile(
         window: tokens a window, special tokens included; default 512 or the model's limit. It changes the numbers: a
             decoder's first position is unlike all others, and short windows have more of them.
         pack: `"concatenate"`: documents run on from window to window; `"documents"`: each starts its own.
-        clean: `"none"`, `"wikitext"` or `"wiki"`; see `hf_repgeo.rows.texts.read_text`.
-        oversample: see above.
+        clean: `"wikitext"`: drop headings, undo ` @-@ ` and spaced punctuation, write "unknown" for `<unk>`; `"wiki"`:
+            take prose out of a raw MediaWiki dump such as enwik8 (extra `wiki`).
+        oversample: run windows that hold this many times the rows wanted.
         null: as in `measure`.
         final_norm: `"applied"`: the last layer as transformers returns it, in language models after the final norm;
             `"raw"`: before it.

@@ -145,12 +145,15 @@ class ReportTable:
 
     # --- leaving and coming back --------------------------------------------------------------------------------------
 
+    def as_dict(self) -> dict[str, Any]:
+        """The report as plain values, as `to_json` writes them."""
+        return {"format": FORMAT, "provenance": self.provenance, "rows": self.rows}
+
     def to_json(self, path: str | Path) -> Path:
         """Writes the report; an existing file is replaced in one step, so that a reader never sees half of it."""
         path = Path(path)
-        content = {"format": FORMAT, "provenance": self.provenance, "rows": self.rows}
         unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-        unfinished.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        unfinished.write_text(json.dumps(self.as_dict(), indent=1, allow_nan=False) + "\n", encoding="utf-8")
         unfinished.replace(path)
         return path
 

@@ -11,14 +11,9 @@ from ..blm.lexicon import LANGUAGES
 from ..blm.matrices import TYPES
 
 
-def add_commands(subparsers: argparse._SubParsersAction) -> None:
-    """Add `blm generate` to a command line.
-
-    Args:
-        subparsers: what `ArgumentParser.add_subparsers` gave. The chosen command is a function in `args.run`, which
-            takes the parsed arguments and returns an exit status.
-    """
-    blm = subparsers.add_parser("blm", help="Blackbird Language Matrices and chunk-pattern sentences")
+def add(commands) -> None:
+    """Adds `blm` to the commands of the parser."""
+    blm = commands.add_parser("blm", help="Blackbird Language Matrices and chunk-pattern sentences")
     command = blm.add_subparsers(required=True, metavar="command").add_parser(
         "generate", help="write a data set as Parquet files with a card"
     )

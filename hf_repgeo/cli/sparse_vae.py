@@ -6,21 +6,16 @@ import argparse
 import json
 from pathlib import Path
 
+from ..blm.lexicon import LANGUAGES
 from ..errors import BadInput
 
-LANGUAGES = ("en", "fr", "it")
 PRESETS = ("base", "sparse", "dense_stride", "released")
 PROPERTIES = {"chunks": ("subject", "pp1", "pp2", "length"), "roles": ("role", "voice", "frame")}
 
 
-def add_commands(subparsers: argparse._SubParsersAction) -> None:
-    """Add `sparse-vae train` and `sparse-vae localize` to a command line.
-
-    Args:
-        subparsers: what `ArgumentParser.add_subparsers` gave. The chosen command is a function in `args.run`, which
-            takes the parsed arguments and returns an exit status.
-    """
-    room = subparsers.add_parser("sparse-vae", help="where does a sentence embedding keep its information?")
+def add(commands) -> None:
+    """Adds `sparse-vae` to the commands of the parser."""
+    room = commands.add_parser("sparse-vae", help="where does a sentence embedding keep its information?")
     commands = room.add_subparsers(required=True, metavar="command")
     _add_train(commands)
     _add_localize(commands)
@@ -52,7 +47,7 @@ def _add_train(commands) -> None:
     command.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="one run each")
     command.add_argument("--jobs", type=int, default=1, help="runs at a time")
     command.add_argument("--resume", action="store_true")
-    command.set_defaults(run=run_train)
+    command.set_defaults(run=run_train, interrupted=interrupted)
 
 
 def _add_localize(commands) -> None:
@@ -115,6 +110,11 @@ def run_train(args: argparse.Namespace) -> int:
     )
     print(f"accuracy {summary['mean']:.3f}, runs {', '.join(f'{value:.3f}' for value in summary['runs'])}")
     return 0
+
+
+def interrupted(args: argparse.Namespace) -> str:
+    """What is left of an interrupted training."""
+    return f"finished epochs are in {Path(args.output) / 'checkpoints'}; the same command with --resume goes on"
 
 
 def run_localize(args: argparse.Namespace) -> int:

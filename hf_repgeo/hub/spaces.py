@@ -1,8 +1,7 @@
-"""A Space of ours onto the Hub: hf-repgeo space publish. Until the package is on PyPI, its wheel goes along."""
+"""A Space of ours onto the Hub: `publish_space`. Until the package is on PyPI, its wheel goes along."""
 
 from __future__ import annotations
 
-import argparse
 import shutil
 import time
 from collections.abc import Callable
@@ -111,24 +110,3 @@ def _checked_wheel(wheel: str | Path | None) -> Path | None:
         cure = "pip wheel --no-deps --wheel-dir dist ."
         raise BadInput("wheel", came=repr(str(wheel)), wanted=f"a wheel of {PACKAGE}", cure=cure)
     return wheel
-
-
-def add_space_commands(commands) -> None:
-    """Adds `space publish` to the subparsers of the command line."""
-    spaces = commands.add_parser("space", help="what to do with a Space", description="What to do with a Space.")
-    verbs = spaces.add_subparsers(required=True, metavar="VERB")
-    about = "Put a folder of spaces/ onto the Hub as a Space. With --to nothing is pushed. Log in with 'hf auth login'."
-    parser = verbs.add_parser("publish", help="to the Hub", description=about)
-    parser.set_defaults(run=_publish)
-    parser.add_argument("folder", metavar="FOLDER", help="such as spaces/anisotropy")
-    parser.add_argument("repo_id", metavar="OWNER/NAME", help="the Space")
-    parser.add_argument("--wheel", metavar="FILE", help="the package's wheel, to go along until it is on PyPI")
-    parser.add_argument("--to", metavar="DIR", help="a dry run: only write what would go up")
-    parser.add_argument(
-        "--private", action=argparse.BooleanOptionalAction, help="visibility of a Space that is created"
-    )
-
-
-def _publish(options: argparse.Namespace) -> None:
-    asked = {name: getattr(options, name) for name in ("wheel", "to", "private")}
-    print(publish_space(options.folder, options.repo_id, **asked))

@@ -36,7 +36,7 @@ from hf_repgeo.blm.agreement import VARIANTS, draw_agreement
 from hf_repgeo.blm.chunks import paper_sizes
 from hf_repgeo.blm.lexicon import COLUMNS, FORMS
 from hf_repgeo.blm.matrices import assemble
-from hf_repgeo.cli.blm import add_commands
+from hf_repgeo.cli.blm import add
 from hf_repgeo.errors import BadInput, UnknownName
 
 LANGUAGES = ["en", "fr", "it"]
@@ -535,7 +535,7 @@ def test_generating_bad_tasks_and_empty_splits_is_refused():
 
 def test_the_command_writes_a_folder(tmp_path, capsys):
     parser = argparse.ArgumentParser()
-    add_commands(parser.add_subparsers(required=True))
+    add(parser.add_subparsers(required=True))
     args = parser.parse_args(
         ["blm", "generate", "chunks", "--language", "fr", "--split", "seeds", "--output", str(tmp_path / "out")]
     )

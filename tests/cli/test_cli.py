@@ -1,12 +1,32 @@
 """The command line: files, table, exit codes and words."""
 
+import argparse
+import errno
+import inspect
+import json
+import os
+import signal
 import subprocess
 import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
 
+import hf_repgeo
+from hf_repgeo.cli.keywords import keywords
 from hf_repgeo.cli.main import main
+from hf_repgeo.cli.options import add_flags, given
+from hf_repgeo.errors import UnknownName
 from hf_repgeo.report import GeometryReport
+
+REPORT = Path(__file__).parents[2] / "spaces" / "explorer" / "reports" / "all-MiniLM-L6-v2.json"
+
+
+@pytest.fixture
+def rows_file(tmp_path):
+    np.save(tmp_path / "X.npy", np.random.default_rng(0).standard_normal((300, 5)))
+    return tmp_path / "X.npy"
 
 
 @pytest.fixture
@@ -50,13 +70,128 @@ def test_layers_that_are_no_numbers_are_a_usage_error(capsys):
     assert "'first' is no layer; write 0,3-6,-1" in capsys.readouterr().err
 
 
-def test_an_interrupt_says_that_the_run_resumes(encoder_folder, text, tmp_path, capsys, monkeypatch):
+def test_an_interrupted_profile_says_what_is_left_of_it(encoder_folder, text, tmp_path, capsys, monkeypatch):
+    def interrupted(*arguments, out, **options):
+        (out / "profile.json").touch()
+        raise KeyboardInterrupt
+
+    out = tmp_path / "out"
+    monkeypatch.setattr("hf_repgeo.profiling.profile", interrupted)
+    assert main(["profile", str(encoder_folder), "--text", str(text), "--out", str(out)]) == 130
+    assert f"are in {out}/profile.json; the same command measures the others" in capsys.readouterr().err
+
+
+def test_an_interrupted_measure_says_that_nothing_is_saved(rows_file, capsys, monkeypatch):
     def interrupted(*arguments, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("hf_repgeo.profiling.profile", interrupted)
-    assert main(["profile", str(encoder_folder), "--text", str(text)]) == 130
-    assert "the same command goes on" in capsys.readouterr().err
+    monkeypatch.setattr("hf_repgeo.profiling.measure", interrupted)
+    assert main(["measure", str(rows_file)]) == 130
+    assert capsys.readouterr().err == "hf-repgeo: interrupted; nothing was saved\n"
+
+
+def test_sigterm_ends_a_command_as_ctrl_c_does_and_leaves_the_handler_as_it_was(rows_file, capsys, monkeypatch):
+    def terminated(*arguments, **options):
+        signal.raise_signal(signal.SIGTERM)
+
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr("hf_repgeo.profiling.measure", terminated)
+    assert main(["measure", str(rows_file)]) == 143
+    assert "terminated; nothing was saved" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_reader_that_has_gone_ends_a_command_quietly():
+    command = [sys.executable, "-m", "hf_repgeo", "report", "show", str(REPORT)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process.stdout.close()
+    assert (process.stderr.read(), process.wait()) == (b"", 141)
+
+
+def test_a_full_disk_is_one_sentence(rows_file, capsys, monkeypatch):
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "report.json")
+
+    monkeypatch.setattr(GeometryReport, "to_json", full)
+    assert main(["measure", str(rows_file), "--measures", "anisotropy", "--out", str(rows_file) + ".json"]) == 2
+    assert capsys.readouterr().err == "hf-repgeo: report.json: No space left on device\n"
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_the_work(rows_file, tmp_path, capsys, monkeypatch):
+    def never(*arguments, **options):
+        raise AssertionError
+
+    monkeypatch.setattr("hf_repgeo.profiling.measure", never)
+    for out, said in [(tmp_path / "no" / "r.json", "a file in a folder that exists"), (tmp_path, "can be written")]:
+        assert main(["measure", str(rows_file), "--out", str(out)]) == 2
+        assert said in capsys.readouterr().err
+    assert main(["measure", str(rows_file), "--out", "/dev/null"]) == 2 and not Path("/dev/null").is_file()
+    assert main(["plot", str(REPORT), "--out", str(tmp_path / "a.xyz")]) == 2
+    assert "a name that ends in one of" in capsys.readouterr().err
+    assert main(["profile", "--out", str(rows_file)]) == 2
+    assert capsys.readouterr().err == f"hf-repgeo: {rows_file}: File exists\n"
+
+
+def test_json_goes_to_standard_output_and_comes_back(rows_file, tmp_path, capsys):
+    assert (
+        main(["measure", str(rows_file), "--measures", "anisotropy", "--json", "--out", str(tmp_path / "r.json")]) == 0
+    )
+    printed = capsys.readouterr().out
+    (tmp_path / "printed.json").write_text(printed)
+    report = GeometryReport.from_json(tmp_path / "r.json")
+    assert GeometryReport.from_json(tmp_path / "printed.json") == report
+    assert main(["report", "show", str(tmp_path / "r.json")]) == 0
+    assert capsys.readouterr().out == f"{report}\n"
+    assert main(["report", "show", str(tmp_path / "r.json"), "--json"]) == 0
+    assert capsys.readouterr().out == printed
+    assert main(["measures", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["anisotropy"]["range"] == [0, 1]
+
+
+# --- flags from signatures --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("function", ["profile", "measure"])
+def test_what_is_read_from_the_source_is_what_python_sees(function):
+    there = inspect.signature(getattr(hf_repgeo, function)).parameters
+    found = keywords(f"hf_repgeo.profiling.{function}")
+    assert list(found) == [name for name in there if there[name].kind is not inspect.Parameter.VAR_KEYWORD]
+    for name, keyword in found.items():
+        assert keyword.default == (None if there[name].default is inspect.Parameter.empty else there[name].default), (
+            name
+        )
+        assert keyword.help, name
+
+
+def test_a_new_keyword_becomes_a_flag_by_its_name(tmp_path, monkeypatch):
+    (tmp_path / "new.py").write_text(
+        "from .constants import LEAST\nONE, TWO = 1, 2\n"
+        "def work(X, *, kind: Literal['a', 'b'] = 'a', least: int = LEAST, second: float | None = TWO, on: bool = True)"
+        ":\n"
+        '    """Works.\n\n    Args:\n        X: rows.\n        kind: `"a"`\n            or `"b"`.\n'
+        '        least, second: 5 % of them.\n        on: as in `other`.\n    """\n'
+        'def other(on):\n    """Another.\n\n    Args:\n        on: switches it off.\n    """\n'
+    )
+    (tmp_path / "constants.py").write_text("LEAST = 7\n")
+    monkeypatch.setattr("hf_repgeo.cli.keywords.PACKAGE", tmp_path)
+    parser = argparse.ArgumentParser()
+    add_flags(parser, "hf_repgeo.new.work", "kind", "least", "second", "on")
+    assert vars(parser.parse_args([])) == {}, "a default stands in the signature alone"
+    options = parser.parse_args("--kind b --least 3 --second 0.5 --no-on".split())
+    assert given(options, "kind", "least", "second", "on") == {"kind": "b", "least": 3, "second": 0.5, "on": False}
+    said = " ".join(parser.format_help().split())
+    assert "a or b (default: a)" in said and "5 % of them (default: 7)" in said and "switches it off" in said
+
+
+def test_help_and_usage_errors_need_no_torch():
+    code = "import sys; from hf_repgeo.cli.main import parser; parser(); print({'torch', 'numpy'} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"
+
+
+def test_an_unknown_name_among_many_is_answered_by_the_nearest_or_the_first_few():
+    many = [f"measure_{i}" for i in range(30)]
+    assert str(UnknownName("measure", "meassure_7", many)) == "unknown measure 'meassure_7'. Did you mean 'measure_7'?"
+    assert str(UnknownName("measure", "x", many)).endswith("measure_11 ... (30 in all).")
 
 
 def test_reports_are_drawn_together(encoder_folder, text, tmp_path):

@@ -21,7 +21,7 @@ from huggingface_hub.utils import _http, close_session
 from loopback_double import COLLEAGUE, ME, STRANGER, LoopbackDouble
 
 from hf_repgeo import load_report, push_report
-from hf_repgeo.cli.report import add_report_commands
+from hf_repgeo.cli.report import add
 from hf_repgeo.errors import BadInput, UnknownName
 from hf_repgeo.hub import commits as uploads
 from hf_repgeo.hub import push as hub
@@ -606,7 +606,7 @@ def test_a_push_that_fails_loses_nothing_and_says_how_to_try_again(
 def run_command(command: str, double, monkeypatch) -> None:
     """What the command line does, with the client bound to the double."""
     parser = ArgumentParser(prog="hf-repgeo")
-    add_report_commands(parser.add_subparsers(required=True))
+    add(parser.add_subparsers(required=True))
     options = parser.parse_args(shlex.split(command)[1:])
     monkeypatch.setattr("hf_repgeo.hub.push.client", lambda token: HfApi(endpoint=double.endpoint, token=ME))
     options.run(options)

@@ -368,7 +368,7 @@ def encoder_in_a_file(monkeypatch, planted):
 
 def run_command(*words):
     parser = argparse.ArgumentParser()
-    cli.add_commands(parser.add_subparsers(required=True))
+    cli.add(parser.add_subparsers(required=True))
     args = parser.parse_args(["sparse-vae", *map(str, words)])
     return args.run(args)
 

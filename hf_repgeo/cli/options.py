@@ -1,0 +1,85 @@
+"""Options of a command: flags made from the keywords of the function that it calls.
+
+A flag that is not given stays out of the parsed options, so that every default stands in the function's signature
+alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from typing import Any
+
+from .keywords import Keyword, keywords
+
+METAVARS = {"int": "N", "float": "X"}
+
+
+def add_flags(parser: argparse._ActionsContainer, function: str, *names: str, **metavars: str) -> None:
+    """Adds a flag for each of the named keywords of a function.
+
+    Args:
+        parser: a parser, or a group of one.
+        function: its full name, such as `"hf_repgeo.profiling.profile"`.
+        names: of the keywords; `batch_rows` becomes `--batch-rows`.
+        metavars: what stands for the value in the help, where the type does not say it.
+    """
+    known = keywords(function)
+    for name in names:
+        _add_flag(parser, known[name], metavars.get(name))
+
+
+def given(options: argparse.Namespace, *names: str) -> dict[str, Any]:
+    """The options of these names that were given on the command line."""
+    return {name: getattr(options, name) for name in names if hasattr(options, name)}
+
+
+def _add_flag(parser: argparse._ActionsContainer, keyword: Keyword, metavar: str | None) -> None:
+    settings: dict[str, Any] = {"default": argparse.SUPPRESS, "help": _help(keyword)}
+    kinds = set(re.sub(r"\[[^]]*\]", "", keyword.annotation).split(" | ")) - {"None"}
+    if kinds == {"bool"}:
+        two_way = keyword.default is not False
+        settings["action"] = argparse.BooleanOptionalAction if two_way else "store_true"
+    elif keyword.choices:
+        settings["choices"] = keyword.choices
+    else:
+        settings |= {"type": _reader(keyword), "metavar": metavar or METAVARS.get(min(kinds), keyword.name.upper())}
+    parser.add_argument("--" + keyword.name.replace("_", "-"), **settings)
+
+
+def _reader(keyword: Keyword) -> Any:
+    """The function that reads a value of the keyword's type."""
+    if "list[int]" in keyword.annotation:
+        return layer_list
+    if "list[str]" in keyword.annotation:
+        return name_list
+    return {"int": int, "float": float}.get(keyword.annotation.split(" | ")[0], str)
+
+
+def _help(keyword: Keyword) -> str:
+    """The docstring's words for a terminal, with the default."""
+    text = re.sub(r'`"?|"?`', "", keyword.help).replace("%", "%%").rstrip(".")
+    if keyword.default is None or isinstance(keyword.default, bool) or "efault" in text:
+        return text
+    return f"{text} (default: {keyword.default})"
+
+
+def name_list(text: str) -> list[str]:
+    """Reads `a,b`."""
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def layer_list(text: str) -> list[int]:
+    """Reads `0,3-6,-1`.
+
+    Raises:
+        ArgumentTypeError: a part is neither a number nor a range.
+    """
+    found: list[int] = []
+    for part in name_list(text):
+        span = re.fullmatch(r"(\d+)-(\d+)", part)
+        try:
+            found += range(int(span[1]), int(span[2]) + 1) if span else [int(part)]
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{part!r} is no layer; write 0,3-6,-1") from None
+    return found

@@ -1,0 +1,60 @@
+"""What commands share when they write: reports on the terminal or as JSON, and files that are checked beforehand."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections.abc import Collection
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import BadInput
+
+if TYPE_CHECKING:
+    from ..report import GeometryReport
+
+
+def add_json_flag(parser: argparse.ArgumentParser) -> None:
+    """Adds `--json`."""
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+
+
+def print_report(report: GeometryReport, options: argparse.Namespace) -> None:
+    """Prints the report as a table, or as the JSON that `to_json` writes."""
+    print(json.dumps(report.as_dict(), indent=1, allow_nan=False) if options.json else report)
+
+
+def read_report(path: str | Path) -> GeometryReport:
+    """A report from its `.json` or `.parquet` file, or from the folder of a profile.
+
+    Raises:
+        BadInput: no report there.
+    """
+    from ..report import GeometryReport
+
+    path = Path(path)
+    path = path / "profile.json" if path.is_dir() else path
+    return GeometryReport.from_parquet(path) if path.suffix == ".parquet" else GeometryReport.from_json(path)
+
+
+def checked_file(option: str, path: str, endings: Collection[str] = ()) -> Path:
+    """A file that can be written, as far as one can tell before the work is done.
+
+    Args:
+        option: that names it.
+        path: of the file.
+        endings: of which its name must have one, such as `"png"`; none given: any.
+
+    Raises:
+        BadInput: its folder does not exist or is closed, it is no plain file, or it has another ending.
+    """
+    file = Path(path)
+    if not file.parent.is_dir():
+        raise BadInput(option, came=repr(path), wanted="a file in a folder that exists", cure=f"mkdir -p {file.parent}")
+    replaceable = file.is_file() or not file.exists()  # a folder or a device is not: files are replaced in one step
+    if not replaceable or not os.access(file.parent, os.W_OK):
+        raise BadInput(option, came=repr(path), wanted="a file that can be written")
+    if endings and file.suffix.removeprefix(".").lower() not in endings:
+        raise BadInput(option, came=repr(path), wanted=f"a name that ends in one of .{', .'.join(sorted(endings))}")
+    return file
