@@ -28,6 +28,12 @@ def test_importing_is_light():
     assert python(f"import sys, hf_repgeo; print({HEAVY} & set(sys.modules))") == "set()"
 
 
+def test_importing_takes_few_modules_of_ours_and_none_of_another_package():
+    code = "import sys; before = set(sys.modules); import hf_repgeo; print(*sorted(set(sys.modules) - before))"
+    loaded = {name.split(".")[0] for name in python(code).split()} - sys.stdlib_module_names
+    assert loaded == {"hf_repgeo"}
+
+
 def test_the_test_of_light_imports_can_fail():
     assert python(f"import sys, numpy; print({HEAVY} & set(sys.modules))") == "{'numpy'}"
 

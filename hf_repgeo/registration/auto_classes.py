@@ -2,11 +2,22 @@
 
 after_import("transformers.models.auto.configuration_auto", register_configs)
 after_import("transformers.models.auto.modeling_auto", register_models)
+
+Whoever loads another model pays for three configuration classes and no more: the models' own code is imported when
+`AutoModel` takes one of them.
 """
 
 from __future__ import annotations
 
+from importlib import import_module
 from types import ModuleType
+from typing import Any
+
+MODELS = {
+    "SparseVAEConfig": ("modeling_sparse_vae", "SparseVAEForSentenceEmbedding"),
+    "SparseVAEForBLMConfig": ("modeling_sparse_vae", "SparseVAEForBLM"),
+    "BLMBaselineConfig": ("modeling_blm_baseline", "BLMBaseline"),
+}
 
 
 def register_configs(configuration_auto: ModuleType) -> None:
@@ -15,9 +26,7 @@ def register_configs(configuration_auto: ModuleType) -> None:
     Args:
         configuration_auto: the module `transformers.models.auto.configuration_auto`, just imported.
     """
-    from ..sparse_vae.configuration_sparse_vae import BLMBaselineConfig, SparseVAEConfig, SparseVAEForBLMConfig
-
-    for config in (SparseVAEConfig, SparseVAEForBLMConfig, BLMBaselineConfig):
+    for config in _config_classes():
         configuration_auto.AutoConfig.register(config.model_type, config, exist_ok=True)
 
 
@@ -27,8 +36,30 @@ def register_models(modeling_auto: ModuleType) -> None:
     Args:
         modeling_auto: the module `transformers.models.auto.modeling_auto`, just imported.
     """
-    from ..sparse_vae.modeling_blm_baseline import BLMBaseline
-    from ..sparse_vae.modeling_sparse_vae import SparseVAEForBLM, SparseVAEForSentenceEmbedding
+    for config in _config_classes():
+        modeling_auto.AutoModel.register(config, LazyModelClass(config, *MODELS[config.__name__]), exist_ok=True)
 
-    for model in (SparseVAEForSentenceEmbedding, SparseVAEForBLM, BLMBaseline):
-        modeling_auto.AutoModel.register(model.config_class, model, exist_ok=True)
+
+def _config_classes() -> list[Any]:
+    from ..sparse_vae import configuration_sparse_vae
+
+    return [getattr(configuration_sparse_vae, name) for name in MODELS]
+
+
+class LazyModelClass:
+    """Stands for a model class in the mapping of `AutoModel`, and imports it when anything is asked of it.
+
+    Args:
+        config_class: the model's, which `AutoModel` asks for when the model is registered.
+        module: of `hf_repgeo.sparse_vae`.
+        name: of the class.
+    """
+
+    def __init__(self, config_class: type, module: str, name: str):
+        self.config_class, self.home = config_class, (module, name)
+
+    def __getattr__(self, attribute: str) -> Any:
+        if attribute in ("config_class", "home"):  # not there yet while being copied
+            raise AttributeError(attribute)
+        module, name = self.home
+        return getattr(getattr(import_module(f"hf_repgeo.sparse_vae.{module}"), name), attribute)

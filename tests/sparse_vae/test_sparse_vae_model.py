@@ -1,5 +1,6 @@
 """The models as members of transformers: sizes, round trips, dtypes, and every way a mask can be lost in loading."""
 
+import copy
 import json
 import os
 import subprocess
@@ -12,7 +13,7 @@ from safetensors.torch import save_file
 from transformers import AutoConfig, AutoModel, BertConfig, BertModel
 from transformers.models.auto import configuration_auto, modeling_auto
 
-from hf_repgeo.registration.auto_classes import register_configs, register_models
+from hf_repgeo.registration.auto_classes import LazyModelClass, register_configs, register_models
 from hf_repgeo.sparse_vae.configuration_sparse_vae import BLMBaselineConfig, SparseVAEConfig, SparseVAEForBLMConfig
 from hf_repgeo.sparse_vae.modeling_blm_baseline import BLMBaseline
 from hf_repgeo.sparse_vae.modeling_sparse_vae import SparseVAEForBLM, SparseVAEForSentenceEmbedding, pool
@@ -403,6 +404,27 @@ def test_registration_by_import_hooks_works_whoever_comes_first():
     for child in children:
         _, errors = child.communicate()
         assert child.returncode == 0, errors[-2000:]
+
+
+OTHER_MODEL = """
+import sys, hf_repgeo
+from transformers import AutoModel, BertConfig
+AutoModel.from_config(BertConfig(num_hidden_layers=1, hidden_size=8, num_attention_heads=1, vocab_size=9))
+import hf_repgeo.profiling
+from hf_repgeo.rows.models import load_model
+print([name for name in sys.modules if name.startswith("hf_repgeo.sparse_vae.") and "configuration" not in name])
+"""
+
+
+def test_whoever_uses_another_model_does_not_import_ours():
+    child = subprocess.run([sys.executable, "-c", OTHER_MODEL], capture_output=True, text=True)
+    assert child.stdout == "[]\n", child.stderr[-2000:]
+
+
+def test_what_stands_for_a_model_class_can_be_copied_and_is_asked_like_the_class():
+    there = copy.deepcopy(LazyModelClass(SparseVAEConfig, "modeling_sparse_vae", "SparseVAEForSentenceEmbedding"))
+    assert there.__name__ == "SparseVAEForSentenceEmbedding" and there.config_class is SparseVAEConfig
+    assert there.from_pretrained == SparseVAEForSentenceEmbedding.from_pretrained
 
 
 def test_the_shipped_checkpoint_loads_and_is_small():
