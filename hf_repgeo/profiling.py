@@ -17,7 +17,16 @@ from typing import TYPE_CHECKING, Literal
 import torch
 
 from .errors import BadInput, UnknownName
-from .measures import PointCloud, check_options, evaluate_all, interval_of, resolve, with_chance
+from .measures import (
+    PointCloud,
+    check_interval,
+    check_null,
+    check_options,
+    evaluate_all,
+    interval_of,
+    resolve,
+    with_chance,
+)
 from .measures.batch_means import BatchMeans, columns_of
 from .report import GeometryReport
 from .rows.files import cloud_of_stream, is_dataset, read_rows, row_blocks
@@ -48,7 +57,7 @@ def measure(
     measures: str | list[str] | None = None,
     *,
     groups=None,
-    null: bool = False,
+    null: bool | Literal["isotropic", "gaussian", "shuffled"] = False,
     interval: float | None = None,
     max_rows: int = 65_536,
     seed: int = 0,
@@ -64,8 +73,9 @@ def measure(
             those that the table marks as default; `"all"`: every one. See `hf_repgeo.measures.MEASURES`.
         groups: `(n_samples,)` integers: rows that belong together, such as tokens of one document. Standard errors
             leave out whole groups.
-        null: put the value that chance gives beside each number: `null`, `null_sd` and `null_kind` in `details`. Five
-            times the cost.
+        null: put the value that chance gives beside each number: `null`, `null_low`, `null_high`, `p` ... in `details`
+            (see `hf_repgeo.measures.nulls.with_null`). `True`: rows without the structure that the measure asks about;
+            `"isotropic"`, `"gaussian"` or `"shuffled"`: that kind for all of them. Nine times the cost.
         interval: such as 0.95: put an interval by groups beside each number: `low` and `high` in `details`. Forty
             times the cost on half of the rows.
         max_rows: rows of a stream that are kept for measures that need rows; of a longer one, an even draw. Spectral
@@ -88,13 +98,15 @@ def measure(
     """
     pairs = resolve(measures)
     check_options(options)
+    check_null(null)
+    check_interval(interval)
     cloud = _cloud(X, groups, seed, max_rows)
     facts = {"seed": seed, "options": options, "rows": cloud.n_seen, "columns": cloud.d}
     report = GeometryReport(provenance=facts | versions())
     with torch.no_grad():
         estimates = evaluate_all(cloud, pairs, **options)
-        estimates = with_chance(cloud, estimates, **options) if null else estimates
-        estimates = interval_of(cloud, estimates, interval, **options) if interval else estimates
+        estimates = with_chance(cloud, estimates, null, **options) if null else estimates
+        estimates = interval_of(cloud, estimates, interval, **options) if interval is not None else estimates
         for estimate in estimates:
             n = estimate.n or cloud.n
             report.add(
@@ -129,7 +141,7 @@ def profile(
     pack: Literal["concatenate", "documents"] = "concatenate",
     clean: Literal["none", "wikitext", "wiki"] = "none",
     oversample: int = 4,
-    null: bool = False,
+    null: bool | Literal["isotropic", "gaussian", "shuffled"] = False,
     final_norm: Literal["applied", "raw"] = "applied",
     tokenizer: PreTrainedTokenizerBase | None = None,
     revision: str | None = None,
@@ -198,6 +210,7 @@ def profile(
     """
     batch_means = BatchMeans(resolve(measures), options, rows, batch_rows, seed, null)
     check_options(options)
+    check_null(null)
     policies = check_policies(tokens)
     _check_counts(rows=rows, batch_rows=batch_rows, oversample=oversample, batch_size=batch_size)
     if pooling not in POOLINGS:

@@ -37,7 +37,7 @@ def given(options: argparse.Namespace, *names: str) -> dict[str, Any]:
 def _add_flag(parser: argparse._ActionsContainer, keyword: Keyword, metavar: str | None) -> None:
     settings: dict[str, Any] = {"default": argparse.SUPPRESS, "help": _help(keyword)}
     kinds = set(re.sub(r"\[[^]]*\]", "", keyword.annotation).split(" | ")) - {"None"}
-    if kinds == {"bool"}:
+    if "bool" in kinds:  # further values are for callers in Python
         two_way = keyword.default is not False
         settings["action"] = argparse.BooleanOptionalAction if two_way else "store_true"
     elif keyword.choices:

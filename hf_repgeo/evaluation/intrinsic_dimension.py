@@ -40,6 +40,7 @@ Returns:
         `intrinsic_dimension_reason`: fewer than 20 distinct rows, all rows equal, or a grid.
     intrinsic_dimension_razzhigaev: by the line through the smallest fifth, as the code of "The Shape of Learning".
     intrinsic_dimension_mle: by maximum likelihood, the largest 10 % censored; the least noisy.
+    intrinsic_dimension_ball: the k whose uniform ball of as many rows reads what `..._mle` reads: less bias.
     ..._standard_error: of each.
     intrinsic_dimension_n, intrinsic_dimension_n_distinct: number of rows, and of distinct ones.
 

@@ -6,8 +6,6 @@ unchanged, and its source; tests walk the same table.
 
 from __future__ import annotations
 
-from functools import partial
-
 from ..errors import UnknownName
 from .cells import cell_count_divergence, cell_count_variance, patchiness
 from .cloud import PointCloud
@@ -16,7 +14,7 @@ from .dimension import intrinsic_dimension
 from .direction import mean_cosine, partition_function, uniformity
 from .estimate import Estimate, missing
 from .moments import Moments
-from .nulls import with_interval, with_null
+from .nulls import check_interval, check_null, with_interval, with_null
 from .reconstruction import (
     cell_density_variance,
     reconstruction_error,
@@ -47,6 +45,8 @@ __all__ = [
     "cell_count_divergence",
     "cell_count_variance",
     "cell_density_variance",
+    "check_interval",
+    "check_null",
     "check_options",
     "duplicate_share",
     "early_enrichment",
@@ -141,20 +141,20 @@ def _evaluate(cloud: PointCloud, name: str, convention: str, options: dict) -> E
 
 def interval_of(cloud: PointCloud, estimates: list[Estimate], level: float = 0.95, **options) -> list[Estimate]:
     """The estimates with an interval in their details: `low`, `high`, `interval_level`; see `nulls.with_interval`."""
-    pairs = [(estimate.measure, estimate.convention) for estimate in estimates]
-    return with_interval(cloud, estimates, partial(evaluate_all, pairs=pairs, **options), level)
+    return with_interval(cloud, estimates, evaluate_all, level, **options)
 
 
-def with_chance(cloud: PointCloud, estimates: list[Estimate], **options) -> list[Estimate]:
-    """The estimates with the value chance gives in their details: `null`, `null_sd`, `null_kind`.
+def with_chance(cloud: PointCloud, estimates: list[Estimate], null: bool | str = True, **options) -> list[Estimate]:
+    """The estimates with the value that chance gives in their details: `null`, `p` ...; see `nulls.with_null`.
 
     Each measure is compared with the kind of surrogate that says something of it: spectral measures with isotropic
-    noise, neighbours and cells with a Gaussian of the same covariance, directions with shuffled columns.
+    noise, neighbours and cells with a Gaussian of the same covariance, directions with shuffled columns. A name in
+    place of `True` asks for that kind in all of them.
     """
+    check_null(null)
+    kinds = [null if isinstance(null, str) else MEASURES[estimate.measure].null for estimate in estimates]
     known = {}
-    for kind in dict.fromkeys(MEASURES[estimate.measure].null for estimate in estimates):
-        part = [estimate for estimate in estimates if MEASURES[estimate.measure].null == kind]
-        pairs = tuple((estimate.measure, estimate.convention) for estimate in part)
-        evaluate = partial(evaluate_all, pairs=pairs, **options)
-        known |= dict(zip(pairs, with_null(cloud, part, evaluate, kind), strict=True))
+    for kind in dict.fromkeys(kinds):
+        part = [estimate for estimate, own in zip(estimates, kinds, strict=True) if own == kind]
+        known |= {(one.measure, one.convention): one for one in with_null(cloud, part, evaluate_all, kind, **options)}
     return [known[estimate.measure, estimate.convention] for estimate in estimates]

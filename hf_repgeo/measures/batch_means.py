@@ -33,7 +33,7 @@ class BatchMeans:
     rows: int
     batch_rows: int
     seed: int
-    null: bool = False
+    null: bool | str = False
 
     def provenance(self) -> dict:
         measures = [f"{name}:{convention}" for name, convention in self.pairs]
@@ -121,7 +121,7 @@ class BatchMeans:
         if isinstance(cloud, BadInput):
             return [missing(name, convention, f"{cloud.code}: {cloud}") for name, convention in pairs]
         estimates = evaluate_all(cloud, pairs, **self.options)
-        return with_chance(cloud, estimates, **self.options) if self.null else estimates
+        return with_chance(cloud, estimates, self.null, **self.options) if self.null else estimates
 
     def _rows(self, case: str, cloud, over_batches: list[list[Estimate]], n: int, n_per_batch: int) -> list[dict]:
         n_distinct = cloud.n_distinct if isinstance(cloud, PointCloud) else None

@@ -5,6 +5,7 @@ logs and options hold them as they are.
 """
 
 AGRAWAL = "agrawal"
+BALL = "ball"
 BIT_EQUAL = "bit_equal"
 CENTRED = "centred"
 DENTI = "denti"

@@ -8,16 +8,20 @@ exponential with rate d.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 
 from ..errors import UnknownName
+from .ball import ball_dimension
 from .cloud import PointCloud
-from .conventions import FACCO, MLE, RAZZHIGAEV
+from .conventions import BALL, FACCO, MLE, RAZZHIGAEV
 from .estimate import Estimate, jackknife, missing
 
 MINIMUM_ROWS = 20  # fewer usable ratios and no convention says anything
 USED_SHARE = 0.9  # of the ratios, the smallest; the largest tenth feels the density's change most (Facco et al.)
 AUTHORS_SHARE = 5  # the authors of "The Shape of Learning" use the smallest fifth
+FEW_RATIOS = 50  # fewer, and the estimate scatters by more than a seventh
 AUTHORS_EPSILON = 1e-8  # below it they call a distance zero, and a ratio one
 
 
@@ -119,25 +123,30 @@ def intrinsic_dimension(cloud: PointCloud, convention: str = FACCO) -> Estimate:
         cloud: at least 20 distinct rows.
         convention: `"facco"`, a line through the smallest 90 % of the ratios, as in the TwoNN paper and
             scikit-dimension; `"razzhigaev"`, the line through the smallest fifth, with the F of the code of "The Shape
-            of Learning"; `"mle"`, maximum likelihood with the largest 10 % censored, the least noisy.
+            of Learning"; `"mle"`, maximum likelihood with the largest 10 % censored, the least noisy; `"ball"`, the k
+            whose uniform ball of as many rows reads what `"mle"` reads, which takes off most of the finite-sample bias
+            where the rows are about as compact as a ball.
 
     Returns:
         Estimate: value > 0. `standard_error`: for the lines a delete-a-group jackknife over `cloud.folds` with the
         neighbours held fixed, for `"mle"` that of the likelihood. Both take the rows' ratios as independent; that
         neighbours share neighbours makes the true error a tenth larger (a fifth for `"razzhigaev"`). `details`:
         `n_used` ratios, the `used_share` they are, `n_ties` ratios of exactly 1, `mean_r1` and `mean_r2` in the units
-        of the rows.
+        of the rows; `"ball"` adds its `reading` (the value of `"mle"`) and the `reference` shape, and its error is that
+        of the reading times the slope of the reference curve.
 
-        `None` for `no_spread` (all rows are equal), `too_few_distinct_rows` (fewer than 20) and `all_ratios_one` (a
-        grid). Warnings: `duplicates` (over 1 % of the rows are copies), `few_distinct_rows` (over half are), `ties`
-        (over 1 % of the ratios are 1), `differs_from_authors_code` (`"razzhigaev"` on rows with copies).
+        `None` for `no_spread` (all rows are equal), `too_few_distinct_rows` (fewer than 20), `all_ratios_one` (a grid)
+        and `beyond_reference` (`"ball"`: no ball of up to 16,384 dimensions reads so much). Warnings: `duplicates`
+        (over 1 % of the rows are copies), `few_distinct_rows` (over half are), `ties` (over 1 % of the ratios are 1),
+        `few_ratios` (fewer than 50 are fitted), `differs_from_authors_code` (`"razzhigaev"` on rows with copies).
 
     Raises:
         UnknownName: no such convention.
 
     Cost: O(n^2 d), once for all conventions: the cloud's neighbours.
 
-    Source: Facco et al. 2017; Razzhigaev et al. 2024, "The Shape of Learning", section 3.2.
+    Source: Facco et al. 2017; Razzhigaev et al. 2024, "The Shape of Learning", section 3.2; `"ball"`: this package,
+    see `hf_repgeo.measures.ball`.
 
     Example:
         >>> import torch
@@ -165,9 +174,25 @@ def intrinsic_dimension(cloud: PointCloud, convention: str = FACCO) -> Estimate:
         reason = f"all_ratios_one: each of the {n_used} ratios r2 / r1 that would be used is 1, as on a grid"
         return missing("intrinsic_dimension", convention, reason, details=details, **counts)
     warnings = copies_warning(cloud, convention) + ties_warning(details["n_ties"], len(log_mu))
-    return Estimate(
+    warnings += few_ratios_warning(n_used)
+    estimate = Estimate(
         "intrinsic_dimension", convention, value, error, method, warnings=warnings, details=details, **counts
     )
+    return as_ball(estimate) if convention == BALL else estimate
+
+
+def as_ball(reading: Estimate) -> Estimate:
+    """The dimension of the ball that reads the same, from TwoNN's likelihood."""
+    n = reading.n_distinct
+    details = reading.details | {"reading": reading.value, "reference": f"uniform ball, {n} rows"}
+    found = ball_dimension(reading.value, n)
+    if found is None:
+        reason = f"beyond_reference: TwoNN reads {reading.value:.4g}, more than of {n} rows of any ball in the table"
+        warnings = (reason, *reading.warnings)
+        return replace(reading, value=None, standard_error=None, se_method=None, details=details, warnings=warnings)
+    value, slope = found
+    error = None if reading.standard_error is None else reading.standard_error * slope
+    return replace(reading, value=value, standard_error=error, details=details)
 
 
 _Fitted = tuple[float, float | None, str | None, int]  # value, standard error, its method, ratios used
@@ -196,7 +221,7 @@ def _by_likelihood(cloud: PointCloud, log_mu: torch.Tensor, order: torch.Tensor)
     return float(value), float(value) / n_used**0.5, "likelihood", n_used
 
 
-CONVENTIONS = {FACCO: _by_line, RAZZHIGAEV: _by_authors, MLE: _by_likelihood}
+CONVENTIONS = {FACCO: _by_line, RAZZHIGAEV: _by_authors, MLE: _by_likelihood, BALL: _by_likelihood}
 
 
 def folds_kept(cloud: PointCloud, order: torch.Tensor) -> torch.Tensor:
@@ -238,3 +263,9 @@ def ties_warning(n_ties: int, n: int) -> tuple[str, ...]:
     if n_ties <= 0.01 * n:
         return ()
     return (f"ties: {n_ties} of {n} rows have two nearest neighbours at the same distance, as on a grid",)
+
+
+def few_ratios_warning(n_used: int) -> tuple[str, ...]:
+    if n_used >= FEW_RATIOS:
+        return ()
+    return (f"few_ratios: {n_used} ratios are fitted; the value scatters by about {max(1, n_used) ** -0.5:.0%}",)

@@ -1,8 +1,7 @@
 """What chance alone gives at this n and d, and intervals by document.
 
-A number means little without its chance level: anisotropy of pure noise is far above 1 / d, patchiness of a Gaussian is
-above 1, intrinsic dimension is biased low. A null evaluates the very same measure on rows without the structure asked
-about:
+A number means little without its chance level: anisotropy of pure noise is far above 1 / d, and intrinsic dimension is
+biased low. A null evaluates the very same measure on rows without the structure asked about:
 
 - `"isotropic"`: independent standard normal entries. For spectral measures.
 - `"gaussian"`: normal rows with the cloud's mean and covariance. For neighbours, cells.
@@ -12,7 +11,7 @@ about:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import lru_cache
 from statistics import fmean, stdev
@@ -20,16 +19,20 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ..errors import UnknownName
+from ..errors import BadInput, UnknownName
 from .estimate import Estimate
+from .student import tail, two_sided
 
 if TYPE_CHECKING:
     from .cloud import PointCloud
 
-Evaluate = Callable[["PointCloud"], list[Estimate]]
+Pairs = tuple[tuple[str, str], ...]  # (measure, convention)
+Evaluate = Callable[..., list[Estimate]]  # evaluate(cloud, pairs, **options)
 
-REPEATS = 5
+DRAWS = 9  # surrogates; bands and p are Student's with 8 degrees of freedom
+BAND = 0.95
 HALVES = 40
+FEWEST_GROUPS = 4  # whose halves differ
 
 
 def marchenko_pastur_anisotropy(n: int, d: int) -> float:
@@ -45,7 +48,22 @@ def marchenko_pastur_anisotropy(n: int, d: int) -> float:
     return (1 + math.sqrt(d / n)) ** 2 / d
 
 
-def surrogate(cloud: PointCloud, kind: str, seed: int) -> torch.Tensor:
+# --- surrogates -----------------------------------------------------------------------------------------------------
+
+
+def check_null(null: bool | str | None) -> None:
+    """`True` asks for the kind that each measure has, a name for that kind.
+
+    Raises:
+        UnknownName: a kind that does not exist.
+    """
+    if isinstance(null, bool) or null is None:
+        return
+    if not isinstance(null, str) or null not in SURROGATES:
+        raise UnknownName("null", null, ["True", "False", *SURROGATES])
+
+
+def surrogates(cloud: PointCloud, kind: str, seed: int, draws: int) -> Iterator[torch.Tensor]:
     """Rows like the cloud's in number, columns, dtype and device, without the structure that `kind` takes away.
 
     Raises:
@@ -53,72 +71,162 @@ def surrogate(cloud: PointCloud, kind: str, seed: int) -> torch.Tensor:
     """
     if kind not in SURROGATES:
         raise UnknownName("null", kind, SURROGATES)
-    return SURROGATES[kind](cloud, torch.Generator().manual_seed(seed)).to(cloud.rows)
+    draw = SURROGATES[kind](cloud)
+    for number in range(draws):
+        yield draw(torch.Generator().manual_seed(seed + number)).to(cloud.rows)
 
 
-def _isotropic(cloud: PointCloud, generator: torch.Generator) -> torch.Tensor:
-    return torch.randn(cloud.n, cloud.d, generator=generator)
+Draw = Callable[[torch.Generator], torch.Tensor]
 
 
-def _gaussian(cloud: PointCloud, generator: torch.Generator) -> torch.Tensor:
-    """Random mixtures of the centred rows: their covariance is the cloud's, without forming a square root of it."""
-    values, vectors = torch.linalg.eigh(cloud.moments.scatter / cloud.n)
-    root = (vectors * values.clamp_min(0).sqrt()).to(cloud.rows.dtype)  # (d, d)
-    noise = torch.randn(cloud.n, cloud.d, generator=generator, dtype=cloud.rows.dtype).to(cloud.rows.device)
-    return noise @ root.T + cloud.moments.mean.to(cloud.rows.dtype)
+def _isotropic(cloud: PointCloud) -> Draw:
+    return lambda generator: torch.randn(cloud.n, cloud.d, generator=generator)
 
 
-def _shuffled(cloud: PointCloud, generator: torch.Generator) -> torch.Tensor:
-    order = torch.rand(cloud.n, cloud.d, generator=generator).argsort(0).to(cloud.rows.device)
-    return cloud.rows.gather(0, order)
+def _gaussian(cloud: PointCloud) -> Draw:
+    """Normal rows whose covariance is the cloud's, shrunk: `(1 - z) S + z tr(S) / d I`.
+
+    n rows drawn from the sample covariance S itself would be dispersed twice, and lie in fewer directions than the
+    rows do. Shrinkage undoes the first dispersion as far as one number can.
+    """
+    mean = cloud.rows.mean(0, dtype=torch.float64)
+    squares, factor = _covariance(cloud, mean)
+    trace, d = float(cloud.column_variances.sum()), cloud.d
+    shrinkage = gaussian_shrinkage(cloud.n, d, trace, squares)
+    factor = ((1 - shrinkage) ** 0.5 * factor).to(cloud.rows.dtype)
+    level, mean = (shrinkage * trace / d) ** 0.5, mean.to(cloud.rows.dtype)
+
+    def draw(generator: torch.Generator) -> torch.Tensor:
+        mixture, noise = (_noise(cloud, width, generator) for width in (len(factor), d))
+        return mixture @ factor + level * noise + mean
+
+    return draw
+
+
+def _covariance(cloud: PointCloud, mean: torch.Tensor) -> tuple[float, torch.Tensor]:
+    """`tr S^2` of the covariance S, and a factor F with `F^T F = S`: of few rows they are their own factor."""
+    if cloud.n <= cloud.d:
+        factor = (cloud.rows.to(torch.float64) - mean) / cloud.n**0.5  # (n, d)
+        return float((factor @ factor.T).square().sum()), factor
+    values, vectors = torch.linalg.eigh(cloud.moments.scatter / cloud.moments.count)
+    return float(values.square().sum()), (vectors * values.clamp_min(0).sqrt()).T  # (d, d)
+
+
+def _noise(cloud: PointCloud, width: int, generator: torch.Generator) -> torch.Tensor:
+    return torch.randn(cloud.n, width, generator=generator, dtype=cloud.rows.dtype).to(cloud.rows.device)
+
+
+def gaussian_shrinkage(n: int, d: int, trace: float, squares: float) -> float:
+    """How far the covariance S of n normal rows is best shrunk towards an even one, in [0, 1].
+
+    Linear shrinkage after Ledoit & Wolf with the optimum for normal rows, which needs traces only:
+    `((1 - 2 / d) tr S^2 + tr^2 S) / ((n + 1 - 2 / d) (tr S^2 - tr^2 S / d))`. Ledoit and Wolf's own estimate takes
+    fourth moments of the rows, and a handful of massive rows would make it 1.
+
+    Args:
+        n, d: rows and columns.
+        trace: of S.
+        squares: trace of S^2.
+
+    Source: Ledoit, Wolf, "A well-conditioned estimator for large-dimensional covariance matrices" (2004); Chen,
+    Wiesel, Eldar, Hero, "Shrinkage algorithms for MMSE covariance estimation" (2010), equation 23.
+    """
+    uneven = squares - trace**2 / d
+    if d == 1 or uneven <= 0:
+        return 0.0 if d == 1 else 1.0
+    return min(1.0, ((1 - 2 / d) * squares + trace**2) / ((n + 1 - 2 / d) * uneven))
+
+
+def _shuffled(cloud: PointCloud) -> Draw:
+    def draw(generator: torch.Generator) -> torch.Tensor:
+        order = torch.rand(cloud.n, cloud.d, generator=generator).argsort(0).to(cloud.rows.device)
+        return cloud.rows.gather(0, order)
+
+    return draw
 
 
 SURROGATES = {"isotropic": _isotropic, "gaussian": _gaussian, "shuffled": _shuffled}
 
 
-def with_null(cloud: PointCloud, estimates: list[Estimate], evaluate: Evaluate, kind: str) -> list[Estimate]:
-    """The estimates with `null`, `null_sd` and `null_kind` in their details, from `REPEATS` surrogates.
+# --- chance beside a number -----------------------------------------------------------------------------------------
+
+
+def with_null(cloud: PointCloud, estimates: list[Estimate], evaluate: Evaluate, kind: str, **options) -> list[Estimate]:
+    """The estimates with the value that chance gives in their details, from `DRAWS` surrogates.
+
+    `null`, the mean of the surrogates' values, and `null_sd`, their standard deviation; `null_low` and `null_high`,
+    between which 95 of 100 further surrogates would fall; `z = (value - null) / (null_sd sqrt(1 + 1 / DRAWS))` and `p`,
+    the share of surrogates that would be as far out on either side, by Student's law; `null_kind`, `null_draws`. Where
+    all surrogates agree there is no `z` and no `p`.
 
     Args:
         cloud: the rows.
         estimates: what `evaluate` said of them.
-        evaluate: a cloud to estimates, the same measures in the same order.
+        evaluate: `evaluate(cloud, pairs, **options)` makes estimates.
         kind: of surrogate.
+        options: of the measures.
 
-    Cost: `REPEATS` times that of the measures; the isotropic one of a given n and d is remembered.
+    Cost: `DRAWS` times that of the measures; the isotropic one of a given n and d is remembered.
     """
+    pairs = tuple((estimate.measure, estimate.convention) for estimate in estimates)
     if kind == "isotropic":
-        runs = _isotropic_runs(cloud.n, cloud.d, cloud.rows.dtype, cloud.rows.device, cloud.seed, evaluate)
+        shape = (cloud.n, cloud.d, cloud.rows.dtype, cloud.rows.device)
+        runs = _isotropic_runs(*shape, cloud.seed, evaluate, pairs, tuple(sorted(options.items())))
     else:
-        runs = [evaluate(_bare(surrogate(cloud, kind, cloud.seed + r + 1), cloud)) for r in range(REPEATS)]
-    return [_noted(estimate, [run[place] for run in runs], kind) for place, estimate in enumerate(estimates)]
+        clouds = (_bare(rows, cloud.seed) for rows in surrogates(cloud, kind, cloud.seed + 1, DRAWS))
+        runs = [_values(evaluate(one, pairs, **options)) for one in clouds]
+    return [_noted(estimate, values, kind) for estimate, values in zip(estimates, zip(*runs), strict=True)]
 
 
 @lru_cache(maxsize=64)
-def _isotropic_runs(n: int, d: int, dtype, device, seed: int, evaluate: Evaluate) -> list[list[Estimate]]:
-    from .cloud import PointCloud
-
+def _isotropic_runs(
+    n: int, d: int, dtype, device, seed: int, evaluate: Evaluate, pairs: Pairs, options: tuple
+) -> list[tuple[float | None, ...]]:
     generator = torch.Generator().manual_seed(seed + 1)
-    draws = (torch.randn(n, d, generator=generator, dtype=dtype).to(device) for _ in range(REPEATS))
-    return [evaluate(PointCloud(rows, jackknife=False, seed=seed)) for rows in draws]
+    draws = (torch.randn(n, d, generator=generator, dtype=dtype).to(device) for _ in range(DRAWS))
+    return [_values(evaluate(_bare(rows, seed), pairs, **dict(options))) for rows in draws]
 
 
-def _bare(rows: torch.Tensor, like: PointCloud) -> PointCloud:
+def _bare(rows: torch.Tensor, seed: int) -> PointCloud:
     from .cloud import PointCloud
 
-    return PointCloud(rows, jackknife=False, seed=like.seed)
+    return PointCloud(rows, jackknife=False, seed=seed)
 
 
-def _noted(estimate: Estimate, chance: list[Estimate], kind: str) -> Estimate:
-    values = [run.value for run in chance]
-    if None in values:
+def _values(estimates: list[Estimate]) -> tuple[float | None, ...]:
+    return tuple(estimate.value for estimate in estimates)
+
+
+def _noted(estimate: Estimate, values: tuple[float | None, ...], kind: str) -> Estimate:
+    if estimate.value is None or None in values:
         return estimate
-    null = {"null": fmean(values), "null_sd": stdev(values), "null_kind": kind}
+    mean, sd = fmean(values), stdev(values)
+    spread = sd * (1 + 1 / DRAWS) ** 0.5
+    reach = spread * tail(BAND, DRAWS - 1)
+    null = {"null": mean, "null_sd": sd, "null_low": mean - reach, "null_high": mean + reach}
+    null |= {"null_kind": kind, "null_draws": DRAWS}
+    if spread > 1e-12 * abs(mean):
+        z = (estimate.value - mean) / spread
+        null |= {"z": z, "p": two_sided(z, DRAWS - 1)}
     return replace(estimate, details=estimate.details | null)
 
 
+# --- intervals ------------------------------------------------------------------------------------------------------
+
+
+def check_interval(level: float | None) -> None:
+    """Raises:
+    BadInput: not a share between 0 and 1.
+    """
+    if level is None:
+        return
+    if isinstance(level, bool) or not isinstance(level, (int, float)) or not 0 < level < 1:
+        cure = "95 % is interval=0.95."
+        raise BadInput("interval", came=repr(level), wanted="a share between 0 and 1, or None", cure=cure)
+
+
 def with_interval(
-    cloud: PointCloud, estimates: list[Estimate], evaluate: Evaluate, level: float = 0.95
+    cloud: PointCloud, estimates: list[Estimate], evaluate: Evaluate, level: float = 0.95, **options
 ) -> list[Estimate]:
     """The estimates with `low`, `high` and `interval_level` in their details, by random halves of the documents.
 
@@ -128,27 +236,32 @@ def with_interval(
     of the halves is moved to the value, since many measures depend on n.
 
     Args:
-        cloud: the rows; `groups` are the documents.
+        cloud: the rows; `groups` are the documents. Of fewer than four there is no interval, and a warning says so.
         estimates: what `evaluate` said of them.
-        evaluate: a cloud to estimates.
-        level: share of the truth's likely range.
+        evaluate: `evaluate(cloud, pairs, **options)` makes estimates.
+        level: share of the truth's likely range, in (0, 1).
+        options: of the measures.
 
     Cost: `HALVES` times that of the measures on half of the rows.
 
     Source: Wu, "On the asymptotic properties of the jackknife histogram" (1990); Politis, Romano, Wolf (1999).
     """
+    pairs = tuple((estimate.measure, estimate.convention) for estimate in estimates)
     groups, owner = torch.unique(cloud.groups, return_inverse=True)
+    if len(groups) < FEWEST_GROUPS:
+        said = f"too_few_groups: no interval from {len(groups)} groups of rows; at least {FEWEST_GROUPS} are needed"
+        return [estimate.warned(said) for estimate in estimates]
     generator = torch.Generator().manual_seed(cloud.seed)
     runs = []
-    for _ in range(HALVES if len(groups) > 3 else 0):
+    for _ in range(HALVES):
         half = torch.randperm(len(groups), generator=generator)[: len(groups) // 2].to(owner.device)
-        keep = torch.isin(owner, half)
-        runs.append(evaluate(_bare(cloud.rows[keep], cloud)))
-    return [_bounded(estimate, [run[place].value for run in runs], level) for place, estimate in enumerate(estimates)]
+        part = _bare(cloud.rows[torch.isin(owner, half)], cloud.seed)
+        runs.append(_values(evaluate(part, pairs, **options)))
+    return [_bounded(estimate, values, level) for estimate, values in zip(estimates, zip(*runs), strict=True)]
 
 
-def _bounded(estimate: Estimate, values: list[float | None], level: float) -> Estimate:
-    if estimate.value is None or not values or None in values:
+def _bounded(estimate: Estimate, values: tuple[float | None, ...], level: float) -> Estimate:
+    if estimate.value is None or None in values:
         return estimate
     centred = torch.tensor(values, dtype=torch.float64) - fmean(values) + estimate.value
     tail = (1 - level) / 2

@@ -218,7 +218,8 @@ def test_reports_are_drawn_together(encoder_folder, text, tmp_path):
 def test_measures_are_listed(capsys):
     assert main(["measures"]) == 0
     printed = capsys.readouterr().out
-    assert "intrinsic_dimension  [0, ?] dimensions" in printed and "conventions: facco, razzhigaev, mle" in printed
+    assert "intrinsic_dimension  [0, ?] dimensions" in printed
+    assert "conventions: facco, razzhigaev, mle, ball" in printed
 
 
 def test_the_module_runs_and_help_reads():

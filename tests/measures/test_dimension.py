@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+import statistics
 
 import numpy as np
 import pytest
 import torch
 
 from hf_repgeo.errors import BadInput, UnknownName
-from hf_repgeo.measures import PointCloud, intrinsic_dimension
+from hf_repgeo.measures import PointCloud, ball, intrinsic_dimension
 from hf_repgeo.measures.dimension import CONVENTIONS, two_nn_authors, two_nn_likelihood, two_nn_line
 from hf_repgeo.measures.scales import gride, levina_bickel, levina_bickel_loss, scale_curve
 
@@ -341,3 +342,52 @@ def test_noise_shows_in_the_scale_curve():
     curve = scale_curve(PointCloud(X + 0.01 * torch.randn(4096, 20, generator=generator)))
     values = [point.value for point in curve]
     assert values == sorted(values, reverse=True) and values[0] > 1.3 * values[-1]
+
+
+# --- the ball as reference --------------------------------------------------------------------------------------------
+
+
+def uniform_ball(n, k, seed):
+    generator = torch.Generator().manual_seed(seed)
+    directions = torch.randn(n, k, generator=generator, dtype=torch.float64)
+    radius = torch.rand(n, 1, generator=generator, dtype=torch.float64) ** (1 / k)
+    return radius * directions / torch.linalg.vector_norm(directions, dim=1, keepdim=True)
+
+
+@pytest.mark.parametrize(("k", "n"), [(1, 300), (3, 300), (12, 700), (40, 300), (150, 300)])
+def test_a_ball_reads_its_own_dimension(k, n):
+    estimates = [intrinsic_dimension(PointCloud(uniform_ball(n, k, seed)), "ball") for seed in range(12)]
+    mean = statistics.fmean(estimate.value for estimate in estimates)
+    error = statistics.fmean(estimate.standard_error for estimate in estimates) / 12**0.5
+    assert abs(mean - k) < 3 * error + 0.01 * k
+    assert 0.5 < statistics.stdev(estimate.value for estimate in estimates) / (error * 12**0.5) < 2
+
+
+def test_the_reference_curve_is_monotone_in_dimension_and_rows_and_never_above_the_dimension():
+    rows, dimensions, table = ball._curve()
+    assert (table[:, 1:] >= table[:, :-1]).all() and (table[1:] > table[:-1]).all()
+    assert (table <= dimensions[:, None] * 1.0001).all() and len(rows) == table.shape[1]
+    assert abs(table[0] - 1)[1:].max() < 0.02
+
+
+@pytest.mark.parametrize("n", [20, 2500, 10**7])
+def test_the_inverse_of_the_curve_is_continuous_and_its_slope_is_its_derivative(n):
+    for reading in (0.3, 0.98, 1.02, 5.0, 33.0):
+        k, slope = ball.ball_dimension(reading, n)
+        nearby, _ = ball.ball_dimension(reading * 1.001, n)
+        assert nearby - k == pytest.approx(slope * reading * 0.001, rel=0.1)
+
+
+def test_a_reading_beyond_every_ball_is_missing_with_its_reason():
+    shells = torch.zeros(60, 60)
+    shells.fill_diagonal_(1.0)
+    shells += 1e-5 * torch.randn(60, 60, generator=torch.Generator().manual_seed(0))
+    estimate = intrinsic_dimension(PointCloud(shells.double()), "ball")
+    assert estimate.value is None and estimate.codes[0] == "beyond_reference" and estimate.standard_error is None
+
+
+def test_few_fitted_ratios_are_said():
+    cloud = PointCloud(torch.randn(60, 10, generator=torch.Generator().manual_seed(0)))
+    codes = {convention: intrinsic_dimension(cloud, convention).codes for convention in ("facco", "mle", "razzhigaev")}
+    assert codes == {"facco": (), "mle": (), "razzhigaev": ("few_ratios",)}
+    assert "12 ratios are fitted; the value scatters by about 29%" in str(intrinsic_dimension(cloud, "razzhigaev"))

@@ -4,9 +4,12 @@ import pytest
 import torch
 
 from hf_repgeo import measure
-from hf_repgeo.errors import UnknownName
+from hf_repgeo.errors import BadInput, UnknownName
 from hf_repgeo.measures import PointCloud, evaluate_all, interval_of, resolve, with_chance
-from hf_repgeo.measures.nulls import marchenko_pastur_anisotropy, surrogate
+from hf_repgeo.measures.nulls import DRAWS, gaussian_shrinkage, marchenko_pastur_anisotropy, surrogates
+from hf_repgeo.measures.student import central, tail, two_sided
+
+SURROGATES_TESTED = ("gaussian", "shuffled", "isotropic")
 
 
 @pytest.fixture
@@ -40,14 +43,14 @@ def test_the_isotropic_null_of_anisotropy_is_the_marchenko_pastur_edge(generator
 
 
 def test_surrogates_keep_what_they_promise(cloud):
-    gaussian, shuffled, isotropic = (surrogate(cloud, kind, 1) for kind in ("gaussian", "shuffled", "isotropic"))
+    gaussian, shuffled, isotropic = (next(surrogates(cloud, kind, 1, 1)) for kind in SURROGATES_TESTED)
     covariance = torch.cov(cloud.rows.T)
     assert torch.allclose(torch.cov(gaussian.T), covariance, atol=0.1)
     assert torch.allclose(gaussian.mean(0), cloud.rows.mean(0), atol=0.15)
     assert torch.equal(shuffled.sort(0).values, cloud.rows.sort(0).values)
     assert torch.allclose(torch.cov(isotropic.T), torch.eye(10), atol=0.25)
     with pytest.raises(UnknownName, match="unknown null 'gaussain'. Did you mean 'gaussian'"):
-        surrogate(cloud, "gaussain", 1)
+        next(surrogates(cloud, "gaussain", 1, 1))
 
 
 def test_chance_is_the_same_for_the_same_seed(cloud):
@@ -75,9 +78,77 @@ def test_intervals_cover_the_truth_as_often_as_they_say(name):
 def test_too_few_documents_give_no_interval(cloud):
     alone = PointCloud(cloud.rows, groups=torch.zeros(600, dtype=torch.int64))
     [estimate] = interval_of(alone, evaluate_all(alone, resolve("anisotropy")))
-    assert "low" not in estimate.details
+    assert "low" not in estimate.details and "no interval from 1 groups" in estimate.warnings[-1]
+    assert estimate.codes[-1] == "too_few_groups"
+
+
+@pytest.mark.parametrize("level", [True, 0, 1, 95, -1, "0.95", float("nan")])
+def test_a_level_that_is_no_share_is_refused(level):
+    with pytest.raises(BadInput, match=r"`interval`: got .*wanted a share between 0 and 1, or None.*interval=0.95"):
+        measure(torch.eye(8), "anisotropy", interval=level)
 
 
 def test_a_missing_value_gets_neither_null_nor_interval():
     [row] = measure(torch.ones(100, 3), "anisotropy", null=True, interval=0.9)
     assert row["value"] is None and "low" not in row["details"]
+
+
+# --- p and the band ---------------------------------------------------------------------------------------------------
+
+
+def test_students_law_is_that_of_scipy():
+    law = pytest.importorskip("scipy.stats").t
+    for freedom in (1, 2, 3, 8, 9, 30):
+        for t in (0.0, 0.3, 1.7, 12.0):
+            assert central(t, freedom) == pytest.approx(1 - 2 * law.sf(t, freedom), abs=1e-12)
+        assert tail(0.95, freedom) == pytest.approx(law.ppf(0.975, freedom), rel=1e-9)
+    assert two_sided(-2.306004, 8) == pytest.approx(0.05, abs=1e-6)
+
+
+@pytest.mark.parametrize(("n", "d", "decay"), [(120, 120, 0.0), (60, 180, 0.0), (120, 120, 0.5), (300, 40, 0.5)])
+def test_normal_rows_are_significant_as_often_as_p_says(n, d, decay):
+    """Also where rows are fewer than columns, and the sample's covariance is far more uneven than the true one."""
+    ps = []
+    for seed in range(40):
+        X = torch.randn(n, d, generator=torch.Generator().manual_seed(seed)) * torch.arange(1, d + 1) ** -decay
+        [row] = measure(X, "intrinsic_dimension:mle", null=True, seed=seed)
+        ps.append(row["details"]["p"])
+    assert sum(p < 0.1 for p in ps) <= 10 and sum(p < 0.5 for p in ps) >= 10
+
+
+def test_the_band_and_p_and_z_say_the_same(cloud):
+    for estimate in with_chance(cloud, evaluate_all(cloud, resolve(["anisotropy", "mean_cosine", "duplicate_share"]))):
+        details = estimate.details
+        if estimate.measure == "duplicate_share":  # no surrogate has a copy: nothing to compare a spread with
+            assert details["null"] == details["null_low"] == 0 and "p" not in details
+            continue
+        outside = not details["null_low"] <= estimate.value <= details["null_high"]
+        assert outside == (details["p"] < 0.05) and (details["z"] > 0) == (estimate.value > details["null"])
+        assert details["null_draws"] == DRAWS
+
+
+def test_shrinkage_is_whole_for_noise_and_nought_for_many_rows(generator):
+    for n, d, decay, low, high in ((100, 300, 0.0, 0.9, 1.0), (4000, 20, 1.0, 0.0, 0.01)):
+        X = torch.randn(n, d, generator=generator, dtype=torch.float64) * torch.arange(1, d + 1) ** -decay
+        S = torch.cov(X.T, correction=0)
+        assert low <= gaussian_shrinkage(n, d, float(S.trace()), float((S @ S).trace())) <= high
+    massive = torch.randn(1000, 50, generator=generator, dtype=torch.float64)
+    massive[:5] *= 1000
+    S = torch.cov(massive.T, correction=0)
+    assert gaussian_shrinkage(1000, 50, float(S.trace()), float((S @ S).trace())) < 0.02
+
+
+def test_a_kind_may_be_named_and_an_unknown_one_is_refused(cloud):
+    [row] = measure(cloud.rows, "anisotropy", null="gaussian")
+    assert row["details"]["null_kind"] == "gaussian" and abs(row["details"]["z"]) < 4
+    for kind in ("gausian", 3, ["gaussian"]):
+        with pytest.raises(UnknownName, match="unknown null .* Known: True, False, isotropic, gaussian, shuffled"):
+            measure(cloud.rows, "anisotropy", null=kind)
+
+
+def test_isotropic_rows_of_one_shape_are_measured_once(monkeypatch, generator):
+    asked = []
+    monkeypatch.setattr("hf_repgeo.measures.nulls._bare", lambda rows, seed: asked.append(1) or PointCloud(rows))
+    for _ in range(3):
+        measure(torch.randn(77, 5, generator=generator), ["effective_rank", "iso_score"], null=True)
+    assert len(asked) == DRAWS
