@@ -130,18 +130,19 @@ def _curve(axis: Axes, points: list[tuple[int, float, float]], label: str, style
 
 
 def _chance(axis: Axes, rows: list[dict], relative: bool) -> None:
-    """The value that chance gives, where it was measured: a grey line and a band of two standard deviations."""
+    """The value that chance gives, where it was measured: a grey line, and a band that holds 95 of 100 such values."""
     known = sorted(
-        (row["layer"], row["details"]["null"], row["details"]["null_sd"]) for row in rows if "null" in row["details"]
+        (row["layer"], *(row["details"][key] for key in ("null", "null_low", "null_high")))
+        for row in rows
+        if "null_low" in row["details"]
     )
     if not known:
         return
-    last = max(layer for layer, _, _ in known) or 1
-    x = [layer / last if relative else layer for layer, _, _ in known]
-    axis.plot(x, [null for _, null, _ in known], color="0.45", linewidth=0.9, linestyle=(0, (1, 1)), label="_chance")
-    axis.fill_between(
-        x, [n - 2 * sd for _, n, sd in known], [n + 2 * sd for _, n, sd in known], color="0.6", alpha=0.25
-    )
+    layers, null, low, high = zip(*known, strict=True)
+    last = max(layers) or 1
+    x = [layer / last if relative else layer for layer in layers]
+    axis.plot(x, null, color="0.45", linewidth=0.9, linestyle=(0, (1, 1)), label="_chance")
+    axis.fill_between(x, low, high, color="0.6", alpha=0.25, linewidth=0)
 
 
 def plot_scale_curves(curves: dict[str, list]) -> Figure:
@@ -190,6 +191,8 @@ def _title(named: dict[str, ReportTable]) -> str:
         f"window {facts['window']}" if facts.get("window") else "",
     ]
     heading = " against ".join(named) if len(named) <= 2 else "Layer profiles"
+    asked = any("null" in row["details"] for report in named.values() for row in report)
+    chance = "; dotted, grey: by chance" if asked else ""
     return "\n".join(
-        part for part in (heading, ", ".join(d for d in details if d) + "; bands: ± 1 standard error") if part
+        part for part in (heading, ", ".join(d for d in details if d) + "; bands: ± 1 standard error" + chance) if part
     )

@@ -40,19 +40,43 @@ def _heading(report: ReportTable) -> str:
 def _table(report: ReportTable, stack: str | None, tokens: str | None) -> str:
     """Layers down and measures across; plain rows, which have no layers, one measure a line."""
     if report.unique("layer") == [None]:
-        return _counts(report) + "\n" + _aligned([["measure", "convention", "value"], *_lines(report)])
+        chance = ["chance", "p"] if _has_chance(report) else []
+        return _counts(report) + "\n" + _aligned([["measure", "convention", "value", *chance], *_lines(report)])
     measures = [measure for measure in HEADINGS if measure in report.unique("measure")]
     measures = measures or report.unique("measure")
     lines = [["layer", *(HEADINGS.get(measure, measure) for measure in measures)]]
     for layer in report.unique("layer"):
         part = report.select(layer=layer)
         lines.append([str(layer), *(_cell(part.select(measure=measure).rows[:1]) for measure in measures)])
-    title = ", ".join(part for part in (stack, f"tokens: {tokens}" if tokens else None, _counts(report)) if part)
+    chance = "in brackets: by chance" if _has_chance(report) else None
+    facts = (stack, f"tokens: {tokens}" if tokens else None, _counts(report), chance)
+    title = ", ".join(part for part in facts if part)
     return title + "\n" + _aligned(lines)
 
 
 def _lines(report: ReportTable) -> list[list[str]]:
-    return [[row["measure"], row["convention"], _cell([row])] for row in report]
+    if not _has_chance(report):
+        return [[row["measure"], row["convention"], _cell([row])] for row in report]
+    return [[row["measure"], row["convention"], _value(row), _chance(row), _p(row)] for row in report]
+
+
+def _has_chance(report: ReportTable) -> bool:
+    return any("null" in row["details"] for row in report)
+
+
+def _chance(row: dict) -> str:
+    """The value that chance gives, and the band in which 95 of 100 such values would lie."""
+    details = row["details"]
+    if "null" not in details:
+        return ""
+    if "null_low" not in details:  # of a report by an earlier version
+        return number(details["null"])
+    return f"{number(details['null'])} [{number(details['null_low'], 3)}, {number(details['null_high'], 3)}]"
+
+
+def _p(row: dict) -> str:
+    p = row["details"].get("p")
+    return "" if p is None else f"{p:.2f}" if p >= 0.01 else "< 0.01" if p >= 0.001 else "< 0.001"
 
 
 def _counts(report: ReportTable) -> str:
@@ -62,12 +86,18 @@ def _counts(report: ReportTable) -> str:
 
 
 def _cell(rows: list[dict]) -> str:
-    """Value and standard error, or the code that says why there is none."""
+    """Value and standard error, and in brackets the value that chance gives, where it was measured."""
     if not rows:
         return ""
-    value, error = rows[0]["value"], rows[0]["se"]
+    null = rows[0]["details"].get("null")
+    return _value(rows[0]) + (f" [{number(null, 3)}]" if null is not None else "")
+
+
+def _value(row: dict) -> str:
+    """Value and standard error, or the code that says why there is none."""
+    value, error = row["value"], row["se"]
     if value is None:
-        return rows[0]["warnings"][0].split(":")[0] if rows[0]["warnings"] else "none"
+        return row["warnings"][0].split(":")[0] if row["warnings"] else "none"
     return number(value) + (f" ± {number(error, 2)}" if error is not None else "")
 
 

@@ -17,11 +17,12 @@ import pyarrow as pa
 import torch
 
 from ..errors import BadInput, UnknownName
-from ..measures import MEASURES, Estimate, PointCloud
+from ..measures import MEASURES, Estimate, PointCloud, check_null
 from ..rows.files import is_dataset, row_blocks
 from .streams import ARGUMENT, KeptRows, Stream, as_matrix, checked_rows, count_of, estimates_of
 
 CLOUD_OPTIONS = ("groups", "seed")
+CHANCE = ("null", "null_low", "null_high", "p")
 
 # `evaluate.combine` hands every keyword to every module. These belong to others and are ignored here: the options of
 # our other measures, and those of the metrics that combine most often. Anything else is a typing error, and said to be.
@@ -145,6 +146,8 @@ class GeometryMeasurement(evaluate.Measurement, ABC):
     def compute(self, *, representations=None, predictions=None, references=None, **options) -> dict | None:
         """Measures the rows given here, or those added before, or both together.
 
+        `null=True` puts `NAME_null`, `NAME_null_low`, `NAME_null_high` and `NAME_p` beside each value.
+
         A tensor or array alone is measured where it lies; nothing is copied or written. `predictions` and `references`
         are for other modules in an `evaluate.combine`, and are ignored.
 
@@ -157,6 +160,7 @@ class GeometryMeasurement(evaluate.Measurement, ABC):
             UnknownName: an option that no measure has.
         """
         self._check(options)
+        check_null(options.get("null"))
         if self.num_process > 1:
             return super().compute(representations=representations, **options)
         if representations is None and not len(self._stream):
@@ -168,7 +172,7 @@ class GeometryMeasurement(evaluate.Measurement, ABC):
 
     def _compute(self, representations, **options) -> dict:
         cloud = PointCloud(as_matrix(representations), argument=ARGUMENT, **self._cloud_options(options))
-        return flat(self.measure, estimates_of(self.measure, cloud, self._own(options)))
+        return flat(self.measure, estimates_of(self.measure, cloud, self._own(options), options.get("null", False)))
 
     def _compute_streamed(self, representations, options: dict) -> dict:
         if representations is not None:
@@ -176,7 +180,11 @@ class GeometryMeasurement(evaluate.Measurement, ABC):
         stream, self._stream = self._stream, self.stream()
         if not len(stream):
             raise BadInput(ARGUMENT, came="no rows", wanted="at least 2")
-        return flat(self.measure, stream.estimates(self.measure, self._own(options), **self._cloud_options(options)))
+        own = self._own(options)
+        return flat(
+            self.measure,
+            stream.estimates(self.measure, own, options.get("null", False), **self._cloud_options(options)),
+        )
 
     def _finalize(self) -> None:
         """Lets process 0 read what all processes wrote as one array, where evaluate would make lists of Python floats.
@@ -195,10 +203,10 @@ class GeometryMeasurement(evaluate.Measurement, ABC):
     # --- options ------------------------------------------------------------------------------------------------------
 
     def _check(self, options: dict) -> None:
-        known = {*CLOUD_OPTIONS, *FOREIGN_OPTIONS}
+        known = {*CLOUD_OPTIONS, *FOREIGN_OPTIONS, "null"}
         for option in options:
             if option not in known:
-                raise UnknownName("option", option, sorted({*CLOUD_OPTIONS, *MEASURES[self.measure].takes}))
+                raise UnknownName("option", option, sorted({*CLOUD_OPTIONS, "null", *MEASURES[self.measure].takes}))
 
     def _own(self, options: dict) -> dict:
         return {name: value for name, value in options.items() if name in MEASURES[self.measure].takes}
@@ -239,6 +247,8 @@ def flat(name: str, estimates: Iterable[Estimate]) -> dict[str, float | int | st
     for estimate in estimates:
         key = name if estimate is first else f"{name}_{estimate.convention}"
         result |= {key: estimate.value, f"{key}_standard_error": estimate.standard_error}
+        chance = {part: estimate.details[part] for part in CHANCE if part in estimate.details}
+        result |= {f"{key}_{part}": number for part, number in chance.items()}
         if estimate.value is None:
             result[f"{key}_reason"] = estimate.warnings[0]
     result[f"{name}_n"] = first.n

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from ..errors import BadInput, TooFewRows
-from ..measures import Estimate, Moments, PointCloud, evaluate_all, resolve
+from ..measures import Estimate, Moments, PointCloud, evaluate_all, resolve, with_chance
 from ..measures.spectrum import anisotropy_of_moments
 
 ARGUMENT = "representations"
@@ -58,10 +58,11 @@ def _twice(batch) -> torch.Tensor | np.ndarray:
     return torch.cat([batch, batch]) if isinstance(batch, torch.Tensor) else np.repeat(np.asarray(batch), 2, axis=0)
 
 
-def estimates_of(name: str, cloud: PointCloud, options: dict) -> list[Estimate]:
-    """A measure's estimates in all its conventions, the default one first."""
+def estimates_of(name: str, cloud: PointCloud, options: dict, null: bool | str = False) -> list[Estimate]:
+    """A measure's estimates in all its conventions, the default one first; with the chance level if asked."""
     with torch.no_grad():
-        return evaluate_all(cloud, resolve(name), **options)
+        estimates = evaluate_all(cloud, resolve(name), **options)
+        return with_chance(cloud, estimates, null, **options) if null else estimates
 
 
 class Stream(ABC):
@@ -95,12 +96,13 @@ class Stream(ABC):
         """Keeps what is needed of `rows`."""
 
     @abstractmethod
-    def estimates(self, name: str, options: dict, **cloud_options) -> list[Estimate]:
+    def estimates(self, name: str, options: dict, null: bool | str = False, **cloud_options) -> list[Estimate]:
         """The estimates over all rows so far.
 
         Args:
             name: of the measure.
             options: of the measure.
+            null: whether the value that chance gives is wanted beside each.
             cloud_options: of the `PointCloud`: `groups`, `seed`.
 
         Raises:
@@ -114,9 +116,9 @@ class KeptRows(Stream):
     def _take(self, rows: torch.Tensor) -> None:
         self._rows.append(rows.clone())
 
-    def estimates(self, name: str, options: dict, **cloud_options) -> list[Estimate]:
+    def estimates(self, name: str, options: dict, null: bool | str = False, **cloud_options) -> list[Estimate]:
         rows = self._rows[0] if len(self._rows) == 1 else torch.cat(self._rows)
-        return estimates_of(name, PointCloud(rows, argument=ARGUMENT, **cloud_options), options)
+        return estimates_of(name, PointCloud(rows, argument=ARGUMENT, **cloud_options), options, null)
 
 
 class FoldedMoments(Stream):
@@ -139,9 +141,12 @@ class FoldedMoments(Stream):
         self._moments = moments if self._moments is None else self._moments + moments
         self._rows = []
 
-    def estimates(self, name: str, options: dict, **cloud_options) -> list[Estimate]:
+    def estimates(self, name: str, options: dict, null: bool | str = False, **cloud_options) -> list[Estimate]:
         if self._n < 2:
             raise TooFewRows(ARGUMENT, came=f"{self._n} row(s)", wanted="at least 2")
+        if null:
+            cure = "Give them to one call: compute(representations=X, null=True)."
+            raise BadInput("null", came="rows that were folded into moments", wanted="all rows at once", cure=cure)
         if self._rows:
             self._fold()
         estimate = anisotropy_of_moments(self._moments, ARGUMENT)

@@ -94,6 +94,7 @@ class Summary:
     stack: str | None
     tokens: str | None
     values: tuple[tuple[int | None, float], ...]
+    chance: tuple[float, ...] = ()
 
     @property
     def title(self) -> str:
@@ -128,8 +129,9 @@ def summaries(report: ReportTable) -> Iterator[Summary]:
             conventions = part.unique("convention")
             rows = part.select(convention=conventions[0]).rows if conventions else []
             values = tuple((row["layer"], float(row["value"])) for row in rows if row["value"] is not None)
+            chance = tuple(row["details"]["null"] for row in rows if "null" in (row["details"] or {}))
             if values:
-                yield Summary(measure, conventions[0], stack, tokens, values)
+                yield Summary(measure, conventions[0], stack, tokens, values, chance)
 
 
 def model_results(report: ReportTable, url: str) -> dict[str, Any]:
@@ -287,11 +289,13 @@ def _table(report: ReportTable) -> str:
         return ""
     layered = any(len(summary.values) > 1 for summary in found)
     values = ["mean over layers", "smallest (layer)", "largest (layer)"] if layered else ["value"]
-    titles = ["measure", "convention", *values]
+    asked = any(summary.chance for summary in found)
+    titles = ["measure", "convention", *values, *(["by chance"] if asked else [])]
     lines = [titles, ["---"] * len(titles)]
     for summary in found:
         extremes = [_extreme(summary.least), _extreme(summary.most)] if layered else []
-        lines.append([summary.title, summary.convention or "", number(summary.mean), *extremes])
+        chance = [number(math.fsum(summary.chance) / len(summary.chance)) if summary.chance else ""] if asked else []
+        lines.append([summary.title, summary.convention or "", number(summary.mean), *extremes, *chance])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 

@@ -21,6 +21,7 @@ import torch
 
 from ..errors import BadInput, UnknownName
 from .estimate import Estimate
+from .moments import Moments
 from .student import tail, two_sided
 
 if TYPE_CHECKING:
@@ -170,8 +171,9 @@ def with_null(cloud: PointCloud, estimates: list[Estimate], evaluate: Evaluate, 
     """
     pairs = tuple((estimate.measure, estimate.convention) for estimate in estimates)
     if kind == "isotropic":
-        shape = (cloud.n, cloud.d, cloud.rows.dtype, cloud.rows.device)
-        runs = _isotropic_runs(*shape, cloud.seed, evaluate, pairs, tuple(sorted(options.items())))
+        like = (cloud.n, cloud.d, cloud.rows.dtype, cloud.rows.device, cloud.seed)
+        stream = cloud.n_seen if cloud.streamed else None
+        runs = _isotropic_runs(*like, stream, evaluate, pairs, tuple(sorted(options.items())))
     else:
         clouds = (_bare(rows, cloud.seed) for rows in surrogates(cloud, kind, cloud.seed + 1, DRAWS))
         runs = [_values(evaluate(one, pairs, **options)) for one in clouds]
@@ -180,11 +182,25 @@ def with_null(cloud: PointCloud, estimates: list[Estimate], evaluate: Evaluate, 
 
 @lru_cache(maxsize=64)
 def _isotropic_runs(
-    n: int, d: int, dtype, device, seed: int, evaluate: Evaluate, pairs: Pairs, options: tuple
+    n: int, d: int, dtype, device, seed: int, stream: int | None, evaluate: Evaluate, pairs: Pairs, options: tuple
 ) -> list[tuple[float | None, ...]]:
     generator = torch.Generator().manual_seed(seed + 1)
-    draws = (torch.randn(n, d, generator=generator, dtype=dtype).to(device) for _ in range(DRAWS))
-    return [_values(evaluate(_bare(rows, seed), pairs, **dict(options))) for rows in draws]
+    runs = []
+    for _ in range(DRAWS):
+        cloud = _bare(torch.randn(n, d, generator=generator, dtype=dtype).to(device), seed)
+        if stream:
+            cloud.stream(_isotropic_moments(stream, d, generator))
+        runs.append(_values(evaluate(cloud, pairs, **dict(options))))
+    return runs
+
+
+def _isotropic_moments(n: int, d: int, generator: torch.Generator) -> Moments:
+    """Moments of n standard normal rows without drawing them: Bartlett's factor of their scatter (1933)."""
+    factor = torch.randn(d, d, generator=generator, dtype=torch.float64).tril(-1)
+    halves = (n - 1 - torch.arange(d, dtype=torch.float64)).clamp_min(0) / 2  # of the degrees of freedom
+    factor += torch.diag((2 * torch._standard_gamma(halves.clamp_min(1e-9), generator)).sqrt() * (halves > 0))
+    mean, nowhere = torch.zeros(d, dtype=torch.float64), torch.full((d,), torch.nan, dtype=torch.float64)
+    return Moments(n, mean, factor @ factor.T, nowhere, 0)
 
 
 def _bare(rows: torch.Tensor, seed: int) -> PointCloud:

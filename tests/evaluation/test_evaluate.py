@@ -582,3 +582,18 @@ def test_a_fresh_process_with_evaluate_first_and_its_workers(tmp_path, X):
     assert answers.pop("files") == [str(home)]  # nothing below it
     assert answers.pop("half full") == 300
     assert len(answers) == 4 and len(set(answers.values())) == 1
+
+
+def test_null_puts_chance_beside_each_value(generator):
+    rows = torch.randn(120, 5, generator=generator)
+    result = evaluate.load("anisotropy").compute(representations=rows, null=True)
+    assert result["anisotropy_null_low"] < result["anisotropy_null"] < result["anisotropy_null_high"]
+    assert 0 <= result["anisotropy_p"] <= 1
+    dimension = evaluate.load("intrinsic_dimension").compute(representations=rows, null=True)
+    assert {"intrinsic_dimension_p", "intrinsic_dimension_mle_p", "intrinsic_dimension_ball_null"} <= set(dimension)
+    streamed = evaluate.load("anisotropy")
+    streamed.add_batch(representations=rows)
+    with pytest.raises(BadInput, match="folded into moments.*null=True"):
+        streamed.compute(null=True)
+    with pytest.raises(UnknownName, match="unknown null"):
+        evaluate.load("anisotropy").compute(representations=rows, null="noise")

@@ -5,9 +5,12 @@ import torch
 
 from hf_repgeo import measure
 from hf_repgeo.errors import BadInput, UnknownName
+from hf_repgeo.hub.cards import section
 from hf_repgeo.measures import PointCloud, evaluate_all, interval_of, resolve, with_chance
 from hf_repgeo.measures.nulls import DRAWS, gaussian_shrinkage, marchenko_pastur_anisotropy, surrogates
 from hf_repgeo.measures.student import central, tail, two_sided
+from hf_repgeo.plots import plot_layers
+from hf_repgeo.report import GeometryReport
 
 SURROGATES_TESTED = ("gaussian", "shuffled", "isotropic")
 
@@ -152,3 +155,44 @@ def test_isotropic_rows_of_one_shape_are_measured_once(monkeypatch, generator):
     for _ in range(3):
         measure(torch.randn(77, 5, generator=generator), ["effective_rank", "iso_score"], null=True)
     assert len(asked) == DRAWS
+
+
+# --- where chance is shown --------------------------------------------------------------------------------------------
+
+
+def test_a_stream_is_compared_with_noise_of_all_its_rows(generator):
+    X = torch.randn(3000, 40, generator=generator)
+    whole, part = PointCloud(X), PointCloud(X[:200])
+    part.stream(whole.moments)
+    pairs = resolve(["effective_rank", "iso_score"])
+    for one, all_rows in zip(*(with_chance(cloud, evaluate_all(cloud, pairs)) for cloud in (part, whole))):
+        assert one.details["null"] == pytest.approx(all_rows.details["null"], rel=0.002)
+        assert one.details["p"] > 0.01
+
+
+def test_the_table_shows_chance_and_p(generator):
+    X = torch.randn(300, 6, generator=generator) * torch.arange(1, 7) ** -1.0
+    printed = str(measure(X, ["anisotropy", "duplicate_share"], null=True))
+    head, row = printed.split("\n")[3], printed.split("\n")[5]
+    assert head.split() == ["measure", "convention", "value", "chance", "p"]
+    assert row.split()[0] == "anisotropy" and row.endswith("< 0.001") and "[" in row
+    assert "chance" not in str(measure(X, "anisotropy"))
+
+
+def test_a_table_by_layer_shows_chance_in_brackets():
+    report = GeometryReport()
+    for layer in (0, 1):
+        details = {"null": 0.25, "null_low": 0.2, "null_high": 0.3}
+        report.add(measure="anisotropy", convention="razzhigaev", layer=layer, value=0.5, n=9, details=details)
+    assert "in brackets: by chance" in str(report) and "0.5 [0.25]" in str(report)
+
+
+def test_the_card_and_the_figure_show_chance():
+    report = GeometryReport(provenance={"model": "m"})
+    for layer in (0, 1):
+        details = {"null": 0.25 + layer / 10, "null_low": 0.2, "null_high": 0.35}
+        report.add(measure="anisotropy", convention="razzhigaev", layer=layer, tokens="all", value=0.5, details=details)
+    assert "by chance |" in section(report, "me/m", "report.json", None) and "| 0.3 |" in section(report, "", "", None)
+    figure = plot_layers(report)
+    band = figure.axes[0].collections[-1].get_paths()[0].vertices[:, 1]
+    assert "by chance" in figure.get_suptitle() and (band.min(), band.max()) == (0.2, 0.35)
