@@ -22,7 +22,7 @@ _HOME = {
     "BLMBaseline": "sparse_vae",
     "BLMBaselineConfig": "sparse_vae",
     "BadInput": "errors",
-    "Corpus": "rows.texts",
+    "Corpus": "rows.corpus",
     "GeometryCallback": "callbacks",
     "GeometryEvaluator": "sentence_evaluator",
     "GeometryReport": "report",
@@ -41,8 +41,8 @@ _HOME = {
     "plot_scale_curves": "plots",
     "profile": "profiling",
     "push_report": "hub.push",
-    "read_dataset": "rows.texts",
-    "read_text": "rows.texts",
+    "read_dataset": "rows.text_datasets",
+    "read_text": "rows.text_files",
     "scale_curve": "measures",
 }
 
@@ -84,7 +84,9 @@ if TYPE_CHECKING:
     from .profiling import measure, profile
     from .registration.evaluate_names import measurement_path
     from .report import GeometryReport, load_report
-    from .rows.texts import Corpus, read_dataset, read_text
+    from .rows.corpus import Corpus
+    from .rows.text_datasets import read_dataset
+    from .rows.text_files import read_text
     from .sentence_evaluator import GeometryEvaluator
     from .sparse_vae.checkpoints import example_checkpoint
     from .sparse_vae.configuration_sparse_vae import BLMBaselineConfig, SparseVAEConfig, SparseVAEForBLMConfig

@@ -29,6 +29,7 @@ from .measures import (
 )
 from .measures.batch_means import BatchMeans, columns_of
 from .report import GeometryReport
+from .rows.corpus import Corpus
 from .rows.files import cloud_of_stream, is_dataset, read_rows, row_blocks
 from .rows.forward import final_norm_of
 from .rows.models import load_model
@@ -39,12 +40,15 @@ from .rows.representations import (
     pooled_representations,
     token_representations,
 )
-from .rows.texts import Corpus, corpus_of, packaged_sample
+from .rows.texts import corpus_of, packaged_sample
 from .rows.windows import draw_windows, make_windows, resolve_window, window_limit
 from .version import __version__
 
 if TYPE_CHECKING:
+    from datasets import Dataset
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from .rows.corpus import Chat
 
 MINIMUM_BATCH = 4096
 
@@ -129,7 +133,7 @@ def _cloud(X, groups, seed: int, max_rows: int) -> PointCloud:
 
 def profile(
     model: str | Path | PreTrainedModel,
-    texts: Iterable[str] | Corpus | str | Path | None = None,
+    texts: Iterable[str | Chat] | Dataset | Corpus | str | Path | None = None,
     *,
     measures: str | list[str] | None = None,
     layers: list[int] | None = None,
@@ -143,6 +147,7 @@ def profile(
     oversample: int = 4,
     null: bool | Literal["isotropic", "gaussian", "shuffled"] = False,
     final_norm: Literal["applied", "raw"] = "applied",
+    text_column: str | None = None,
     tokenizer: PreTrainedTokenizerBase | None = None,
     revision: str | None = None,
     dtype: str = "auto",
@@ -163,8 +168,9 @@ def profile(
 
     Args:
         model: Hub id, local folder, `"pip:PACKAGE"`, `.gguf` file, or a model in memory.
-        texts: strings, one document each; the path of a text file; or a `Corpus`. Default: the packaged sample of
-            Wikipedia.
+        texts: texts or conversations (lists of messages), one document each, taken as they are; the path of a text,
+            JSON Lines, JSON or Parquet file; a `datasets` data set, of which the first 20,000 rows are read; or a
+            `Corpus`. A single string is always a path. Default: the packaged sample of Wikipedia.
         measures: as in `measure`.
         layers: indices into `hidden_states`: 0 is the embedding layer, -1 the last. Default: all.
         tokens: token policies, of `"all"` (the paper's), `"no_special"`, `"sink_robust"`, `"one_per_type"`; default:
@@ -182,6 +188,8 @@ def profile(
         null: as in `measure`.
         final_norm: `"applied"`: the last layer as transformers returns it, in language models after the final norm;
             `"raw"`: before it.
+        text_column: of a data set, JSON or Parquet file; default: `text`, else the only column of texts, else the one
+            of chat messages.
         tokenizer: for a model in memory.
         revision, dtype, device, trust_remote_code: see `hf_repgeo.rows.models.load_model`.
         batch_size: windows a forward pass; does not change the numbers.
@@ -215,15 +223,15 @@ def profile(
     _check_counts(rows=rows, batch_rows=batch_rows, oversample=oversample, batch_size=batch_size)
     if pooling not in POOLINGS:
         raise UnknownName("pooling", pooling, POOLINGS)
-    corpus = packaged_sample() if texts is None else corpus_of(texts, clean)
+    corpus = packaged_sample() if texts is None else corpus_of(texts, clean, text_column)
     loaded = load_model(
         model, tokenizer=tokenizer, revision=revision, dtype=dtype, device=device, trust_remote_code=trust_remote_code
     )
     window = resolve_window(window, window_limit(loaded.model, loaded.tokenizer))
-    windows = make_windows(loaded.tokenizer, corpus.documents, window, pack)
+    windows = make_windows(loaded.tokenizer, corpus.texts(loaded.tokenizer), window, pack, corpus.separator)
     provenance = {
         **loaded.source,
-        "text": corpus.source,
+        "text": corpus.provenance(),
         "layers": layers,
         "tokens": policies if pooling == "tokens" else [pooling],
         "window": window,

@@ -121,7 +121,7 @@ def test_every_layer_policy_and_measure_is_there(run):
 def test_provenance_says_how_to_do_it_again(run):
     facts = run(seed=3).provenance
     assert facts["seed"] == 3 and facts["window"] == 64 and facts["pack"] == "concatenate" and facts["rows"] == 300
-    assert facts["text"]["sha256"] and facts["class"] == "BertModel" and facts["dtype"] == "float32"
+    assert facts["text"]["fingerprint"] and facts["class"] == "BertModel" and facts["dtype"] == "float32"
     assert set(facts["versions"]) >= {"hf_repgeo", "torch", "transformers", "python"}
     assert facts["final_norm"] == "none" and facts["pool"]["token_types"] == 22 and facts["finished"]
 

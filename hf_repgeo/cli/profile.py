@@ -37,7 +37,7 @@ PROFILE = "hf_repgeo.profiling.profile"
 QUANTIZE = "hf_repgeo.measures.kernels.quantizers.quantize"
 
 # Every keyword of `profile` named here is a flag: its type, default and help come from the function.
-TEXT = ("clean",)
+TEXT = ("text_column", "clean")
 ROWS = ("tokens", "pooling", "rows", "batch_rows", "window", "pack", "oversample", "layers", "final_norm")
 MEASURES = ("measures", "null")
 RUN = ("revision", "dtype", "device", "batch_size", "seed", "trust_remote_code")
@@ -69,9 +69,10 @@ def add(commands) -> None:
 
 def _add_text(group) -> None:
     source = group.add_mutually_exclusive_group()
-    source.add_argument("--text", metavar="FILE", help="UTF-8; '= Title =' or blank lines separate documents")
+    source.add_argument(
+        "--text", metavar="FILE", help="text, .jsonl, .json or .parquet; '= Title =' or blank lines separate"
+    )
     source.add_argument("--dataset", metavar="NAME[:CONFIG][:SPLIT]", help="a datasets data set (default split: train)")
-    group.add_argument("--column", metavar="C", help="text column of the data set (default: its only string column)")
     add_flags(group, PROFILE, *TEXT)
 
 
@@ -105,7 +106,7 @@ def _texts(options: argparse.Namespace):
     if options.dataset:
         from ..rows.texts import read_dataset
 
-        return read_dataset(options.dataset, options.column, *given(options, "clean").values())
+        return read_dataset(options.dataset, options.text_column, *given(options, "clean").values())
     return Path(options.text) if options.text else None
 
 

@@ -18,6 +18,7 @@ from ..evaluation.base import flat
 from ..evaluation.streams import estimates_of
 from ..measures import MEASURES, PointCloud
 from ..profiling import profile
+from ..rows.cleaning import split_documents
 from ..rows.models import load_model
 from .inputs import MAX_BYTES, PACKAGED_MODEL, check_model_id, check_model_size, read_table, read_upload
 from .pictures import AXES, Points, points_of
@@ -91,7 +92,7 @@ def check_request(model: str, text: str) -> str:
 def profile_layers(name: str, model: str | Path, text: str, **options) -> tuple[Result, list]:
     """`measure_model` after its checks."""
     loaded = load_model(model)
-    texts = [text] if text.strip() else None
+    texts = [*split_documents(text)] or None
     settings = {"tokens": ["all"], "rows": MODEL_ROWS, "oversample": 1, "progress": False}
     report = profile(loaded.model, texts, tokenizer=loaded.tokenizer, measures=[name], **settings, **options)
     rows = report.select(measure=name, convention=MEASURES[name].conventions[0], tokens="all").rows

@@ -22,10 +22,11 @@ BLOCK_ROWS = 4096
 
 def is_dataset(data: object) -> bool:
     """Whether `row_blocks` takes it: a data set, or the lazy column `dataset["embedding"]` of one."""
-    return _is_table(data) or _is_table(getattr(data, "source", None))
+    return is_table(data) or is_table(getattr(data, "source", None))
 
 
-def _is_table(data: object) -> bool:
+def is_table(data: object) -> bool:
+    """Whether it is a `datasets` data set."""
     datasets = sys.modules.get("datasets")  # a data set cannot come from a library that was never imported
     return datasets is not None and isinstance(data, (datasets.Dataset, datasets.IterableDataset))
 
@@ -53,7 +54,7 @@ def row_blocks(data, column: str | None = None, rows: int = BLOCK_ROWS) -> Itera
         >>> [block.tolist() for block in row_blocks(data, rows=2)]
         [[[1.0, 2.0], [3.0, 4.0]], [[5.0, 6.0]]]
     """
-    table, column = (data, column) if _is_table(data) else (data.source, data.column_name)
+    table, column = (data, column) if is_table(data) else (data.source, data.column_name)
     column = _column(table, column)
     if _format(table) == "custom":  # the user's transform makes the rows, and may need every column
         return (np.asarray(block[column]) for block in table.iter(batch_size=rows))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -61,7 +62,11 @@ def resolve_window(window: int | None, limit: int | None) -> int:
 
 
 def make_windows(
-    tokenizer: PreTrainedTokenizerBase, documents: list[str], window: int, pack: str = "concatenate"
+    tokenizer: PreTrainedTokenizerBase,
+    documents: Iterable[str],
+    window: int,
+    pack: str = "concatenate",
+    separator: str = "",
 ) -> Windows:
     """Cuts documents into windows of at most `window` tokens.
 
@@ -71,6 +76,7 @@ def make_windows(
         window: tokens a window, special ones included.
         pack: `"concatenate"`: documents run on from window to window, so that all windows but the last are full;
             `"documents"`: every document starts a window of its own.
+        separator: put behind each document where they run on; see `Corpus`.
 
     Raises:
         BadInput: the texts hold no token.
@@ -79,7 +85,8 @@ def make_windows(
     if pack not in PACKINGS:
         raise UnknownName("pack", pack, PACKINGS)
     prefix, suffix = _frame(tokenizer)
-    encoded = tokenizer([text + "\n" for text in documents], add_special_tokens=False, verbose=False)["input_ids"]
+    texts = [text + separator if pack == "concatenate" else text for text in documents]
+    encoded = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
     runs = [(ids, [document] * len(ids)) for document, ids in enumerate(encoded)]
     if pack == "concatenate":
         runs = [([i for ids, _ in runs for i in ids], [d for _, owners in runs for d in owners])]

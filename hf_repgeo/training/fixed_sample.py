@@ -53,7 +53,7 @@ class FixedSample:
             BadInput: another form; no tokenizer for texts; a batch without `attention_mask`; a sequence longer than the
                 model takes; nothing in it but special tokens.
         """
-        items = [given] if isinstance(given, (str, Mapping)) else list(_iterable(given))
+        items = [given] if isinstance(given, Mapping) else list(_iterable(given))
         texts = [item if isinstance(item, str) else item["text"] for item in items if _is_text(item)]
         sequences = [ids for item in items if not _is_text(item) for ids in _unpadded(item)]
         _check_lengths(sequences, encoder, tokenizer)
@@ -73,6 +73,9 @@ class FixedSample:
 
 
 def _iterable(given: Any) -> Iterable:
+    if isinstance(given, str):
+        cure = "Read a file with hf_repgeo.read_text(path).documents; pass one text in a list."
+        raise BadInput("probe", came=f"the string {given[:60]!r}", wanted=SAMPLE_FORMS, cure=cure)
     if not isinstance(given, Iterable) or isinstance(given, (bytes, torch.Tensor, np.ndarray)):
         raise BadInput("probe", came=f"a {type(given).__name__}", wanted=SAMPLE_FORMS)
     return given

@@ -445,7 +445,8 @@ def test_every_form_of_a_probe_is_the_same_probe():
     for form in forms:
         assert FixedSample.of(form, tokenizer, model) == expected
     assert FixedSample.of(ones[0], None, model).windows.ids == [encoded["input_ids"][0]]
-    assert FixedSample.of("a cat", tokenizer, model).windows.ids == [tokenizer("a cat")["input_ids"]]
+    with pytest.raises(BadInput, match="`probe`: got the string 'a cat'; .*pass one text in a list"):
+        FixedSample.of("a cat", tokenizer, model)
     assert FixedSample.of(ones[0], None, model).provenance() != FixedSample.of(ones[1], None, model).provenance()
 
 
