@@ -106,7 +106,8 @@ def _texts(options: argparse.Namespace):
     if options.dataset:
         from ..rows.texts import read_dataset
 
-        return read_dataset(options.dataset, options.text_column, *given(options, "clean").values())
+        column = getattr(options, "text_column", None)
+        return read_dataset(options.dataset, column, **given(options, "clean"))
     return Path(options.text) if options.text else None
 
 
