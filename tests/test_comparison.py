@@ -1,0 +1,128 @@
+"""Two models on the same rows: equal models, changed weights, other tokenizers, other depths, one model's layers."""
+
+import copy
+
+import pytest
+import torch
+from conftest import SIZES, make_tokenizer, seeded
+
+import hf_repgeo
+from hf_repgeo.cli.main import main
+from hf_repgeo.comparison import cut_into_pieces
+from hf_repgeo.errors import BadInput, UnknownName
+
+FEW = {"rows": 300, "comparisons": ["linear_cka", "neighbourhood_overlap"]}
+
+
+@pytest.fixture(scope="module")
+def changed(encoder):
+    """The encoder with noise in the weights of its second block."""
+    other = copy.deepcopy(encoder)
+    generator = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        for weight in other.encoder.layer[1].parameters():
+            weight += 0.5 * torch.randn(weight.shape, generator=generator)
+    return other
+
+
+def test_a_model_is_equal_to_itself(encoder, tokenizer, documents):
+    report = hf_repgeo.compare(encoder, copy.deepcopy(encoder), documents, tokenizer=tokenizer, **FEW)
+    assert report.unique("layer") == [0, 1, 2]
+    for layer in (0, 1, 2):
+        assert report.value("linear_cka", layer=layer) == pytest.approx(1, abs=1e-6)
+        assert report.value("neighbourhood_overlap", layer=layer) == 1
+
+
+def test_a_change_is_seen_where_it_is_and_not_before(encoder, changed, tokenizer, documents):
+    report = hf_repgeo.compare(encoder, changed, documents, tokenizer=tokenizer, **FEW)
+    values = [report.value("linear_cka", layer=layer) for layer in (0, 1, 2)]
+    assert values[:2] == pytest.approx([1, 1], abs=1e-6) and values[2] < 0.99
+    row = report.row("linear_cka", layer=2)
+    assert row["se"] > 0 and row["se_method"].startswith("jackknife") and row["details"]["layer_b"] == 2
+    assert row["n"] == 300 and row["tokens"] == "all"
+
+
+def test_models_with_other_tokens_are_compared_on_pieces_of_text(encoder, tokenizer, documents):
+    plain = make_tokenizer(special=False)
+    asked = {"tokenizer": tokenizer, "tokenizer_b": plain, "comparisons": "linear_cka"}
+    report = hf_repgeo.compare(encoder, copy.deepcopy(encoder), documents, **asked)
+    assert report.unique("tokens") == ["pieces"] and report.rows[0]["n"] == len(documents)
+    assert report.value("linear_cka", layer=0) > 0.5
+
+
+def test_models_of_different_depth_are_matched_by_relative_depth(encoder, tokenizer, documents):
+    from transformers import BertConfig, BertModel
+
+    config = BertConfig(**SIZES | {"num_hidden_layers": 4}, max_position_embeddings=64)
+    report = hf_repgeo.compare(encoder, seeded(BertModel, config), documents, tokenizer=tokenizer, **FEW)
+    pairs = {(row["layer"], row["details"]["layer_b"]) for row in report}
+    assert pairs == {(0, 0), (1, 2), (2, 4)}
+
+
+def test_one_model_gives_each_layer_beside_the_next_and_all_of_them_as_a_matrix(encoder, tokenizer, documents):
+    report = hf_repgeo.compare(encoder, texts=documents, tokenizer=tokenizer, **FEW)
+    steps = report.select(protocol="whole", measure="linear_cka")
+    assert [(row["layer"], row["details"]["layer_b"]) for row in steps] == [(0, 1), (1, 2)]
+    cells = {(row["layer"], row["details"]["layer_b"]): row["value"] for row in report.select(protocol="matrix")}
+    assert len(cells) == 9 and cells[1, 1] == pytest.approx(1)
+    assert cells[0, 1] == pytest.approx(cells[1, 0]) == pytest.approx(steps.rows[0]["value"], abs=1e-5)
+
+
+def test_layers_of_two_models_make_a_matrix_on_request(encoder, changed, tokenizer, documents):
+    report = hf_repgeo.compare(encoder, changed, documents, tokenizer=tokenizer, all_layers=True, **FEW)
+    assert len(report.select(protocol="matrix")) == 9
+
+
+def test_sink_robust_leaves_out_special_tokens_and_first_positions(encoder, changed, tokenizer, documents):
+    asked = FEW | {"rows": 10_000, "tokenizer": tokenizer}
+    counts = {
+        tokens: hf_repgeo.compare(encoder, changed, documents, tokens=tokens, **asked).rows[0]["n"]
+        for tokens in ("all", "no_special", "sink_robust")
+    }
+    assert counts["all"] > counts["no_special"] >= counts["sink_robust"]
+
+
+def test_a_comparison_comes_back_equal_from_its_file(encoder, changed, tokenizer, documents, tmp_path):
+    report = hf_repgeo.compare(encoder, changed, documents, tokenizer=tokenizer, out=tmp_path / "new", **FEW)
+    assert hf_repgeo.GeometryReport.from_json(tmp_path / "new" / "comparison.json") == report
+    assert report.provenance["comparisons"] == ["linear_cka:debiased", "neighbourhood_overlap:mutual"]
+
+
+def test_wrong_requests_are_refused_before_the_models_run(encoder, tokenizer, documents):
+    asked = {"texts": documents, "tokenizer": tokenizer}
+    for wrong, error, words in (
+        ({"comparisons": "cka"}, UnknownName, "unknown comparison 'cka'"),
+        ({"tokens": "one_per_type"}, UnknownName, "unknown token policy"),
+        ({"neighbours": 5}, UnknownName, "unknown option 'neighbours'"),
+        ({"rows": 2}, BadInput, "`rows`: got 2"),
+        ({"layers": [7], "rows": 50}, UnknownName, "unknown layer 7"),
+    ):
+        with pytest.raises(error, match=words):
+            hf_repgeo.compare(encoder, copy.deepcopy(encoder), **asked | wrong)
+
+
+def test_pieces_are_drawn_evenly_and_know_their_document():
+    pieces, owners = cut_into_pieces(["a " * 120, "b " * 61], 100, seed=0)
+    assert [len(piece.split()) for piece in pieces] == [60, 60, 60, 1] and owners == [0, 0, 1, 1]
+    with pytest.raises(BadInput, match="3 pieces of 60 words"):
+        cut_into_pieces(["a " * 180], 100, seed=0)
+
+
+def test_the_figure_has_a_curve_a_comparison_and_a_heat_map_where_there_is_a_matrix(encoder, tokenizer, documents):
+    report = hf_repgeo.compare(encoder, texts=documents, tokenizer=tokenizer, null=True, **FEW)
+    curves, heat, _ = hf_repgeo.plot_comparison(report).axes
+    assert [line.get_label() for line in curves.lines if not line.get_label().startswith("_")] == [
+        "linear cka",
+        "neighbourhood overlap",
+    ]
+    assert heat.images[0].get_array().shape == (3, 3)
+    with pytest.raises(BadInput, match="no comparison"):
+        hf_repgeo.plot_comparison(hf_repgeo.measure(torch.eye(8), "anisotropy"))
+
+
+def test_the_command_writes_numbers_and_figure(encoder_folder, documents, tmp_path, capsys):
+    (tmp_path / "text.txt").write_text("\n\n".join(documents))
+    command = ["compare", str(encoder_folder), "--text", str(tmp_path / "text.txt"), "--rows", "200"]
+    assert main([*command, "--comparisons", "linear_cka", "--out", str(tmp_path / "out")]) == 0
+    assert {file.name for file in (tmp_path / "out").iterdir()} == {"comparison.json", "comparison.png"}
+    assert "linear_cka" in capsys.readouterr().out
