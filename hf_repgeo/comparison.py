@@ -20,7 +20,7 @@ from .report import GeometryReport
 from .rows.forward import Place, resolve_layers
 from .rows.models import Loaded, load_model
 from .rows.representations import Representations, pooled_representations, token_representations
-from .rows.corpus import Corpus, corpus_of, packaged_sample
+from .rows.texts import Corpus, corpus_of, packaged_sample
 from .rows.windows import Windows, draw_windows, make_windows, resolve_window, window_limit
 
 if TYPE_CHECKING:

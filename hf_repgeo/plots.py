@@ -177,7 +177,9 @@ def plot_comparison(report: ReportTable) -> Figure:
         _heat_map(figure, axes[1], cells)
     facts = report.provenance
     names = [str(one).removeprefix("pip:") for one in (facts.get("model"), facts.get("other", {}).get("model")) if one]
-    heading = " against ".join(names) if len(names) > 1 else f"{names[0] if names else 'layers'}: each layer with the next"
+    heading = (
+        " against ".join(names) if len(names) > 1 else f"{names[0] if names else 'layers'}: each layer with the next"
+    )
     figure.suptitle(f"{heading}\nbands: ± 1 standard error; dotted: chance", fontsize="medium")
     return figure
 
