@@ -11,7 +11,7 @@ DESCRIPTION = """\
 Patchiness says how clumped representations lie: Lloyd's mean crowding over mean density, counted in the cells of a
 quantizer fitted to the rows. 1: rows fall into the cells as by chance; above 1: clumped; below 1: more even than
 chance. The cells adapt to the rows and the number depends strongly on the quantizer and on n: compare representations
-of equal n, width and quantizer only, with 39 rows per cell (9984 for the default 256 cells) or more.
+of equal n, width and quantizer only, with 39 rows per cell (2496 for the default 64 cells) or more.
 """
 
 CITATION = """\
@@ -32,9 +32,10 @@ CITATION = """\
 """
 
 INPUTS = """
-    quantizer: "product" (default), "residual", "additive" (the paper's "point patchiness") or "faiss-lsq".
-    codebooks: number of codebooks; default 4.
-    bits: a codebook has 2 ** bits cells; default 8.
+    quantizer: "product" (default), "residual", "additive" (the paper's "point patchiness"), or faiss's that
+        the paper ran: "faiss-pq", "faiss-lsq".
+    codebooks: number of codebooks; default 4, for "product" fewer on fewer than 32 columns.
+    bits: a codebook has 2 ** bits cells; default 6, for "additive" and faiss's 8.
     quantizer_seeds: quantizers to fit from different starts; the value is their mean.
 
 Returns:

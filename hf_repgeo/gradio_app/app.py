@@ -209,7 +209,7 @@ def _option_inputs(name: str) -> dict[str, gr.components.Component]:
         return {}
     return {
         "codebooks": gr.Slider(1, 16, 4, step=1, label="Codebooks", info="at most as many as columns"),
-        "bits": gr.Slider(1, 10, 8, step=1, label="Bits", info="2 ** bits cells; needs as many rows, better 39 times"),
+        "bits": gr.Slider(1, 10, 6, step=1, label="Bits", info="2 ** bits cells; needs as many rows, better 39 times"),
     }
 
 

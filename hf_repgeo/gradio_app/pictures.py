@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 
 from ..measures import PointCloud
+from ..measures.cells import unanswerable
+from ..measures.kernels.quantizers import complete_options
 
 MAX_POINTS = 200
 DIRECTIONS = 32
@@ -52,10 +54,11 @@ def _two_nn(cloud: PointCloud) -> Points:
     return _thinned(log_mu, -torch.log1p(-rank / (len(log_mu) + 1)))  # + 1: the last point stays finite
 
 
-def _cells(cloud: PointCloud, codebooks: int = 4, bits: int = 8) -> Points:
-    if cloud.n < 2**bits or cloud.n_distinct == 1:
+def _cells(cloud: PointCloud, **options: int) -> Points:
+    options = complete_options(cloud.d, **options)
+    if unanswerable(cloud, options):
         return []
-    counts = cloud.codes(codebooks=codebooks, bits=bits).counts[0]
+    counts = cloud.codes(**options).counts[0]
     return _thinned(torch.arange(1, len(counts) + 1), counts.sort(descending=True).values)
 
 

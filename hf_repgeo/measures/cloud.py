@@ -17,11 +17,11 @@ from ..errors import BadInput, NonFiniteRows, TooFewRows
 from .eigen import eigenvalues, fold_spectra, principal_coordinates
 from .kernels.neighbors import Neighbors, nearest
 from .kernels.products import BLOCK_ROWS
-from .kernels.quantizers import BITS, CODEBOOKS, PRODUCT, Quantization, quantize
+from .kernels.quantizers import PRODUCT, Quantization, quantize
+from .kernels.row_keys import few_column_keys, row_keys
 from .moments import Moments
 
 JACKKNIFE_GROUPS = 20
-KEY_COLUMNS = 32
 REMAINING_SHARE = 1e-6  # of the scatter; below, subtracting the rest would cost more than six digits
 SAFE_PEAK = (2.0**-20, 2.0**20)  # outside, float32 squares lose digits or overflow: rows are rescaled by a power of two
 
@@ -146,7 +146,12 @@ class PointCloud:
         return (order % n_folds).to(group.device)[group]
 
     def codes(
-        self, quantizer: str = PRODUCT, *, codebooks: int = CODEBOOKS, bits: int = BITS, seed: int | None = None
+        self,
+        quantizer: str = PRODUCT,
+        *,
+        codebooks: int | None = None,
+        bits: int | None = None,
+        seed: int | None = None,
     ) -> Quantization:
         """The rows' codes under a quantizer fitted to them; fitted once for each set of options.
 
@@ -213,10 +218,9 @@ class PointCloud:
 
 def first_occurrences(rows: torch.Tensor) -> torch.Tensor:
     """Positions of rows that equal no earlier row (0.0 equals -0.0), ascending; by 64-bit keys, then proved."""
-    few = rows[:, :: max(1, rows.shape[1] // KEY_COLUMNS)]
-    if len(torch.unique(_row_keys(few.contiguous()))) == len(rows):  # rows that differ in some columns differ
+    if len(torch.unique(few_column_keys(rows))) == len(rows):
         return torch.arange(len(rows), device=rows.device)
-    keys = torch.cat([_row_keys(block) for block in rows.split(BLOCK_ROWS)])
+    keys = row_keys(rows)
     keys, order = torch.sort(keys, stable=True)
     new = torch.ones_like(keys, dtype=torch.bool)
     new[1:] = keys[1:] != keys[:-1]
@@ -225,13 +229,6 @@ def first_occurrences(rows: torch.Tensor) -> torch.Tensor:
     if not bool((rows[order[copies]] == rows[leader[copies]]).all()):  # two different rows with one key: 1 in 2^64
         return _first_occurrences_by_sorting(rows)
     return torch.sort(order[new]).values
-
-
-def _row_keys(rows: torch.Tensor) -> torch.Tensor:
-    words = (rows + 0.0).view(torch.int32 if rows.dtype == torch.float32 else torch.int64).to(torch.int64)
-    generator = torch.Generator().manual_seed(words.shape[1])
-    odd = torch.randint(-(2**62), 2**62, (words.shape[1],), generator=generator) * 2 + 1
-    return (words * odd.to(words.device)).sum(1)
 
 
 def _first_occurrences_by_sorting(rows: torch.Tensor) -> torch.Tensor:

@@ -16,7 +16,7 @@ import torch
 from .cells import cell_warnings, fit_details, unanswerable
 from .conventions import MARBUT
 from .estimate import Estimate, jackknife, missing
-from .kernels.quantizers import CellOptions, Quantization
+from .kernels.quantizers import CellOptions, Quantization, complete_options
 from .spectral_shape import early_enrichment_of
 
 if TYPE_CHECKING:
@@ -242,6 +242,7 @@ def within_cell_enrichment(cloud: PointCloud, **cells: Unpack[CellOptions]) -> E
 
 def _fit(cloud: PointCloud, cells: CellOptions) -> Quantization | str:
     """The quantizer that fits the cloud, or why there is none."""
+    cells = complete_options(cloud.d, **cells)
     return unanswerable(cloud, cells) or cloud.codes(**cells)
 
 
@@ -250,7 +251,7 @@ def _missing(cloud: PointCloud, measure: str, reason: str) -> Estimate:
 
 
 def _estimate(cloud, measure: str, value: float, fit: Quantization, error=None, method=None, **details) -> Estimate:
-    warnings, details = cell_warnings(cloud, fit.cells), fit_details(cloud, fit) | details
+    warnings, details = cell_warnings(cloud, fit), fit_details(cloud, fit) | details
     return Estimate(measure, MARBUT, value, error, method, cloud.n, cloud.n_distinct, warnings, details)
 
 

@@ -90,13 +90,13 @@ def _spectral(*, convention: str, minimum_rows: int = 2, default: bool = False, 
     )
 
 
-def _of_cells(*, invariances: tuple[str, ...] = ("shift", "scale"), **row: Any) -> Measure:
+def _of_cells(*, invariances: tuple[str, ...] = ("shift", "scale", "copies"), **row: Any) -> Measure:
     """One of Marbut et al.'s measures of a quantizer's cells."""
     return Measure(
         conventions=(MARBUT,),
         needs="cells",
         invariances=frozenset(invariances),
-        minimum_rows=256,
+        minimum_rows=64,
         cost="that of patchiness, shared with it",
         takes=CELL_OPTIONS,
         **row,
@@ -174,7 +174,7 @@ MEASURES: dict[str, Measure] = {
         range=(0, None),
         direction="1: as even as chance; larger: rows crowd in few cells",
         invariances=frozenset({"shift", "scale"}),
-        minimum_rows=256,
+        minimum_rows=64,
         cost="O(n d cells) a round of k-means, some ten rounds",
         source="Lloyd 1967, Mean crowding; Marbut et al. 2024, point patchiness",
         takes=(*CELL_OPTIONS, "quantizer_seeds"),
@@ -341,7 +341,7 @@ MEASURES: dict[str, Measure] = {
         range=(0, None),
         direction="larger: the cells describe the rows less well",
         source="Marbut et al. 2024, reconstruction error",
-        invariances=("scale",),
+        invariances=("scale", "copies"),
     ),
     "reconstruction_error_range": _of_cells(
         function=reconstruction.reconstruction_error_range,
@@ -384,5 +384,6 @@ MEASURES: dict[str, Measure] = {
         range=(0, 1),
         direction="larger: rows within a cell lie along fewer directions",
         source="Marbut et al. 2024, within-cell EEE",
+        invariances=("shift", "scale"),
     ),
 }

@@ -1,5 +1,7 @@
 """Patchiness and kin: closed forms, what chance gives, what clumps give, and what is said when there is no answer."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -164,8 +166,28 @@ def test_a_normal_cloud_reads_one_and_clusters_more():
     assert even.codes == () and clumped.codes == ()
 
 
-def test_a_cloud_of_wide_rows_reads_one_too():
-    assert patchiness(PointCloud(normal(4096, 1024))).value == pytest.approx(1, abs=0.1)  # from rows as start: 3
+def rotated_power_law(n, d):
+    q = torch.linalg.qr(normal(d, d, seed=9)).Q
+    return (normal(n, d) / torch.arange(1, d + 1).sqrt()) @ q
+
+
+@pytest.mark.parametrize("n", [2500, 6000])
+@pytest.mark.parametrize("rows", [normal, rotated_power_law])
+@pytest.mark.parametrize("d", [64, 256, 768])
+def test_chance_reads_one_at_any_number_of_rows_and_columns(n, d, rows):
+    assert patchiness(PointCloud(rows(n, d), jackknife=False)).value == pytest.approx(1, abs=0.025)
+
+
+@pytest.mark.parametrize("d", [8, 13, 16, 24])
+def test_few_columns_get_fewer_codebooks_so_that_chance_reads_one(d):
+    assert patchiness(PointCloud(normal(3000, d))).value == pytest.approx(1, abs=0.03)
+    assert patchiness(PointCloud(normal(3000, d)), codebooks=4).value > 1.05
+
+
+def test_the_order_of_the_rows_moves_no_digit():
+    rows = dirichlet_clusters(3000, 64, 50)
+    shuffled = rows[torch.randperm(3000, generator=torch.Generator().manual_seed(1))]
+    assert patchiness(PointCloud(rows)).value == patchiness(PointCloud(shuffled)).value
 
 
 @pytest.mark.parametrize("quantizer", ["residual", "additive"])
@@ -178,9 +200,9 @@ def test_quantizers_of_whole_rows_tell_clumps_from_chance(quantizer):
 def test_the_conventions_share_one_quantizer_and_agree_up_to_their_scale():
     cloud = PointCloud(normal(2000, 16))
     lloyd, marbut = (patchiness(cloud, convention, bits=5) for convention in ("lloyd", "marbut"))
-    assert lloyd.value == pytest.approx(1 + 16 * (marbut.value - 1) + 3 / (2000 / 32), abs=1e-10)
+    assert lloyd.value == pytest.approx(1 + 4 * (marbut.value - 1) + 1 / (2000 / 32), abs=1e-10)  # two codebooks
     assert lloyd.details == marbut.details
-    assert cloud.codes(codebooks=4, bits=5) is cloud.codes(codebooks=4, bits=5)
+    assert len(cloud._codes) == 1
 
 
 def test_details_tell_what_the_quantizer_did():
@@ -200,6 +222,8 @@ def test_additive_patchiness_is_the_mean_over_three_starts():
     assert estimate.value == pytest.approx(np.mean(values), abs=1e-12)
     assert estimate.details["seed_standard_deviation"] == pytest.approx(np.std(values, ddof=1), abs=1e-12)
     assert patchiness(cloud, quantizer="additive", bits=4, quantizer_seeds=1).value == pytest.approx(values[0])
+    assert estimate.se_method == "jackknife(20 groups) and 3 seeds"
+    assert estimate.standard_error > np.std(values, ddof=1) / 3**0.5
 
 
 def test_centred_reconstruction_error_ignores_an_offset_and_the_papers_does_not():
@@ -247,7 +271,7 @@ def test_errors_of_reconstruction_have_a_jackknife_error(measure):
 
 def test_the_error_of_a_reconstruction_error_leaves_out_fold_after_fold():
     cloud = PointCloud(normal(500, 8).double() + 1)
-    found = cloud.codes(codebooks=4, bits=4)
+    found = cloud.codes(codebooks=1, bits=4)
     kept = [cloud.folds != fold for fold in range(20)]
     left_out = [float(found.errors[keep].sum() / cloud.rows[keep].square().sum()) for keep in kept]
     expected = np.sqrt(19 / 20 * np.sum((left_out - np.mean(left_out)) ** 2))
@@ -280,7 +304,7 @@ def test_a_quantizer_that_failed_is_told(monkeypatch):
 
 @pytest.mark.parametrize("measure", SUITE)
 def test_too_few_or_equal_rows_have_no_value_but_a_reason(measure):
-    few, equal = measure(PointCloud(normal(100, 8))), measure(PointCloud(torch.ones(300, 8)))
+    few, equal = measure(PointCloud(normal(50, 8))), measure(PointCloud(torch.ones(300, 8)))
     assert (few.value, few.codes) == (None, ("too_few_rows",))
     assert (equal.value, equal.codes) == (None, ("no_spread",))
 
@@ -294,9 +318,28 @@ def test_rows_met_exactly_have_no_spread_of_errors():
 
 
 def test_one_cell_with_all_rows_has_no_odds():
-    rows = torch.zeros(40, 2)
-    rows[:, 0] = torch.arange(40.0)  # the second block is constant: one cell has all
-    assert cell_count_variance(PointCloud(rows), codebooks=2, bits=2).codes == ("one_cell",)
+    cloud = PointCloud(torch.arange(80.0).reshape(40, 2))
+    fit = cloud.codes(codebooks=1, bits=2, seed=0)
+    key = next(iter(cloud._codes))
+    cloud._codes[key] = replace(fit, codes=torch.zeros_like(fit.codes))
+    assert cell_count_variance(cloud, codebooks=1, bits=2).codes == ("one_cell",)
+
+
+def test_constant_columns_are_left_out_and_told():
+    rows = normal(3000, 64)
+    dead = rows.clone()
+    dead[:, 16:32] = 0.1
+    estimate = patchiness(PointCloud(dead))
+    assert estimate.value == pytest.approx(1, abs=0.02) and estimate.codes == ("dead_blocks",)
+    assert "1 of 4 blocks" in estimate.warnings[0] and estimate.details["codebooks"] == 3
+    assert patchiness(PointCloud(rows)).codes == ()
+
+
+def test_a_block_with_fewer_different_rows_than_cells_is_told():
+    rows = normal(3000, 64)
+    rows[:, 16:32] = (rows[:, 16:17] > 0).float()  # two values
+    estimate = patchiness(PointCloud(rows))
+    assert estimate.codes == ("few_different_rows",) and "1 of 4 blocks" in estimate.warnings[0]
 
 
 def test_unknown_names_and_bad_options_are_refused():

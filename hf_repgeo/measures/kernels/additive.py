@@ -17,7 +17,7 @@ from collections.abc import Callable
 import torch
 from torch.nn.functional import embedding_bag
 
-from .kmeans import KMeans, argmin, cell_sums, kmeans, split_start
+from .kmeans import argmin, cell_sums, kmeans
 from .products import times_transposed
 
 ROUNDS = 4
@@ -27,38 +27,21 @@ NOISE = 0.3  # of the rows' own spread over the number of codebooks, falling to 
 PULL = 8.0  # rows' weight on the codewords before, likewise falling
 SOLVER_SWEEPS = 2
 BEAM = 4
-CLUMPED = 1.1  # patchiness from which rows count as clumped
-WORTH_A_SEED = 0.005  # share of the error that must be saved for a start that depends on the seed
 BLOCK_ROWS = 2048  # on a GPU 32 times as many
 
 
 def fit_residual(
-    rows: torch.Tensor, codebooks: int, cells: int, generator: torch.Generator, progress: Callable[[int, int], None]
+    rows: torch.Tensor, codebooks: int, cells: int, progress: Callable[[int, int], None]
 ) -> tuple[torch.Tensor, int]:
     """Codewords `(codebooks, cells, d)` for centred rows `(n, d)` and the most rounds of k-means, O(n d cells) each."""
     left, words, iterations = rows, [], 0
     for done in range(1, codebooks + 1):
-        found = _steady_kmeans(left, cells, generator)
+        found = kmeans(left, cells)
         left = left - found.centroids[found.cells]
         words.append(found.centroids)
         iterations = max(iterations, found.iterations)
         progress(done, codebooks)
     return torch.stack(words), iterations
-
-
-def _steady_kmeans(rows: torch.Tensor, cells: int, generator: torch.Generator) -> KMeans:
-    """k-means from a start without chance; where the rows form no clumps, from drawn rows if that ends well nearer.
-
-    Whether a tight clump gets one codeword or two is what a drawn start leaves to its seed, and patchiness then moves
-    by a tenth of itself; that costs more than the few per cent of error that it may save.
-    """
-    steady = kmeans(rows, cells, generator, split_start(rows, cells))
-    counts = torch.bincount(steady.cells, minlength=cells).double()
-    crowding = cells * float((counts * (counts - 1)).sum()) / len(rows) ** 2  # Lloyd's patchiness
-    if crowding > CLUMPED:
-        return steady
-    drawn = kmeans(rows, cells, generator)
-    return drawn if drawn.error < (1 - WORTH_A_SEED) * steady.error else steady
 
 
 def beam_search(rows: torch.Tensor, words: torch.Tensor) -> torch.Tensor:
@@ -93,7 +76,7 @@ def fit_additive(
     Cost: beside `fit_residual`, each round a product of O(n d codebooks cells) and SEARCHES of O(n codebooks^2 cells).
     """
     steps = codebooks + ROUNDS
-    words, _ = fit_residual(rows, codebooks, cells, generator, lambda done, _: progress(done, steps))
+    words, _ = fit_residual(rows, codebooks, cells, lambda done, _: progress(done, steps))
     codes = beam_search(rows, words)
     for done in range(1, ROUNDS + 1):
         heat = 1 - done / ROUNDS

@@ -10,14 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cache
 
 import torch
 
 BLOCK_ROWS = 2048
 DIGITS, RADIX = 3, 256.0  # 24 bits, as many as float32 keeps
-ZERO = 128  # what stands for 0 among unsigned digits
 CACHED_ROWS = 256  # stay in the processor's cache from one step to the next; more would overflow the sum of digits
 _ONEDNN_MATMUL = getattr(torch.backends.mkldnn, "matmul", None)
 PANEL_COLUMNS = 192  # of a symmetric product, to leave most of the lower triangle out
@@ -135,47 +133,6 @@ def digits_work() -> bool:
         fast = torch.cpu._is_vnni_supported() and torch.backends.mkldnn.is_available()
         wide = extremes.to(torch.int32)
         return fast and torch.equal(torch._int_mm(extremes.T, extremes), wide.T @ wide)
-    except (AttributeError, RuntimeError, NotImplementedError):
-        return False
-
-
-@dataclass(frozen=True)
-class PackedDigits:
-    """The right factor of products in 8-bit integers, laid out as oneDNN wants it.
-
-    It stands for the matrix `units[:, None] * digits`, `(m, d)`.
-    """
-
-    layout: torch.Tensor
-    units: torch.Tensor
-    zeros: torch.Tensor
-
-    @classmethod
-    def of(cls, digits: torch.Tensor, units: torch.Tensor) -> PackedDigits:
-        """From `digits` (m, d) int8 and `units` (m,) float32; only where `packing_works()`."""
-        layout = torch.ops.onednn.qlinear_prepack(digits.contiguous(), None)
-        return cls(layout, units, torch.zeros(len(digits), dtype=torch.int32))
-
-    def times(self, left: torch.Tensor, unit: float, bias: torch.Tensor) -> torch.Tensor:
-        """`unit * (left - 128) @ (units[:, None] * digits).T + bias`, `(n, m)` float32, for `left` (n, d) uint8.
-
-        The integers are summed exactly; the sum, its scaling and the bias are rounded to float32 once each. Unsigned,
-        because without AMX oneDNN has no fast kernel for signed times signed.
-        """
-        scaled = (left, unit, ZERO, self.layout, self.units, self.zeros, bias)
-        return torch.ops.onednn.qlinear_pointwise(*scaled, 1.0, 0, torch.float32, "none", [], "")
-
-
-@cache
-def packing_works() -> bool:
-    """Whether `PackedDigits` multiplies here, fast and with exact sums."""
-    try:
-        digits = torch.full((16, 2048), 127, dtype=torch.int8)  # 128 * 127 * 2048 has more bits than float32
-        left = torch.full((16, 2048), ZERO, dtype=torch.uint8)
-        left[:, 0], wanted = ZERO - 1, torch.full((16, 16), -127.0)
-        return digits_work() and torch.equal(
-            PackedDigits.of(digits, torch.ones(16)).times(left, 1.0, torch.zeros(16)), wanted
-        )
     except (AttributeError, RuntimeError, NotImplementedError):
         return False
 

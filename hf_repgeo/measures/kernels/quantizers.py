@@ -3,7 +3,10 @@
 product     contiguous blocks of columns, k-means in each: Jegou, Douze & Schmid, TPAMI 33 (2011); the default
 residual    full-width codewords whose sum stands for a row, codebook after codebook
 additive    the same, then all codebooks at once: local search quantization, Martinez et al., ECCV 2018
-faiss-lsq   the additive quantizer that the authors of arXiv 2406.12159 ran, by faiss: a reference, slow
+faiss-pq, faiss-lsq   the product and the additive quantizer that the authors of arXiv 2406.12159 ran, by faiss
+
+The product and the residual quantizer use no random numbers, and none depends on the order of the rows: rows are first
+put in an order of their own (`row_keys`).
 """
 
 from __future__ import annotations
@@ -18,9 +21,12 @@ import torch
 from ...errors import BadInput, MissingExtra, TooFewRows, UnknownName
 from .additive import beam_search, fit_additive, fit_residual, local_search
 from .kmeans import kmeans, nearest_centroids, squared_errors
+from .row_keys import key_order
 
-PRODUCT, RESIDUAL, ADDITIVE, FAISS_LSQ = "product", "residual", "additive", "faiss-lsq"
-CODEBOOKS, BITS = 4, 8  # the defaults: four bytes a row
+PRODUCT, RESIDUAL, ADDITIVE, FAISS_PQ, FAISS_LSQ = "product", "residual", "additive", "faiss-pq", "faiss-lsq"
+CODEBOOKS = 4
+BITS = {PRODUCT: 6, RESIDUAL: 6, ADDITIVE: 8, FAISS_PQ: 8, FAISS_LSQ: 8}  # 8 is the paper's; 2,500 rows fill 64 cells
+NARROWEST_BLOCK = 8  # columns; in fewer, k-means crowds even a Gaussian (1.10 at 4 columns, 1.2 at 2)
 MAX_TRAINING_ROWS = 65_536
 MAX_BITS = 12  # more would need tables of codeword pairs beyond a gigabyte, and 160,000 rows to fill the cells
 COARSE = 1e-5  # of a row's squared norm; where its error is smaller, float32 no longer tells near codewords apart
@@ -34,9 +40,9 @@ class CellOptions(TypedDict, total=False):
     """Which cells the measures of cells count in: the options they share, each with `quantize`'s default.
 
     Attributes:
-        quantizer: `"product"` (default), `"residual"`, `"additive"` or `"faiss-lsq"`.
-        codebooks: number of codebooks; default 4.
-        bits: a codebook has `2 ** bits` cells; default 8.
+        quantizer: `"product"` (default), `"residual"`, `"additive"`, `"faiss-pq"` or `"faiss-lsq"`.
+        codebooks: number of codebooks; default 4, for the product quantizer fewer on fewer than 32 columns.
+        bits: a codebook has `2 ** bits` cells; default 6, and 8 for additive and faiss's.
     """
 
     quantizer: str
@@ -58,8 +64,9 @@ class Quantization:
         iterations: rounds of fitting, the most over the codebooks.
         quantizer: the quantizer's name.
         codebooks: for each codebook its codewords `(cells, width)`, less the mean of the rows: a block of the columns
-            for the product quantizer, all columns for the others.
+            for the product quantizers, all columns for the others.
         shift: `(d,)`, the mean of the rows, which was taken off before fitting.
+        dead_blocks: blocks of columns in which all rows are equal; they have no codebook.
     """
 
     codes: torch.Tensor
@@ -71,6 +78,7 @@ class Quantization:
     quantizer: str
     codebooks: tuple[torch.Tensor, ...]
     shift: torch.Tensor
+    dead_blocks: int = 0
 
     @cached_property
     def counts(self) -> torch.Tensor:
@@ -83,13 +91,36 @@ class Quantization:
         return int((self.counts == 0).sum())
 
 
+def complete_options(d: int, quantizer: str = PRODUCT, **given: int | None) -> CellOptions:
+    """All options of the cells of rows with d columns: those given, and the quantizer's defaults for the others.
+
+    Raises:
+        UnknownName: no such quantizer.
+        BadInput: an option that is not a whole number.
+
+    Example:
+        >>> from hf_repgeo.measures.kernels.quantizers import complete_options
+        >>> complete_options(768), complete_options(20)["codebooks"], complete_options(20, "additive")["codebooks"]
+        ({'quantizer': 'product', 'codebooks': 4, 'bits': 6}, 2, 4)
+    """
+    if quantizer not in _QUANTIZERS:
+        raise UnknownName("quantizer", quantizer, _QUANTIZERS)
+    wide_enough = d // NARROWEST_BLOCK if quantizer == PRODUCT else CODEBOOKS
+    options = {"codebooks": max(1, min(CODEBOOKS, wide_enough)), "bits": BITS[quantizer]}
+    options |= {name: value for name, value in given.items() if value is not None}
+    for name, value in options.items():
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise BadInput(name, came=repr(value), wanted="a whole number")
+    return CellOptions(quantizer=quantizer, **options)
+
+
 @torch.no_grad()
 def quantize(
     rows: torch.Tensor,
     quantizer: str = PRODUCT,
     *,
-    codebooks: int = CODEBOOKS,
-    bits: int = BITS,
+    codebooks: int | None = None,
+    bits: int | None = None,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Quantization:
@@ -97,29 +128,31 @@ def quantize(
 
     The rows' mean is taken off before anything else, so that a common offset costs no digits; where many
     rows lie so far out that float32 could not tell near codewords from each other, the fit is made in float64.
-    Codebooks are fitted to at most 65,536 rows, drawn with the seed; codes are given for all.
+    Codebooks are fitted to at most 65,536 rows, chosen by their keys; codes are given for all.
 
     Args:
         rows: `(n, d)` finite float32 or float64, on any device; not written to.
-        quantizer: `"product"`, `"residual"`, `"additive"` or `"faiss-lsq"`.
-        codebooks: number of codebooks. The product quantizer splits the columns into so many blocks of equal width,
-            the first ones a column wider where the number of columns does not divide.
-        bits: a codebook has `2 ** bits` cells; 1 to 12.
-        seed: the same seed, rows and machine give the same codes. The global random state is neither read nor changed.
+        quantizer: `"product"`, `"residual"`, `"additive"`, `"faiss-pq"` or `"faiss-lsq"`.
+        codebooks: number of codebooks. The product quantizer splits the columns into that many blocks of equal width,
+            the first ones a column wider where the number of columns does not divide; a block in which all rows are
+            equal gets no codebook. Default: 4; for the product quantizer fewer where blocks would be narrower than 8
+            columns.
+        bits: a codebook has `2 ** bits` cells; 1 to 12. Default: 6; 8, the paper's, for additive and faiss's.
+        seed: of the additive quantizer's noise and of faiss (whose own seeds are 0x12345 for `"faiss-lsq"` and 1234 for
+            `"faiss-pq"`). The global random state is neither read nor changed.
         progress: called as `progress(done, total)` after each step of fitting.
 
     Returns:
-        A `Quantization`.
+        A `Quantization`: for our quantizers the same on the same machine whatever the order of the rows.
 
     Raises:
         UnknownName: no such quantizer.
         BadInput: no codebook, more codebooks than columns, or bits out of range.
         TooFewRows: fewer rows than cells.
-        MissingExtra: `"faiss-lsq"` without faiss.
+        MissingExtra: one of faiss's without faiss.
 
     Cost: a round of k-means is O(n d cells) for the product quantizer, `codebooks` times that for the residual and
-    additive ones. On one core of 2025, 4096 x 576 takes about 0.05 s, residual 0.3 s, additive 0.6 s, faiss-lsq 7 s.
-    Memory O(n d) and bounded blocks.
+    additive ones. Memory O(n d) and bounded blocks.
 
     Example:
         >>> import torch
@@ -129,27 +162,31 @@ def quantize(
         >>> found.counts.tolist(), found.relative_error
         ([[16, 16, 16, 16], [16, 16, 16, 16]], 0.0)
     """
-    if quantizer not in _QUANTIZERS:
-        raise UnknownName("quantizer", quantizer, _QUANTIZERS)
+    _, codebooks, bits = complete_options(rows.shape[1], quantizer, codebooks=codebooks, bits=bits).values()
     _check(rows, codebooks, bits)
-    mean, cells, report = _mean(rows), 2**bits, progress or _silent
+    cells, report = 2**bits, progress or _silent
+    order = torch.arange(len(rows)) if quantizer in _BY_FAISS else key_order(rows)
+    place = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
+    ordered = rows[order]
+    mean = _mean(ordered)
     shift = mean.to(rows.dtype)
-    centred = rows - shift
+    centred = ordered - shift
     fit = _QUANTIZERS[quantizer](centred, codebooks, cells, seed, report)
     if _too_coarse(centred, fit):
         shift = mean
-        fit = _QUANTIZERS[quantizer](rows.double() - shift, codebooks, cells, seed, report)
-    energy = float(_squared_norms(rows).sum())
+        fit = _QUANTIZERS[quantizer](ordered.double() - shift, codebooks, cells, seed, report)
+    energy = float(_squared_norms(ordered).sum())
     return Quantization(
-        codes=fit.codes,
+        codes=fit.codes[place],
         cells=cells,
-        errors=fit.errors,
+        errors=fit.errors[place],
         relative_error=float(fit.errors.sum()) / energy if energy else 0.0,
         n_train=min(len(rows), MAX_TRAINING_ROWS if quantizer != FAISS_LSQ else len(rows)),
         iterations=fit.iterations,
         quantizer=quantizer,
         codebooks=fit.codebooks,
         shift=shift,
+        dead_blocks=codebooks - len(fit.codebooks),
     )
 
 
@@ -195,47 +232,61 @@ def _squared_norms(rows: torch.Tensor) -> torch.Tensor:
     return torch.cat([torch.linalg.vector_norm(block, dim=1) for block in rows.split(BLOCK_ROWS)]).double().square()
 
 
-def _training_rows(rows: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    if len(rows) <= MAX_TRAINING_ROWS:
-        return rows
-    return rows[torch.randperm(len(rows), generator=generator)[:MAX_TRAINING_ROWS].to(rows.device)]
-
-
 def _product(rows: torch.Tensor, codebooks: int, cells: int, seed: int, progress: Progress) -> _Fit:
-    generator = torch.Generator().manual_seed(seed)
-    train = _training_rows(rows, generator)
-    blocks = zip(rows.tensor_split(codebooks, dim=1), train.tensor_split(codebooks, dim=1), strict=True)
-    fits = []
-    for done, (block, sample) in enumerate(blocks, start=1):
-        found = kmeans(sample.contiguous(), cells, generator)
-        codes = found.cells if train is rows else nearest_centroids(block, found.centroids)
-        fits.append((codes, found.centroids, squared_errors(block, found.centroids, codes), found.iterations))
+    fits, blocks = [], rows.tensor_split(codebooks, dim=1)
+    for done, block in enumerate(blocks, start=1):
+        if bool((block != block[:1]).any()) or (len(fits) == 0 and done == codebooks):
+            block = block.contiguous()
+            found = kmeans(block[:MAX_TRAINING_ROWS], cells)
+            codes = found.cells if len(block) <= MAX_TRAINING_ROWS else nearest_centroids(block, found.centroids)
+            fits.append((codes, found.centroids, squared_errors(block, found.centroids, codes), found.iterations))
         progress(done, codebooks)
     codes, words, errors, iterations = zip(*fits, strict=True)
     return _Fit(torch.stack(codes, dim=1), words, torch.stack(errors).sum(0), max(iterations))
 
 
 def _residual(rows: torch.Tensor, codebooks: int, cells: int, seed: int, progress: Progress) -> _Fit:
-    generator = torch.Generator().manual_seed(seed)
-    train = _training_rows(rows, generator)
-    words, iterations = fit_residual(train, codebooks, cells, generator, progress)
+    words, iterations = fit_residual(rows[:MAX_TRAINING_ROWS], codebooks, cells, progress)
     return _summed(rows, words, beam_search(rows, words), iterations)
 
 
 def _additive(rows: torch.Tensor, codebooks: int, cells: int, seed: int, progress: Progress) -> _Fit:
     generator = torch.Generator().manual_seed(seed)
-    train = _training_rows(rows, generator)
-    words, codes, iterations = fit_additive(train, codebooks, cells, generator, progress)
-    if train is not rows:
+    words, codes, iterations = fit_additive(rows[:MAX_TRAINING_ROWS], codebooks, cells, generator, progress)
+    if len(rows) > MAX_TRAINING_ROWS:
         codes = local_search(rows, words, beam_search(rows, words), generator)
     return _summed(rows, words, codes, iterations)
 
 
-def _faiss_lsq(rows: torch.Tensor, codebooks: int, cells: int, seed: int, progress: Progress) -> _Fit:
+def _faiss(quantizer: str):
     try:
         import faiss
     except ImportError:
-        raise MissingExtra("faiss-cpu", "bench", "the reference quantizer 'faiss-lsq'") from None
+        raise MissingExtra("faiss-cpu", "bench", f"the reference quantizer {quantizer!r}") from None
+    return faiss
+
+
+def _faiss_pq(rows: torch.Tensor, codebooks: int, cells: int, seed: int, progress: Progress) -> _Fit:
+    faiss = _faiss(FAISS_PQ)
+    if rows.shape[1] % codebooks:
+        wanted = f"a divisor of {rows.shape[1]}, the number of columns"
+        raise BadInput("codebooks", came=f"{codebooks}", wanted=wanted, cure="Only faiss asks for it.")
+    array = rows.float().cpu().contiguous().numpy()
+    reference = faiss.ProductQuantizer(rows.shape[1], codebooks, cells.bit_length() - 1)
+    reference.cp.seed = seed
+    reference.train(array)
+    progress(1, 1)
+    packed = reference.compute_codes(array)
+    codes = faiss.unpack_bitstrings(packed, codebooks, cells.bit_length() - 1).astype("int64")
+    words = torch.from_numpy(faiss.vector_to_array(reference.centroids).reshape(codebooks, cells, -1)).to(rows)
+    codes = torch.from_numpy(codes).to(rows.device)
+    blocks = rows.tensor_split(codebooks, dim=1)
+    errors = [squared_errors(*block) for block in zip(blocks, words, codes.T, strict=True)]
+    return _Fit(codes, tuple(words), torch.stack(errors).sum(0), reference.cp.niter)
+
+
+def _faiss_lsq(rows: torch.Tensor, codebooks: int, cells: int, seed: int, progress: Progress) -> _Fit:
+    faiss = _faiss(FAISS_LSQ)
     array, bits = rows.float().cpu().contiguous().numpy(), cells.bit_length() - 1
     reference = faiss.LocalSearchQuantizer(rows.shape[1], codebooks, bits)
     reference.random_seed = seed
@@ -256,4 +307,5 @@ def _summed(rows: torch.Tensor, words: torch.Tensor, codes: torch.Tensor, iterat
     return _Fit(codes, tuple(words), torch.cat(errors), iterations)
 
 
-_QUANTIZERS = {PRODUCT: _product, RESIDUAL: _residual, ADDITIVE: _additive, FAISS_LSQ: _faiss_lsq}
+_BY_FAISS = {FAISS_PQ: _faiss_pq, FAISS_LSQ: _faiss_lsq}
+_QUANTIZERS = {PRODUCT: _product, RESIDUAL: _residual, ADDITIVE: _additive} | _BY_FAISS

@@ -1,0 +1,43 @@
+"""64-bit keys of rows: copies are found by them, and rows are put in an order that does not depend on how they came."""
+
+from __future__ import annotations
+
+import torch
+
+from .products import BLOCK_ROWS
+
+KEY_COLUMNS = 32
+
+
+def row_keys(rows: torch.Tensor) -> torch.Tensor:
+    """A number for each row, `(n,)` int64: equal for equal rows (0.0 equals -0.0), else alike by chance, 1 in 2^64."""
+    return torch.cat([_keys(block) for block in rows.split(BLOCK_ROWS)])
+
+
+def few_column_keys(rows: torch.Tensor) -> torch.Tensor:
+    """The same from at most about 64 of the columns: rows whose keys differ are different."""
+    return _keys(rows[:, :: max(1, rows.shape[1] // KEY_COLUMNS)].contiguous())
+
+
+def key_order(rows: torch.Tensor) -> torch.Tensor:
+    """Positions that put the rows in an order of their own, as good as random, however they were given, `(n,)` int64.
+
+    Sums of floating-point numbers depend on their order in the last digits, and where rows form tight clumps k-means
+    carries that into the first; in this order it cannot. float64 rows take the order of their float32 values.
+    """
+    order = torch.argsort(_distinct_keys(rows), stable=True)
+    if rows.dtype == torch.float32:
+        return order
+    return order[torch.argsort(_distinct_keys(rows.float())[order], stable=True)]
+
+
+def _distinct_keys(rows: torch.Tensor) -> torch.Tensor:
+    keys = few_column_keys(rows)
+    return keys if len(torch.unique(keys)) == len(rows) else row_keys(rows)
+
+
+def _keys(rows: torch.Tensor) -> torch.Tensor:
+    words = (rows + 0.0).view(torch.int32 if rows.dtype == torch.float32 else torch.int64).to(torch.int64)
+    generator = torch.Generator().manual_seed(words.shape[1])
+    odd = torch.randint(-(2**62), 2**62, (words.shape[1],), generator=generator) * 2 + 1
+    return (words * odd.to(words.device)).sum(1)
