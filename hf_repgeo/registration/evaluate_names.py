@@ -1,8 +1,9 @@
 """The door to Hugging Face evaluate: after `import hf_repgeo`, `evaluate.load("anisotropy")` finds our measurements.
 
 evaluate has no place to register modules. So its `evaluation_module_factory`, which turns a name into a module, is
-wrapped once evaluate is imported, and answers our three names with our own installed modules: offline, and without
-writing anything to a cache. A user's own folder of the same name and a `revision=` still go to evaluate.
+wrapped once evaluate is imported. It answers our names, three measurements and one comparison, with our own installed
+modules: offline, and without writing anything to a cache. A user's own folder of the same name and a `revision=` still
+go to evaluate.
 
 This file imports neither evaluate nor torch.
 """
@@ -22,6 +23,8 @@ from .import_hooks import after_import
 __all__ = ["MEASUREMENTS", "install", "measurement_path"]
 
 MEASUREMENTS = {name: f"hf_repgeo.evaluation.{name}" for name in ("anisotropy", "intrinsic_dimension", "patchiness")}
+COMPARISONS = {"linear_cka": "hf_repgeo.evaluation.linear_cka"}
+MODULES = MEASUREMENTS | COMPARISONS
 
 
 def install() -> None:
@@ -35,7 +38,7 @@ def measurement_path(name: str) -> str:
     evaluate copies a script that it loads by path into its modules cache; loading by name copies nothing.
 
     Args:
-        name: `"anisotropy"`, `"intrinsic_dimension"` or `"patchiness"`.
+        name: `"anisotropy"`, `"intrinsic_dimension"` or `"patchiness"`; or the comparison `"linear_cka"`.
 
     Returns:
         str: an absolute path to a Python file.
@@ -48,8 +51,8 @@ def measurement_path(name: str) -> str:
         >>> measurement_path("anisotropy").rsplit("/", 2)[1:]
         ['evaluation', 'anisotropy.py']
     """
-    if name not in MEASUREMENTS:
-        raise UnknownName("measurement", name, MEASUREMENTS)
+    if name not in MODULES:
+        raise UnknownName("measurement", name, MODULES)
     return str(Path(__file__).parents[1] / "evaluation" / f"{name}.py")
 
 
@@ -69,7 +72,7 @@ def teach_evaluate(loading: ModuleType) -> None:
     def evaluation_module_factory(path, *args, **options):
         if args or not _ours(path, options):
             return ask_evaluate(path, *args, **options)
-        return loading.ImportableModule(MEASUREMENTS[path], _fingerprint(path))
+        return loading.ImportableModule(MODULES[path], _fingerprint(path))
 
     evaluation_module_factory.knows_hf_repgeo = True
     loading.evaluation_module_factory = evaluation_module_factory
@@ -77,7 +80,7 @@ def teach_evaluate(loading: ModuleType) -> None:
 
 def _ours(path, options: dict) -> bool:
     """Whether we answer: one of our names, no such folder of the user, and nothing only evaluate can do."""
-    if path not in MEASUREMENTS or options.get("revision") or options.get("force_local_path"):
+    if path not in MODULES or options.get("revision") or options.get("force_local_path"):
         return False
     return not os.path.isfile(os.path.join(path, f"{path}.py"))
 
