@@ -26,7 +26,7 @@ HERE = Path(__file__).parent
 TARGET, TARGET_MIB = 0.75, 2048
 SHAPES = ((2048, 2048), (2048, 512), (8192, 512))
 CLOCKS = ("wall", "cpu")
-READING = "<!-- written by hand; kept when the figures are made again -->"
+READING = "<!-- written by hand; kept when the figures are refreshed -->"
 HEAD = """| n x d | threads | first in | seconds | CPU s | numpy, oneDNN, MKL | by CPU s | by clock | peak, MiB | load |
 | ---: | ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |
 """

@@ -50,7 +50,7 @@ def load_report(
         revision: branch, tag, commit or `refs/pr/N`.
         token: as in `huggingface_hub`; default: the one you logged in with, if any.
         api: a client to use instead of `HfApi(token=token)`.
-        sleep: waits so many seconds between two attempts.
+        sleep: waits the given number of seconds between two attempts.
 
     Returns:
         GeometryReport: equal to the one pushed, provenance included.

@@ -49,8 +49,8 @@ class ReportTable:
       token policy)
     - `measure`, `convention`
     - `protocol`: `"whole"` for one value over all rows, `"batches"` for the mean over batches
-    - `value` (`None` when it cannot be had: the first warning says why), `sd` over batches, `se` and how it was had
-      (`se_method`)
+    - `value` (`None` if it cannot be computed: the first warning says why), `sd` over batches, the standard error `se`
+      and how it was computed (`se_method`)
     - `n` rows, `n_distinct` of them distinct, `n_per_batch`, `n_batches`
     - `warnings`: `"code: sentence"` each; `details`: further numbers of the measure
 

@@ -103,7 +103,7 @@ def _value(row: dict) -> str:
 
 
 def number(value: float, digits: int = 4) -> str:
-    """A number with so many significant digits, without exponent where that reads well."""
+    """A number with the given number of significant digits, without exponent where that reads well."""
     if value != 0 and not 1e-4 <= abs(value) < 1e5:
         return f"{value:.{digits - 1}e}"
     text = f"{value:.{digits}g}"

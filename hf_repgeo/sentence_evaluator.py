@@ -43,7 +43,7 @@ class GeometryEvaluator(BaseEvaluator or object):
         greater_is_better: whether a larger primary metric is better; default: no for anisotropy, mean cosine and
             patchiness, which grow when texts are told apart less, yes for the others.
         batch_size: texts a forward pass.
-        truncate_dim: measure the first so many columns; default: as the model is set.
+        truncate_dim: number of leading columns to measure; default: the model's own setting.
         show_progress_bar: while embedding.
         write_csv: append a line to `geometry_evaluation_<name>_results.csv` in the output folder.
         seed: of the quantizers.
@@ -107,7 +107,7 @@ class GeometryEvaluator(BaseEvaluator or object):
             epoch, steps: when; -1 outside a training.
 
         Returns:
-            dict: measure -> value, `name` in front. A value that cannot be had is left out; the log says why.
+            dict: measure -> value, `name` in front. A value that cannot be computed is left out; the log says why.
 
         Raises:
             BadInput: the embeddings are not finite numbers.
@@ -118,7 +118,7 @@ class GeometryEvaluator(BaseEvaluator or object):
         found = {self._key(row): row["value"] for row in self.report if row["value"] is not None}
         for row in self.report:
             if row["value"] is None:
-                logger.warning("%s cannot be had: %s", self._key(row), row["warnings"][0])
+                logger.warning("%s cannot be computed: %s", self._key(row), row["warnings"][0])
         logger.info("Geometry of %d embeddings %s: %s", len(self.texts), self.name, found)
         if output_path is not None and self.write_csv:
             self._write(Path(output_path), epoch, steps, found)

@@ -79,7 +79,7 @@ def agreement_matrices(
 
     Raises:
         UnknownName: an unknown type, split or language.
-        BadInput: the lexicon cannot make so many different matrices.
+        BadInput: the lexicon cannot make that many different matrices.
 
     Example:
         >>> matrix = agreement_matrices("en", "I", sizes=(3, 3))["train"][0]

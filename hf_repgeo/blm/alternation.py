@@ -98,7 +98,7 @@ def alternation_matrices(
 
     Raises:
         UnknownName: an unknown type, direction or split.
-        BadInput: the lexicon cannot make so many different matrices.
+        BadInput: the lexicon cannot make that many different matrices.
 
     Example:
         >>> matrix = alternation_matrices(type="I", sizes=(1, 1))["test"][0]

@@ -149,7 +149,7 @@ def pair_instances(
 
     Raises:
         UnknownName: an unknown split or kind of negatives.
-        BadInput: too few lexicon rows for so many instances.
+        BadInput: too few lexicon rows for the number of instances.
 
     Example:
         >>> {name: len(part) for name, part in pair_instances("en").items()}

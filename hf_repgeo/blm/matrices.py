@@ -101,7 +101,7 @@ def split_by_answer(
         patience: how many draws in a row may bring nothing new.
 
     Raises:
-        BadInput: the lexicon cannot make so many different matrices.
+        BadInput: the lexicon cannot make that many different matrices.
     """
     parts: dict[str, list[Matrix]] = {"train": [], "test": []}
     wanted = {"train": train, "test": test}

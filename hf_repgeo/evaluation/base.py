@@ -152,8 +152,8 @@ class GeometryMeasurement(evaluate.Measurement, ABC):
         are for other modules in an `evaluate.combine`, and are ignored.
 
         Returns:
-            dict of plain numbers, or `None` on every process but the first. A value that cannot be had is `None`, and
-            `..._reason` says why; `..._warnings` is there when there is something to know.
+            dict of plain numbers, or `None` on every process but the first. If a measure cannot be computed, its value
+            is `None` and `..._reason` says why; `..._warnings` is there if the measure warns.
 
         Raises:
             BadInput: no rows, or not a matrix of finite numbers.

@@ -1,4 +1,4 @@
-"""What a model card says of geometry: a section between two markers, and results in `model-index`.
+"""The geometry part of a model card: a section between two markers, and results in `model-index`.
 
 Everything else in the card stays as it is, to the byte.
 """
@@ -248,7 +248,7 @@ def _read_front(front: str) -> dict[str, Any]:
 
 
 def _parsed(text: str) -> Any:
-    """What YAML says, and the error itself where it says nothing."""
+    """The parsed YAML, or the error if it cannot be parsed."""
     import yaml
 
     try:

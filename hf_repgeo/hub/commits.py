@@ -1,4 +1,4 @@
-"""Files into a repository on the Hub: from one commit to the next, retried, and lost in no case."""
+"""Commits files to a repository on the Hub, with retries; if a push fails, the files stay on disk."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-# Each round in which somebody else is faster, somebody has been served: worth more attempts than a broken line.
+# Conflicts get more attempts than broken connections: whenever one occurs, another push has succeeded.
 ATTEMPTS = {"transient": 5, "conflict": 20}
 LONGEST_PAUSE = 60.0
 
@@ -30,7 +30,7 @@ class HubError(RepgeoError):
     """The Hub refused, or could not be reached.
 
     Attributes:
-        folder: where what was to be pushed lies; `None` if nothing was.
+        folder: holds the files that were to be pushed; `None` if there are none.
     """
 
     def __init__(self, message: str, folder: Path | None = None):
@@ -59,13 +59,13 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class Upload:
-    """What is to go into one repository.
+    """The files for one repository.
 
     Attributes:
         repo_id: `OWNER/NAME`.
         repo_type: `"model"`, `"dataset"` or `"space"`.
         title: of the commit or pull request.
-        plan: from the repository as it stands to path and content of the files that change.
+        plan: maps the repository as it stands to path and content of the files that change.
     """
 
     repo_id: str
@@ -81,11 +81,11 @@ class Upload:
 
 @dataclass(frozen=True)
 class Landed:
-    """Where an upload is now.
+    """Where an upload ended.
 
     Attributes:
         url: of the commit that holds it, or of the pull request.
-        by_request: which of the two.
+        by_request: whether it is a pull request.
     """
 
     url: str
@@ -109,7 +109,7 @@ def snapshot(api: HfApi, repo_id: str, repo_type: str, revision: str | None = No
 
 
 def dry_run(api: HfApi, uploads: list[Upload], folder: Path) -> Path:
-    """Writes what would go up into `folder`, and returns it; the Hub is read if it can be, and never written."""
+    """Writes the files of a push into `folder` and returns it. Reads the Hub if it can; never writes to it."""
     for upload in uploads:
         _write(folder / upload.place, _planned(api, upload))
     return folder
@@ -124,7 +124,7 @@ def _planned(api: HfApi, upload: Upload) -> dict[str, bytes]:
         pass
     except _failures() as error:
         reason = explain(error, api)
-        logger.warning("%s cannot be looked at (%s): the dry run takes it as empty", upload.repo_id, reason)
+        logger.warning("%s cannot be read (%s): the dry run treats it as empty", upload.repo_id, reason)
     return upload.plan(NOTHING)
 
 
@@ -153,7 +153,7 @@ def push(
     Args:
         api: the client.
         uploads: what goes where.
-        folder: for the files; it stays, whatever happens.
+        folder: for the files; it is kept even if the push fails.
         private: visibility of a repository that is created.
         create_pr: by pull request or not; `None`: where the repository is not the user's.
         sleep: waits between attempts.
@@ -186,7 +186,7 @@ def push(
 
 
 def _author(who: Callable[[], dict], repo_id: str, create_pr: bool | None) -> str | None:
-    """Who opens a pull request; `None` where a commit will do."""
+    """The author of a pull request; `None` if a commit is allowed."""
     by_request = not _may_write(who(), repo_id) if create_pr is None else create_pr
     return who()["name"] if by_request else None
 
@@ -208,7 +208,7 @@ def _make_sure_it_exists(api: HfApi, upload: Upload, private: bool | None) -> No
 
 
 def _commit(api: HfApi, upload: Upload, folder: Path, author: str | None) -> Landed:
-    """One attempt: look, plan, write, commit what was planned if nothing moved meanwhile."""
+    """One attempt: read the repository, compute the files, write them, commit them if the head is still the same."""
     branch, request = (_open_request(api, upload, author) if author else None) or (None, None)
     there = snapshot(api, upload.repo_id, upload.repo_type, branch)
     files = upload.plan(there)
@@ -227,7 +227,7 @@ def _send(
 ) -> CommitInfo:
     from huggingface_hub import CommitOperationAdd
 
-    with warnings.catch_warnings():  # the Parquet file is meant to lie in a model repository
+    with warnings.catch_warnings():  # the Parquet file belongs in the model repository
         warnings.filterwarnings("ignore", message="It seems that you are about to commit a data file")
         return api.create_commit(
             upload.repo_id,
@@ -256,14 +256,14 @@ def _open_request(api: HfApi, upload: Upload, author: str) -> tuple[str, str] | 
 
 
 def with_retries(action: Callable[[], T], sleep: Callable[[float], None]) -> T:
-    """The result of `action`, which is repeated when the line or the server failed or somebody else was faster.
+    """The result of `action`, repeated after connection errors, server errors and conflicting commits.
 
     Args:
         action: may be repeated without harm.
-        sleep: waits so many seconds; longer each time, and as long as the server asks, up to a minute.
+        sleep: waits the given number of seconds: longer each time, or as long as the server asks, up to a minute.
 
     Raises:
-        Exception: the last one, after `ATTEMPTS`, or the first that no repetition cures.
+        Exception: the last one after `ATTEMPTS`, or the first that a repetition cannot cure.
     """
     seen: Counter[str] = Counter()
     while True:
@@ -280,7 +280,7 @@ def with_retries(action: Callable[[], T], sleep: Callable[[float], None]) -> T:
 
 
 def _failures() -> tuple[type[Exception], ...]:
-    """What the client raises: its own errors, those of its HTTP library, and plain ones it wraps them in."""
+    """The exceptions the client raises: its own, those of its HTTP library, and built-in ones that wrap them."""
     from huggingface_hub.errors import HfHubHTTPError
 
     # The client's HTTP library has changed its name between versions; its errors share a base with the client's own.
@@ -323,12 +323,12 @@ def _pause(error: BaseException, attempt: int) -> float:
     asked = _status(error)[1].get("Retry-After", "")
     if asked.isdigit():
         return min(float(asked), LONGEST_PAUSE)
-    # Those who collided must not collide again; the user's own random numbers are left alone.
+    # Jitter separates two pushes that collided; `secrets` leaves the user's random state alone.
     return min(2.0 ** (attempt - 1), 16.0) * (0.75 + secrets.randbelow(500) / 1000)
 
 
 def explain(error: BaseException, api: HfApi) -> str:
-    """Why the Hub said no, in a sentence without a token in it."""
+    """Why the Hub refused, in a sentence that contains no token."""
     from huggingface_hub import get_token
     from huggingface_hub.errors import (
         HfHubHTTPError,
@@ -345,7 +345,7 @@ def explain(error: BaseException, api: HfApi) -> str:
     if any(isinstance(one, RepositoryNotFoundError) for one in chain):
         return "no such repository, or a private one that the token may not see"
     status = _status(error)[0]
-    # The client's own errors say most; what it wraps, or is wrapped in, says less.
+    # The client's own errors are the most specific; the errors it wraps, or that wrap it, say less.
     telling = next((one for one in chain if isinstance(one, (HfHubHTTPError, ValueError))), chain[-1])
     words = " ".join((str(telling).strip() or type(telling).__name__).split())[:300]
     for token in (api.token, get_token()):

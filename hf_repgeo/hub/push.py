@@ -1,12 +1,12 @@
-"""Reports to the Hub and back: files, a card section, rows of a results data set.
+"""Pushes reports to the Hub and finds them again: files, a card section, rows of a results data set.
 
 push_report(report, "me/model")                              files under repgeo/ and a section in the card
 push_report(report, "me/model", results_dataset="me/geo")    and the rows into a data set
 push_report(report, "me/model", to="folder")                 a dry run: only writes what would go up
 find_report("me/model")                                      the file of the report, for `hf_repgeo.load_report`
 
-What is pushed is computed from the repository as it stands at one commit, and committed only if that is still its head;
-if somebody else was faster, it is computed anew. So nothing is overwritten, and pushing twice changes nothing.
+A push is computed from the repository at one commit and committed only if that commit is still its head; otherwise it
+is computed again. So nothing is overwritten, and pushing twice changes nothing.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def push_report(
     api: HfApi | None = None,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Pushed:
-    """Puts a report into a model repository, and on wish its rows into a results data set.
+    """Puts a report into a model repository and, if asked, its rows into a results data set.
 
     In the model repository: `repgeo/NAME.json`, `.parquet` and, if there are layers to draw, `.png`; a section of the
     card between two markers; the summary in the card's `model-index`. In the data set: one row per model, commit,
@@ -95,15 +95,15 @@ def push_report(
         overwrite: replace results in the card's `model-index` that an earlier push of the same run gave otherwise.
         token: as in `huggingface_hub`; default: the one you logged in with.
         api: a client to use instead of `HfApi(token=token)`.
-        sleep: waits so many seconds between two attempts.
+        sleep: waits the given number of seconds between two attempts.
 
     Returns:
         Pushed: the folder of a dry run, or the addresses of commits and pull requests.
 
     Raises:
         BadInput: a name that cannot be one, numbers that are not finite, a card that cannot be merged.
-        HubError: the Hub refused, or could not be reached in several attempts. What was to be pushed lies in
-            `error.folder`, and the message says how to try again.
+        HubError: the Hub refused, or could not be reached in several attempts. `error.folder` holds the files, and
+            the message says how to try again.
 
     Example:
         >>> import tempfile, torch, hf_repgeo

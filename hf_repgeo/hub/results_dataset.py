@@ -52,7 +52,8 @@ configs:
 
 One row per model, commit, layer, measure and convention, measured and written by `hf_repgeo`.
 Rows with the same `run` were measured on the same text in the same way; `report` names the repository and file with the
-whole report and its provenance. A `value` is null when it cannot be had; the first of the `warnings` says why.
+whole report and its provenance. If a measure cannot be computed, `value` is null and the first of the `warnings` says
+why.
 """
 
 

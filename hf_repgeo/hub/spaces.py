@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
 PACKAGE = "hf_repgeo"
-LEFT_OUT = ("__pycache__", ".")  # folders and files that start so stay at home
+LEFT_OUT = ("__pycache__", ".")  # beginnings of the names of folders and files that are not uploaded
 
 
 def publish_space(
@@ -39,7 +39,7 @@ def publish_space(
         folder: with `app.py`, `README.md` and `requirements.txt`.
         repo_id: `OWNER/NAME` of the Space; created when it is not there.
         wheel: the package's wheel, as `pip wheel --no-deps .` makes it.
-        to: a dry run: only write what would go up into this folder.
+        to: a folder for a dry run, which writes the files there and pushes nothing.
         private: visibility of a Space that is created.
         api: the client; default: huggingface_hub's, with its token.
         sleep: waits between attempts.

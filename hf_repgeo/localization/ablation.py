@@ -72,7 +72,7 @@ def ablation_effects(
     keep_only: bool = False,
     seed: int = 0,
 ) -> torch.Tensor:
-    """What each region is worth: the score of whole embeddings minus the score without the region.
+    """The effect of each region: the score of whole embeddings minus the score without the region.
 
     Args:
         score: `(n, hidden_size)` -> a number, higher is better.
@@ -99,7 +99,7 @@ def locality_index(effects: torch.Tensor, sizes: torch.Tensor) -> float | None:
     """How unevenly the ablation effect lies over cells: the Gini coefficient of effect per cell.
 
     Each region's effect (a negative one counts as none) is spread evenly over its cells; the coefficient is taken over
-    all cells. 0: every cell is worth the same, so regions count by their size alone. Towards 1: few cells hold all of
+    all cells. 0: every cell has the same effect, so regions count by their size alone. Towards 1: few cells hold all of
     it.
 
     Args:
@@ -190,7 +190,7 @@ def localize(
         how: as in `ablate`.
         n_null: how many shufflings; 100 gives a coarse 95 % interval.
         seed: of everything random here.
-        floor: what the score is worth without any embedding; where the whole embedding gives no more, there is nothing
+        floor: the score without any embedding; where the whole embedding gives no more, there is nothing
             to localise, and the verdict says so.
 
     Returns:
@@ -420,7 +420,7 @@ def localize_property(
 
 
 def prior_score(y_train: Sequence, y_test: Sequence, measure: str) -> float:
-    """What knowing the training labels' frequencies alone is worth, in the same measure as `probe_score`.
+    """The score of knowing only the training labels' frequencies, in the same measure as `probe_score`.
 
     Args:
         y_train, y_test: labels.

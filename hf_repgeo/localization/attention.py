@@ -237,7 +237,7 @@ def read_by_layer(
 
 @dataclass
 class _Batch:
-    """What one forward pass says of some sentences, seen from the pooled token."""
+    """What one forward pass gives for some sentences, seen from the pooled token."""
 
     places: list[int]
     kinds: list[list[str]]

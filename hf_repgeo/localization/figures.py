@@ -130,7 +130,7 @@ def plot_traversals(model, x: torch.Tensor, steps: int = 5, reach: float = 2.0):
 def plot_localizations(found: dict[str, Localization], regions: torch.Tensor, shape: Sequence[int]):
     """Heat maps of effect per cell over the array, one per property, each with its index, its interval and verdict.
 
-    Colours are multiples of an even spread of the whole effect; white: what any cell is worth by chance.
+    Colours are multiples of an even spread of the whole effect; white: the effect of any cell by chance.
 
     Args:
         found: name -> `Localization` over the same regions.

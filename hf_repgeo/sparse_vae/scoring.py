@@ -183,7 +183,7 @@ def pattern_of_texts(data: Dataset) -> dict[str, str]:
 
 
 def pattern_properties(pattern: str) -> dict[str, str]:
-    """What a pattern says of its sentence; a property that it does not have is left out.
+    """The properties that a pattern gives its sentence; those that it does not have are left out.
 
     Args:
         pattern: of chunks, such as `"np-s pp1-p vp-s"`: `subject` and each attractor (`pp1`, `pp2` ...) `"s"` or `"p"`,
