@@ -6,10 +6,8 @@ hf_repgeo.measure(X)                                    any matrix of rows
 
 from __future__ import annotations
 
-import json
 import platform
 from collections.abc import Callable, Iterable, Iterator
-from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -32,7 +30,8 @@ from .report import GeometryReport
 from .rows.corpus import Corpus
 from .rows.files import cloud_of_stream, is_dataset, read_rows, row_blocks
 from .rows.forward import final_norm_of
-from .rows.models import load_model
+from .rows.identity import model_fingerprint, windows_fingerprint
+from .rows.models import cache_folder, load_model
 from .rows.representations import (
     POOLINGS,
     Representations,
@@ -42,6 +41,8 @@ from .rows.representations import (
 )
 from .rows.texts import corpus_of, packaged_sample
 from .rows.windows import draw_windows, make_windows, resolve_window, window_limit
+from .runs.kept_rows import KeptRows
+from .runs.run_file import Run, open_run
 from .version import __version__
 
 if TYPE_CHECKING:
@@ -194,8 +195,9 @@ def profile(
         revision, dtype, device, trust_remote_code: see `hf_repgeo.rows.models.load_model`.
         batch_size: windows a forward pass; does not change the numbers.
         seed: of the draw of windows and rows, and of the measures.
-        out: folder for `profile.json`, written as layers are done. If it holds an unfinished report of the same run,
-            only the missing layers are measured.
+        out: folder for `profile.json`, written as layers are done. An unfinished report in it goes on where the
+            weights, the text and all options are the same; the files of any other run are moved aside. A second run
+            into the same folder waits for the first.
         progress: show progress bars on the terminal.
         options: as in `measure`.
 
@@ -229,11 +231,15 @@ def profile(
     )
     window = resolve_window(window, window_limit(loaded.model, loaded.tokenizer))
     windows = make_windows(loaded.tokenizer, corpus.texts(loaded.tokenizer), window, pack, corpus.separator)
+    by_token = pooling == "tokens"
+    drawn = draw_windows(windows, seed, **({"tokens": oversample * rows} if by_token else {"count": rows}))
     provenance = {
         **loaded.source,
+        "fingerprint": model_fingerprint(loaded.model, loaded.place, cache_folder() / "file-hashes.json"),
         "text": corpus.provenance(),
+        "windows": windows_fingerprint(drawn),
         "layers": layers,
-        "tokens": policies if pooling == "tokens" else [pooling],
+        "tokens": policies if by_token else [pooling],
         "window": window,
         "pack": pack,
         "oversample": oversample,
@@ -241,35 +247,33 @@ def profile(
         **batch_means.provenance(),
         **versions(),
     }
-    report, path = _open_report(out, provenance)
-    if report.provenance.get("finished"):
-        return report
     forward = {"layers": layers, "final_norm": final_norm, "batch_size": batch_size}
     forward["progress"] = _bar(progress, "forward")
-    if pooling == "tokens":
-        drawn = draw_windows(windows, seed, tokens=oversample * rows)
+
+    def collect() -> Representations:
+        if not by_token:
+            return pooled_representations(loaded.model, drawn, pooling, **forward)
         choice = {"policies": policies, "rows": rows, "seed": seed}
-        collected = token_representations(loaded.model, loaded.tokenizer, drawn, **choice, **forward)
-    else:
-        drawn = draw_windows(windows, seed, count=rows)
-        collected = pooled_representations(loaded.model, drawn, pooling, **forward)
-    _measure_layers(batch_means, collected, report, path, _bar(progress, "geometry"))
-    return report
+        return token_representations(loaded.model, loaded.tokenizer, drawn, **choice, **forward)
+
+    with open_run(out, provenance) as run:
+        if not run.finished:
+            _measure_places(run, batch_means, collect, _bar(progress, "geometry"))
+    return run.report
 
 
-def _measure_layers(batch_means: BatchMeans, collected: Representations, report: GeometryReport, path, bar) -> None:
-    """Fills the report layer by layer and saves it after each; layers that an earlier run measured are left alone."""
-    report.provenance["pool"] = collected.facts
-    for stack, layer in bar(iter(collected.states), len(collected.states)):
-        if len(report.select(stack=stack, layer=layer)):
-            continue
-        with torch.no_grad():
-            rows = batch_means.measure(collected.states[stack, layer], collected.documents, collected.policies)
-        for row in rows:
-            report.add(layer=layer, stack=stack, **row)
-        _save(report, path)
-    report.provenance["finished"] = datetime.now(UTC).isoformat(timespec="seconds")
-    _save(report, path)
+def _measure_places(run: Run, batch_means: BatchMeans, collect: Callable[[], Representations], bar: Callable) -> None:
+    """Fills the report place by place; what an earlier run measured is left alone, the rows it kept are used."""
+    kept = KeptRows(run)
+    collected = kept.read() or kept.write(collect)
+    run.report.provenance["pool"] = collected.facts
+    for place in bar(iter(collected.states), len(collected.states)):
+        if not run.has(place):
+            with torch.no_grad():
+                rows = batch_means.measure(collected.states[place], collected.documents, collected.policies)
+            run.add(place, rows)
+    run.finish()
+    kept.delete()
 
 
 def _check_counts(**counts: int) -> None:
@@ -289,26 +293,3 @@ def _bar(show: bool, title: str) -> Callable[[Iterator, int], Iterator]:
     from tqdm.auto import tqdm
 
     return lambda items, total: tqdm(items, total=total, desc=title, disable=not show)
-
-
-def _open_report(out: str | Path | None, provenance: dict) -> tuple[GeometryReport, Path | None]:
-    """The report to fill and its file: one that the same run left unfinished, else a new one.
-
-    A file of another run is moved aside, never overwritten.
-    """
-    if out is None:
-        return GeometryReport(provenance=provenance), None
-    path = Path(out) / "profile.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if path.exists():
-        earlier = GeometryReport.from_json(path)
-        if {key: earlier.provenance.get(key) for key in provenance} == json.loads(json.dumps(provenance)):
-            return earlier, path
-        made = datetime.fromtimestamp(path.stat().st_mtime).strftime("%Y%m%d-%H%M%S")
-        path.rename(path.with_name(f"profile-{made}.json"))
-    return GeometryReport(provenance=provenance), path
-
-
-def _save(report: GeometryReport, path: Path | None) -> None:
-    if path is not None:
-        report.to_json(path)

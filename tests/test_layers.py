@@ -14,6 +14,7 @@ FLOW = """
     rows
     report_table report_text plots
     hub report
+    runs
     profiling sweeps comparison
     training callbacks losses sentence_evaluator
     evaluation

@@ -83,13 +83,15 @@ def run(options: argparse.Namespace) -> None:
     matplotlib.use("Agg")
     from ..plots import plot_layers
     from ..profiling import profile
+    from ..runs.lock import locked
 
     out = folder_of(options)
     out.mkdir(parents=True, exist_ok=True)
     chosen = given(options, *TEXT, *ROWS, *MEASURES, *RUN, *QUANTIZER)
-    report = profile(options.model, _texts(options), **chosen, out=out, progress=not options.quiet)
-    report.to_parquet(out / "profile.parquet")
-    plot_layers(report).savefig(out / "profile.png", dpi=150)
+    with locked(out):
+        report = profile(options.model, _texts(options), **chosen, out=out, progress=not options.quiet)
+        report.to_parquet(out / "profile.parquet")
+        plot_layers(report).savefig(out / "profile.png", dpi=150)
     print_report(report, options)
     files = ", ".join(str(out / name) for name in ("profile.json", "profile.parquet", "profile.png"))
     said = f"\nall {len(report)} numbers, with errors, conventions and provenance: {files}"

@@ -24,6 +24,7 @@ class Loaded:
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     source: dict
+    place: str | None = None  # the folder or Hub id it was loaded from
 
 
 def load_model(
@@ -58,7 +59,7 @@ def load_model(
     network = network.to(_device(device)).eval()
     commit = getattr(network.config, "_commit_hash", None)
     source = {"model": str(model), "revision": revision, "commit": commit, **_description(network)}
-    return Loaded(network, tokenizer, source)
+    return Loaded(network, tokenizer, source, place)
 
 
 def _in_memory(model, tokenizer) -> Loaded:

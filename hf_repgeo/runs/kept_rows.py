@@ -1,0 +1,98 @@
+"""Rows kept on disk until every layer is measured, so that a run that was stopped need not run the model again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import shutil
+import time
+from collections.abc import Callable
+from contextlib import suppress
+
+import torch
+
+from ..rows.representations import Representations
+from .run_file import Run
+
+logger = logging.getLogger(__name__)
+
+WRITE_SPEED = 300e6  # bytes a second, of a slow disk
+WORTH = 0.2  # writing may take this share of the forward pass that it can save
+
+
+class KeptRows:
+    """A hidden file of representations beside an unfinished report; there is none for a report in memory."""
+
+    def __init__(self, run: Run):
+        self.path = run.path and run.path.with_name(".profile-rows.safetensors")
+        facts = json.dumps(run.identity, sort_keys=True)
+        self.identity = hashlib.sha256(facts.encode()).hexdigest()
+
+    def read(self) -> Representations | None:
+        """The rows, where this run kept them whole."""
+        from safetensors import SafetensorError, safe_open
+
+        if self.path is None or not self.path.exists():
+            return None
+        try:
+            with safe_open(self.path, "pt") as file:
+                facts = json.loads(file.metadata()["facts"])
+                if facts.pop("identity") != self.identity:
+                    return None
+                return _restored({name: file.get_tensor(name) for name in file.keys()}, facts)
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError):
+            return None
+
+    def write(self, collect: Callable[[], Representations]) -> Representations:
+        """Collects rows and keeps them, if writing takes little beside collecting and the disk has room."""
+        start = time.monotonic()
+        rows = collect()
+        seconds = time.monotonic() - start
+        size = sum(state.nbytes for state in rows.states.values())
+        if self.path is not None and size <= WORTH * seconds * WRITE_SPEED:
+            try:
+                self._save(rows, size)
+            except (OSError, RuntimeError) as error:  # a full disk must not end the run here
+                logger.warning("rows are not kept for resuming: %s", error)
+        return rows
+
+    def _save(self, rows: Representations, size: int) -> None:
+        from safetensors import SafetensorError
+        from safetensors.torch import save_file
+
+        if shutil.disk_usage(self.path.parent).free < 2 * size:
+            return
+        unfinished = self.path.with_suffix(".unfinished")
+        places, policies = [list(place) for place in rows.states], list(rows.policies)
+        facts = json.dumps({**rows.facts, "places": places, "policies": policies, "identity": self.identity})
+        try:
+            save_file(_named(rows), unfinished, {"facts": facts})
+            unfinished.replace(self.path)
+        except SafetensorError as error:
+            raise OSError(str(error)) from error
+        finally:
+            unfinished.unlink(missing_ok=True)
+
+    def delete(self) -> None:
+        if self.path is not None:
+            with suppress(OSError):
+                self.path.unlink(missing_ok=True)
+
+
+def _named(rows: Representations) -> dict[str, torch.Tensor]:
+    tensors = {f"state {number}": state for number, state in enumerate(rows.states.values())}
+    tensors |= {f"policy {policy}": positions for policy, positions in rows.policies.items()}
+    tensors |= {"documents": rows.documents} | ({} if rows.token_ids is None else {"token_ids": rows.token_ids})
+    return {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
+
+
+def _restored(tensors: dict[str, torch.Tensor], facts: dict) -> Representations:
+    places = facts.pop("places")
+    return Representations(
+        states={tuple(place): tensors[f"state {number}"] for number, place in enumerate(places)},
+        documents=tensors["documents"],
+        policies={policy: tensors[f"policy {policy}"] for policy in facts.pop("policies")},
+        facts=facts,
+        token_ids=tensors.get("token_ids"),
+    )
