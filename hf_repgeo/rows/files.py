@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pyarrow as pa
 import torch
 
 from ..errors import BadInput, UnknownName
@@ -16,6 +15,7 @@ from ..measures import Moments, PointCloud
 
 if TYPE_CHECKING:
     import datasets
+    import pyarrow as pa
 
 BLOCK_ROWS = 4096
 
@@ -76,6 +76,7 @@ def _column(table: datasets.Dataset | datasets.IterableDataset, column: str | No
 
 def _holds_vectors(feature) -> bool:
     import datasets
+    import pyarrow as pa
 
     kind = datasets.Features({"_": feature}).arrow_schema.field("_").type
     if not isinstance(kind, (pa.ListType, pa.LargeListType, pa.FixedSizeListType)):
@@ -100,6 +101,8 @@ def _matrix(chunks: pa.ChunkedArray, column: str) -> np.ndarray:
 
 
 def _joined(arrays: Iterable[pa.Array], kind: pa.DataType) -> pa.Array:
+    import pyarrow as pa
+
     arrays = [array.storage if isinstance(array, pa.ExtensionArray) else array for array in arrays]
     return arrays[0] if len(arrays) == 1 else pa.concat_arrays(arrays) if arrays else pa.array([], kind)
 
@@ -149,6 +152,7 @@ def _read_safetensors(path: Path, column: str | None) -> torch.Tensor:
 
 def _read_parquet(path: Path, column: str | None) -> datasets.Dataset:
     import datasets
+    import pyarrow as pa
     import pyarrow.parquet
 
     try:
