@@ -10,7 +10,7 @@ RepgeoError                 everything this package raises on purpose; a ValueEr
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 
 MANY = 12  # names; of more, an error shows the nearest one, or the first few
@@ -53,11 +53,19 @@ class NonFiniteRows(BadInput):
 
 
 class UnknownName(RepgeoError):
-    """A name that is not in the list of known ones."""
+    """A name that is not in the list of known ones.
 
-    def __init__(self, kind: str, name: object, known: Iterable[str]):
+    Args:
+        kind: what the name is of, such as `"measure"`.
+        name: what was given.
+        known: the names that exist.
+        synonyms: other words for some of them.
+    """
+
+    def __init__(self, kind: str, name: object, known: Iterable[str], synonyms: Mapping[str, str] | None = None):
         known = list(known)
-        close = get_close_matches(str(name), known, n=1)
+        meant = (synonyms or {}).get(str(name).lower().replace("-", "_").replace(" ", "_"))
+        close = [meant] if meant else get_close_matches(str(name), known, n=1)
         hints = [f"Did you mean {close[0]!r}?"] if close else []
         if len(known) <= MANY:
             hints.append(f"Known: {', '.join(known)}.")

@@ -26,6 +26,7 @@ from .measures import (
     with_chance,
 )
 from .measures.batch_means import BatchMeans, columns_of
+from .measures.inputs import as_seed, check_count
 from .report import GeometryReport
 from .rows.corpus import Corpus
 from .rows.files import cloud_of_stream, is_dataset, read_rows, row_blocks
@@ -102,9 +103,10 @@ def measure(
         0.9
     """
     pairs = resolve(measures)
-    check_options(options)
+    check_options(options, pairs)
     check_null(null)
     check_interval(interval)
+    check_count("max_rows", max_rows, 2)
     cloud = _cloud(X, groups, seed, max_rows)
     facts = {"seed": seed, "options": options, "rows": cloud.n_seen, "columns": cloud.d}
     report = GeometryReport(provenance=facts | versions())
@@ -218,8 +220,8 @@ def profile(
         >>> round(report.value("anisotropy", tokens="all"), 1)  # doctest: +SKIP
         0.1
     """
-    batch_means = BatchMeans(resolve(measures), options, rows, batch_rows, seed, null)
-    check_options(options)
+    batch_means = BatchMeans(resolve(measures), options, rows, batch_rows, as_seed(seed), null)
+    check_options(options, batch_means.pairs)
     check_null(null)
     policies = check_policies(tokens)
     _check_counts(rows=rows, batch_rows=batch_rows, oversample=oversample, batch_size=batch_size)

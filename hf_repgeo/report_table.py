@@ -90,21 +90,33 @@ class ReportTable:
         return type(self)(rows, self.provenance)
 
     def row(self, measure: str, **columns) -> dict[str, Any]:
-        """The one row of `measure` with these columns; without `convention`, the measure's default one.
+        """The one row of `measure` with these columns; `"name:convention"`, or a name for the default convention.
 
         Raises:
             RepgeoError: no row fits, or several do; the message says which columns would decide.
         """
+        measure, _, convention = measure.partition(":")
+        columns |= {"convention": convention} if convention else {}
         found = self.select(measure=measure, **columns).rows
         if "convention" not in columns and found:
             found = [row for row in found if row["convention"] == found[0]["convention"]]
         if len(found) == 1:
             return found[0]
         if not found:
-            known = ", ".join(self.unique("measure"))
-            raise RepgeoError(f"no row with measure={measure!r} {columns or ''}; measured: {known}")
+            raise RepgeoError(self._absent({"measure": measure} | columns))
         free = [column for column in CASE if len({row[column] for row in found}) > 1]
         raise RepgeoError(f"{len(found)} rows of {measure!r}; choose by {', '.join(free)}")
+
+    def _absent(self, columns: dict[str, Any]) -> str:
+        """Which column has no such value, and the values it has."""
+        part = self
+        for column, wanted in columns.items():
+            found = part.select(**{column: wanted})
+            if not len(found):
+                known = ", ".join(map(str, part.unique(column)))
+                return f"no row with {column}={wanted!r}; measured{' of it' if part is not self else ''}: {known}"
+            part = found
+        return f"no row with {columns}"
 
     def value(self, measure: str, **columns) -> float | None:
         """The value of the one row that `row` finds."""

@@ -1,18 +1,25 @@
 """Pure mathematics on torch tensors: the table of all measures, and the functions behind it.
 
-Each measure is a function `PointCloud -> Estimate`. `MEASURES` says of each what it needs, its range, what leaves it
-unchanged, and its source; tests walk the same table.
+Each measure is a function `PointCloud -> Estimate`, which here takes a matrix of rows as well; give the cloud where
+several measures are wanted, which then share their work. `MEASURES` says of each what it needs, its range, what leaves
+it unchanged, and its source; tests walk the same table.
 """
 
 from __future__ import annotations
 
-from ..errors import UnknownName
+from collections.abc import Callable
+from functools import wraps
+
+import torch
+
+from ..errors import BadInput, UnknownName
 from .cells import cell_count_divergence, cell_count_variance, patchiness
 from .cloud import PointCloud
 from .diagnostics import duplicate_share, massive_share, top_coordinate_share
 from .dimension import intrinsic_dimension
 from .direction import mean_cosine, partition_function, uniformity
 from .estimate import Estimate, missing
+from .inputs import check_count
 from .moments import Moments
 from .nulls import check_interval, check_null, with_interval, with_null
 from .reconstruction import (
@@ -33,7 +40,23 @@ from .spectral_shape import (
     vasicek_mse,
 )
 from .spectrum import anisotropy, effective_rank, iso_score, participation_ratio
-from .table import MEASURES, Measure
+from .table import MEASURES, OPTIONS, SYNONYMS, Measure
+
+
+def _of_rows(function: Callable[..., Estimate]) -> Callable[..., Estimate]:
+    """The measure for callers who have rows and no cloud: a matrix is made a cloud first."""
+
+    @wraps(function)
+    def measured(cloud, *arguments, **options) -> Estimate:
+        if not isinstance(cloud, PointCloud):
+            cloud = PointCloud(cloud)
+        with torch.no_grad():
+            return function(cloud, *arguments, **options)
+
+    return measured
+
+
+globals().update({name: _of_rows(measure.function) for name, measure in MEASURES.items()})
 
 __all__ = [
     "Estimate",
@@ -94,11 +117,13 @@ def resolve(measures: list[str] | tuple[str, ...] | str | None) -> list[tuple[st
         measures = [name for name, measure in MEASURES.items() if measure.default]
     if measures == "all":
         measures = list(MEASURES)
+    if isinstance(measures, (list, tuple)) and not measures:
+        raise BadInput("measures", came="no name", wanted="names of measures, None for the default ones, or 'all'")
     pairs: list[tuple[str, str]] = []
-    for asked in [measures] if isinstance(measures, str) else measures:
+    for asked in measures if isinstance(measures, (list, tuple)) else [measures]:
         name, _, convention = str(asked).partition(":")
         if name not in MEASURES:
-            raise UnknownName("measure", name, MEASURES)
+            raise UnknownName("measure", asked, MEASURES, SYNONYMS)
         known = MEASURES[name].conventions
         if convention and convention not in known:
             raise UnknownName(f"convention of {name}", convention, known)
@@ -106,16 +131,25 @@ def resolve(measures: list[str] | tuple[str, ...] | str | None) -> list[tuple[st
     return list(dict.fromkeys(pairs))
 
 
-def check_options(options: dict) -> None:
-    """Every option must belong to some measure.
+LEAST = {"k": 2, "n1": 1, "n2": 2, "codebooks": 1, "bits": 1, "quantizer_seeds": 1}  # options that are counts
+
+
+def check_options(options: dict, pairs: list[tuple[str, str]] | None = None) -> None:
+    """Every option must belong to some measure, to one of `pairs` if given, and be a count where a count is wanted.
 
     Raises:
-        UnknownName: it belongs to none.
+        UnknownName: it belongs to none at all.
+        BadInput: it belongs to none of those asked for, or is no count.
     """
-    known = sorted({option for measure in MEASURES.values() for option in measure.takes})
-    for option in options:
-        if option not in known:
-            raise UnknownName("option", option, known)
+    owners = {option: [m for m in MEASURES if option in MEASURES[m].takes] for option in OPTIONS}
+    for option, value in options.items():
+        if option not in owners:
+            raise UnknownName("option", option, sorted(owners))
+        if pairs is not None and not any(option in MEASURES[name].takes for name, _ in pairs):
+            came = f"{value!r}, which none of the measures asked for takes"
+            raise BadInput(option, came=came, wanted=f"no {option}, or one of {', '.join(owners[option])}")
+        if option in LEAST and value is not None:
+            check_count(option, value, LEAST[option])
 
 
 def evaluate_all(cloud: PointCloud, pairs: list[tuple[str, str]], **options) -> list[Estimate]:

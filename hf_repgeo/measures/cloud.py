@@ -6,21 +6,22 @@ anisotropy(cloud); intrinsic_dimension(cloud); patchiness(cloud)     # one spect
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cached_property
+from typing import TypeVar
 
 import numpy as np
 import torch
 
-from ..errors import BadInput, NonFiniteRows, TooFewRows
 from .eigen import eigenvalues, fold_spectra, principal_coordinates
+from .inputs import as_groups, as_matrix, as_seed, finite_peak, in_working_dtype
 from .kernels.neighbors import Neighbors, nearest
 from .kernels.products import BLOCK_ROWS
 from .kernels.quantizers import PRODUCT, Quantization, quantize
 from .kernels.row_keys import few_column_keys, row_keys
 from .moments import Moments
 
+Shared = TypeVar("Shared")
 JACKKNIFE_GROUPS = 20
 REMAINING_SHARE = 1e-6  # of the scatter; below, subtracting the rest would cost more than six digits
 SAFE_PEAK = (2.0**-20, 2.0**20)  # outside, float32 squares lose digits or overflow: rows are rescaled by a power of two
@@ -35,14 +36,14 @@ class PointCloud:
 
     Args:
         X: `(n_samples, hidden_size)`; a torch tensor on any device, a numpy array, or nested lists.
-        groups: `(n_samples,)` integers that say which rows belong together, such as the document of each token.
+        groups: `(n_samples,)` integers or names that say which rows belong together, such as each token's document.
             Standard errors by jackknife leave out whole groups. Default: every row stands alone.
         jackknife: whether estimates carry a jackknife standard error.
         seed: seeds whatever is random in a measure (the quantizers, the split into jackknife folds).
         argument: the name of `X` in error messages.
 
     Raises:
-        BadInput: not a matrix of numbers, fewer than two rows, `groups` of the wrong length.
+        BadInput: not a dense matrix of numbers, fewer than two rows, `groups` of the wrong length, no such seed.
         NonFiniteRows: NaN or infinity; the message counts the rows.
 
     Example:
@@ -54,20 +55,24 @@ class PointCloud:
     """
 
     def __init__(self, X, *, groups=None, jackknife: bool = True, seed: int = 0, argument: str = "X"):
-        given = _as_matrix(X, argument).detach()
+        given = as_matrix(X, argument).detach()
         self.given_dtype = given.dtype
-        peak = _finite_peak(given, argument)
-        rows = given.to(_working_dtype(given.dtype))
+        rows = in_working_dtype(given)
+        peak = finite_peak(rows, given.dtype, argument)
         self.unit = 1.0
         if peak and not SAFE_PEAK[0] <= peak <= SAFE_PEAK[1]:
             self.unit = 2.0 ** max(int(np.floor(np.log2(peak))), -1000)
-            rows = rows * (1 / self.unit)
+            exact = rows.to(torch.float64) * (
+                1 / self.unit
+            )  # in float32, 1 / unit may be too large, and rows too small
+            narrow = exact.to(rows.dtype)
+            rows = narrow if bool((narrow == exact).all()) else exact
         self.rows = rows.contiguous()
         self.jackknife = jackknife
         self.streamed = False
         self.origin: tuple[PointCloud, torch.Tensor] | None = None
-        self.seed = seed
-        self.groups = _as_groups(groups, self.n, self.rows.device)
+        self.seed = as_seed(seed)
+        self.groups = as_groups(groups, self.n, self.rows.device)
 
     @property
     def n(self) -> int:
@@ -135,6 +140,28 @@ class PointCloud:
     def neighbors(self) -> Neighbors:
         """Exact nearest neighbours among the distinct rows. O(n^2 d) time, O(n) memory beside blocks."""
         return nearest(self.distinct_rows)
+
+    def once(self, compute: Callable[[PointCloud], Shared]) -> Shared:
+        """`compute(self)`, remembered from its first use: for what measures share and this class need not know."""
+        if compute not in self._computed:
+            self._computed[compute] = compute(self)
+        return self._computed[compute]
+
+    @cached_property
+    def _computed(self) -> dict:
+        return {}
+
+    @cached_property
+    def norms(self) -> torch.Tensor:
+        """Euclidean length of each row, `(n,)` float64, also where squares underflow. O(n d)."""
+        norms = torch.linalg.vector_norm(self.rows, dim=1).to(torch.float64)
+        short = torch.nonzero(norms < torch.finfo(self.rows.dtype).tiny ** 0.5 * 2**24)[:, 0]
+        if len(short):
+            rows = self.rows[short].to(torch.float64)
+            peaks = rows.abs().amax(1, keepdim=True)
+            lengths = torch.linalg.vector_norm(rows / peaks.clamp_min(torch.finfo(torch.float64).tiny), dim=1)
+            norms[short] = lengths * peaks[:, 0]
+        return norms
 
     @cached_property
     def folds(self) -> torch.Tensor:
@@ -236,69 +263,3 @@ def _first_occurrences_by_sorting(rows: torch.Tensor) -> torch.Tensor:
     position = torch.arange(len(rows), device=rows.device)
     first = torch.full((int(group.max()) + 1,), len(rows), device=rows.device)
     return torch.sort(first.scatter_reduce(0, group, position, "amin")).values
-
-
-def _as_matrix(X, argument: str) -> torch.Tensor:
-    wanted, cure = "a matrix (n_samples, hidden_size) of real numbers", ""
-    if not isinstance(X, (torch.Tensor, np.ndarray)):
-        try:
-            X = np.asarray(X, dtype=np.float64)
-        except (TypeError, ValueError):
-            raise BadInput(argument, came=f"a {type(X).__name__} that is no table of numbers", wanted=wanted) from None
-    if isinstance(X, np.ndarray):
-        X = _from_numpy(X, argument, wanted)
-    if X.ndim == 3:
-        cure = "Take one layer's states and flatten them: X[attention_mask.bool()]."
-    if X.ndim == 1:
-        cure = "One vector has no shape to measure; stack several."
-    if X.ndim != 2 or X.shape[1] == 0:
-        raise BadInput(argument, came=f"shape {tuple(X.shape)}", wanted=wanted, cure=cure)
-    if X.dtype == torch.bool or X.is_complex():
-        raise BadInput(argument, came=f"dtype {X.dtype}", wanted=wanted)
-    if X.shape[0] < 2:
-        raise TooFewRows(argument, came=f"{X.shape[0]} row(s)", wanted="at least 2")
-    return X
-
-
-def _from_numpy(X: np.ndarray, argument: str, wanted: str) -> torch.Tensor:
-    if X.dtype == np.longdouble or X.dtype.byteorder == ">":
-        X = X.astype(np.float64)
-    if any(stride < 0 for stride in X.strides):
-        X = np.ascontiguousarray(X)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # read-only memory: nothing here writes to it
-        try:
-            return torch.from_numpy(X)
-        except TypeError:
-            raise BadInput(argument, came=f"dtype {X.dtype}", wanted=wanted) from None
-
-
-def _working_dtype(dtype: torch.dtype) -> torch.dtype:
-    if dtype in (torch.float32, torch.float64):
-        return dtype
-    return torch.float32 if dtype.is_floating_point else torch.float64
-
-
-def _finite_peak(X: torch.Tensor, argument: str) -> float:
-    """The largest magnitude, or an error when an entry is not finite."""
-    low, high = (float(end) for end in torch.aminmax(X))
-    peak = max(abs(low), abs(high))
-    if np.isfinite(peak):
-        return peak
-    bad = int((~torch.isfinite(X)).any(dim=1).sum())
-    cause = " float16 overflows above 65504: collect in bfloat16 or float32." if X.dtype == torch.float16 else ""
-    raise NonFiniteRows(
-        argument,
-        came=f"NaN or infinity in {bad} of {X.shape[0]} rows",
-        wanted="finite numbers",
-        cure="Find where the model overflows, or leave those rows out knowingly." + cause,
-    )
-
-
-def _as_groups(groups, n: int, device: torch.device) -> torch.Tensor:
-    if groups is None:
-        return torch.arange(n, device=device)
-    groups = torch.as_tensor(groups, device=device)
-    if groups.shape != (n,) or groups.is_floating_point():
-        raise BadInput("groups", came=f"shape {tuple(groups.shape)}, {groups.dtype}", wanted=f"{n} integers, one a row")
-    return groups

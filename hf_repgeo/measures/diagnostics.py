@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import torch
-
 from .conventions import BIT_EQUAL, NORM_OVER_5_MEDIANS, VARIANCE
 from .estimate import Estimate, missing
 from .spectrum import NO_SPREAD
@@ -39,7 +37,7 @@ def massive_share(cloud: PointCloud) -> Estimate:
         >>> massive_share(PointCloud(torch.tensor([[1.0], [1.0], [2.0], [100.0]]))).value
         0.25
     """
-    norms = torch.linalg.vector_norm(cloud.rows, dim=1)
+    norms = cloud.norms
     count = int((norms > MASSIVE_NORM * norms.median()).sum())
     estimate = Estimate("massive_share", NORM_OVER_5_MEDIANS, count / cloud.n, n=cloud.n)
     if not count:

@@ -9,6 +9,7 @@ exponential with rate d.
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import torch
 
@@ -17,6 +18,8 @@ from .ball import ball_dimension
 from .cloud import PointCloud
 from .conventions import BALL, FACCO, MLE, RAZZHIGAEV
 from .estimate import Estimate, jackknife, missing
+from .near_copies import without_near_copies
+from .rounding import neighbor_loss
 
 MINIMUM_ROWS = 20  # fewer usable ratios and no convention says anything
 USED_SHARE = 0.9  # of the ratios, the smallest; the largest tenth feels the density's change most (Facco et al.)
@@ -135,10 +138,15 @@ def intrinsic_dimension(cloud: PointCloud, convention: str = FACCO) -> Estimate:
         of the rows; `"ball"` adds its `reading` (the value of `"mle"`) and the `reference` shape, and its error is that
         of the reading times the slope of the reference curve.
 
-        `None` for `no_spread` (all rows are equal), `too_few_distinct_rows` (fewer than 20), `all_ratios_one` (a grid)
-        and `beyond_reference` (`"ball"`: no ball of up to 16,384 dimensions reads so much). Warnings: `duplicates`
-        (over 1 % of the rows are copies), `few_distinct_rows` (over half are), `ties` (over 1 % of the ratios are 1),
-        `few_ratios` (fewer than 50 are fitted), `differs_from_authors_code` (`"razzhigaev"` on rows with copies).
+        Where rows are copies in all but a few digits (`near_copies`), `value_without_near_copies` is the value when
+        rows within `near_copies_radius` of each other count once.
+
+        `None` for `no_spread` (all rows are equal), `too_few_distinct_rows` (fewer than 20), `all_ratios_one` (a grid),
+        `underflow` (a row so large that the distances of others vanish beside it) and `beyond_reference` (`"ball"`: no
+        ball of up to 16,384 dimensions reads so much). Warnings: `duplicates` (over 1 % of the rows are copies),
+        `few_distinct_rows` (over half are), `near_copies`, `ties` (over 1 % of the ratios are 1), `few_ratios` (fewer
+        than 50 are fitted), `rounding` (that of the rows' dtype makes up over 2 % of the squared distances),
+        `differs_from_authors_code` (`"razzhigaev"` on rows with copies).
 
     Raises:
         UnknownName: no such convention.
@@ -158,10 +166,16 @@ def intrinsic_dimension(cloud: PointCloud, convention: str = FACCO) -> Estimate:
     """
     if convention not in CONVENTIONS:
         raise UnknownName("convention of intrinsic_dimension", convention, CONVENTIONS)
+    return without_near_copies(cloud, partial(_two_nn, convention=convention))
+
+
+def _two_nn(cloud: PointCloud, convention: str) -> Estimate:
     counts = {"n": cloud.n, "n_distinct": cloud.n_distinct}
     if cloud.n_distinct < MINIMUM_ROWS:
         return missing("intrinsic_dimension", convention, too_few(cloud), **counts)
     r1, r2 = cloud.neighbors.distances[:, 0], cloud.neighbors.distances[:, 1]
+    if not bool((r1 > 0).all()):
+        return missing("intrinsic_dimension", convention, underflow(r1), **counts)
     log_mu, order = (r2 / r1).log().sort()
     details = {
         "n_ties": int((log_mu == 0).sum()),
@@ -174,7 +188,7 @@ def intrinsic_dimension(cloud: PointCloud, convention: str = FACCO) -> Estimate:
         reason = f"all_ratios_one: each of the {n_used} ratios r2 / r1 that would be used is 1, as on a grid"
         return missing("intrinsic_dimension", convention, reason, details=details, **counts)
     warnings = copies_warning(cloud, convention) + ties_warning(details["n_ties"], len(log_mu))
-    warnings += few_ratios_warning(n_used)
+    warnings += few_ratios_warning(n_used) + neighbor_loss(cloud, r1)
     estimate = Estimate(
         "intrinsic_dimension", convention, value, error, method, warnings=warnings, details=details, **counts
     )
@@ -246,6 +260,13 @@ def too_few(cloud: PointCloud, needed: int = MINIMUM_ROWS) -> str:
     if cloud.n_distinct == 1:
         return f"no_spread: all {cloud.n} rows are equal"
     return f"too_few_distinct_rows: {cloud.n_distinct} of {cloud.n} rows are distinct; at least {needed} are needed"
+
+
+def underflow(distances: torch.Tensor) -> str:
+    """Why distinct rows have no distance, as the warning of a missing value."""
+    n_zero = int((distances == 0).sum())
+    said = f"the distances of {n_zero} distinct rows to their nearest are too small for float64 beside the largest row"
+    return f"underflow: {said}; leave out the rows that are that large"
 
 
 def copies_warning(cloud: PointCloud, convention: str | None = None) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -9,9 +10,12 @@ import torch
 from ..errors import BadInput, UnknownName
 from .cloud import PointCloud, first_occurrences
 from .conventions import DENTI, FACCO, LEVINA, MACKAY
-from .dimension import MINIMUM_ROWS, copies_warning, folds_kept, intrinsic_dimension, ties_warning, too_few
+from .dimension import MINIMUM_ROWS, copies_warning, folds_kept, intrinsic_dimension, ties_warning, too_few, underflow
 from .estimate import Estimate, jackknife, missing
+from .inputs import check_count
 from .kernels.neighbors import nearest
+from .near_copies import without_near_copies
+from .rounding import neighbor_loss
 
 CONVENTIONS = (MACKAY, LEVINA)
 
@@ -91,6 +95,7 @@ def levina_bickel(cloud: PointCloud, k: int = 20, convention: str = MACKAY) -> E
 
     Raises:
         UnknownName: no such convention.
+        BadInput: k is no whole number from 2 on.
 
     Cost: O(n^2 d); memory n x d x k for a block of rows.
 
@@ -106,10 +111,17 @@ def levina_bickel(cloud: PointCloud, k: int = 20, convention: str = MACKAY) -> E
     """
     if convention not in CONVENTIONS:
         raise UnknownName("convention of levina_bickel", convention, CONVENTIONS)
+    check_count("k", k, 2)
+    return without_near_copies(cloud, partial(_levina_bickel, k=k, convention=convention))
+
+
+def _levina_bickel(cloud: PointCloud, k: int, convention: str) -> Estimate:
     counts = {"n": cloud.n, "n_distinct": cloud.n_distinct}
     if cloud.n_distinct < max(MINIMUM_ROWS, k + 1):
         return missing("levina_bickel", convention, too_few(cloud, max(MINIMUM_ROWS, k + 1)), **counts)
     distances = _neighbor_distances(cloud, k)
+    if not bool((distances[:, 0] > 0).all()):
+        return missing("levina_bickel", convention, underflow(distances[:, 0]), **counts)
     value = float(levina_bickel_of(distances, convention))
     if not 0 < value < float("inf"):
         reason = f"all_ratios_one: the {k} nearest neighbours of a row are all at one distance, as on a grid"
@@ -119,7 +131,14 @@ def levina_bickel(cloud: PointCloud, k: int = 20, convention: str = MACKAY) -> E
     one_out = kept.sum(1) / (kept @ inverse) if convention == MACKAY else (kept @ (1 / inverse)) / kept.sum(1)
     error, method = jackknife(one_out) if cloud.jackknife else (None, None)
     return Estimate(
-        "levina_bickel", convention, value, error, method, warnings=copies_warning(cloud), details={"k": k}, **counts
+        "levina_bickel",
+        convention,
+        value,
+        error,
+        method,
+        warnings=copies_warning(cloud) + neighbor_loss(cloud, distances[:, 0]),
+        details={"k": k},
+        **counts,
     )
 
 
@@ -155,12 +174,20 @@ def gride(cloud: PointCloud, n1: int = 1, n2: int = 2) -> Estimate:
         >>> round(gride(PointCloud(plane), 8, 16).value, 1)
         2.0
     """
+    check_count("n1", n1, 1)
+    check_count("n2", n2, 2)
     if not 1 <= n1 < n2:
         raise BadInput("n1", came=f"n1 = {n1}, n2 = {n2}", wanted="1 <= n1 < n2")
+    return without_near_copies(cloud, partial(_gride, n1=n1, n2=n2))
+
+
+def _gride(cloud: PointCloud, n1: int, n2: int) -> Estimate:
     fields = {"n": cloud.n, "n_distinct": cloud.n_distinct, "details": {"n1": n1, "n2": n2}}
     if cloud.n_distinct < max(MINIMUM_ROWS, n2 + 1):
         return missing("gride", DENTI, too_few(cloud, max(MINIMUM_ROWS, n2 + 1)), **fields)
     distances = _neighbor_distances(cloud, n2)
+    if not bool((distances[:, 0] > 0).all()):
+        return missing("gride", DENTI, underflow(distances[:, 0]), **fields)
     log_mu = (distances[:, n2 - 1] / distances[:, n1 - 1]).log()
     n_ties = int((log_mu == 0).sum())
     fields["details"] |= {"n_ties": n_ties, "mean_distance": float(distances[:, n2 - 1].mean()) * cloud.unit}
@@ -168,7 +195,7 @@ def gride(cloud: PointCloud, n1: int = 1, n2: int = 2) -> Estimate:
         reason = f"all_ratios_one: neighbours {n1} and {n2} of each row are at one distance, as on a grid"
         return missing("gride", DENTI, reason, **fields)
     value, error = _generalised_ratios(log_mu[log_mu > 0], n1, n2)
-    warnings = copies_warning(cloud) + ties_warning(n_ties, len(log_mu))
+    warnings = copies_warning(cloud) + ties_warning(n_ties, len(log_mu)) + neighbor_loss(cloud, distances[:, 0])
     return Estimate("gride", DENTI, value, error, "likelihood", warnings=warnings, **fields)
 
 

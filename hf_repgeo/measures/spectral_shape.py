@@ -102,7 +102,7 @@ def rank_me(cloud: PointCloud) -> Estimate:
     Returns:
         Estimate: value in [1, min(n, d)], up to the 1e-7; `None` when all rows are zero (`no_spread`).
 
-    Cost: one more O(d^3) beside the shared spectrum.
+    Cost: one more O(d^3) beside the shared spectrum; with fewer rows than columns O(n^2 d).
 
     Source: Garrido et al., "RankMe" (2023), equation 1.
 
@@ -112,14 +112,21 @@ def rank_me(cloud: PointCloud) -> Estimate:
         >>> round(rank_me(PointCloud(torch.eye(3))).value, 4)
         3.0
     """
-    mean, covariance = cloud.moments.mean, cloud.moments.scatter / cloud.n_seen
-    values = torch.linalg.eigvalsh(covariance + torch.outer(mean, mean))
-    values = values[-min(cloud.n_seen, cloud.d) :].clamp_min(0)
+    values = _raw_eigenvalues(cloud)
     if not float(values.sum()) > 0:
         return missing("rank_me", GARRIDO, "no_spread: all rows are zero", n=cloud.n)
     singular = torch.where(values > values[-1] * cloud.d * torch.finfo(values.dtype).eps, values, 0.0).sqrt()
     p = singular / singular.sum() + RANK_ME_EPSILON
     return Estimate("rank_me", GARRIDO, float(torch.exp(torch.special.entr(p).sum())), n=cloud.n_seen)
+
+
+def _raw_eigenvalues(cloud: PointCloud) -> torch.Tensor:
+    """Eigenvalues of X^T X / n, the mean left in, ascending, `(min(n, d),)` float64."""
+    if cloud.n_seen < cloud.d and not cloud.streamed:
+        return torch.linalg.svdvals(cloud.rows.to(torch.float64)).flip(0).square() / cloud.n
+    mean, covariance = cloud.moments.mean, cloud.moments.scatter / cloud.n_seen
+    values = torch.linalg.eigvalsh(covariance + torch.outer(mean, mean))
+    return values[-min(cloud.n_seen, cloud.d) :].clamp_min(0)
 
 
 def stable_rank(cloud: PointCloud) -> Estimate:

@@ -15,6 +15,7 @@ from ..errors import BadInput
 from .conventions import EIGENVALUES, RAZZHIGAEV, ROY_VETTERLI, RUDMAN
 from .eigen import fold_sums, lanczos, leading_share, well_centred
 from .estimate import Estimate, jackknife, missing
+from .rounding import spectral_loss
 
 if TYPE_CHECKING:
     from .cloud import PointCloud
@@ -210,7 +211,9 @@ def spectral(cloud: PointCloud, measure: str, convention: str, function: Callabl
     error, method = None, None
     if cloud.jackknife and not cloud.streamed:  # a stream's error would need all of its rows
         error, method = jackknife(function(cloud.fold_spectra))
-    return Estimate(measure, convention, float(function(cloud.spectrum)), error, method, n=cloud.n_seen)
+    value = float(function(cloud.spectrum))
+    warnings = spectral_loss(cloud, value, function)
+    return Estimate(measure, convention, value, error, method, n=cloud.n_seen, warnings=warnings)
 
 
 def _leading_direction(cloud: PointCloud) -> Estimate | None:

@@ -33,6 +33,34 @@ CELL_OPTIONS = tuple(CellOptions.__annotations__)
 RIGID = frozenset({"shift", "scale", "rotation", "columns"})
 
 
+# What others call them; error messages answer with our name.
+SYNONYMS = {
+    "twonn": "intrinsic_dimension",
+    "two_nn": "intrinsic_dimension",
+    "id": "intrinsic_dimension",
+    "lid": "intrinsic_dimension",
+    "facco": "intrinsic_dimension:facco",
+    "mle": "intrinsic_dimension:mle",
+    "ball": "intrinsic_dimension:ball",
+    "razzhigaev": "intrinsic_dimension:razzhigaev",
+    "marbut": "patchiness:marbut",
+    "lloyd": "patchiness:lloyd",
+    "mackay": "levina_bickel:mackay",
+    "pr": "participation_ratio",
+    "isoscore": "iso_score",
+    "rankme": "rank_me",
+    "erank": "effective_rank",
+    "eee": "early_enrichment",
+    "vrm": "vasicek_mse",
+    "alpha": "power_law_exponent",
+    "alpha_req": "power_law_exponent",
+    "cosine": "mean_cosine",
+    "point_patchiness": "patchiness:marbut",
+    "pp": "patchiness:marbut",
+    "duplicates": "duplicate_share",
+}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Measure:
     """A row of the table of measures.
@@ -387,3 +415,5 @@ MEASURES: dict[str, Measure] = {
         invariances=("shift", "scale"),
     ),
 }
+
+OPTIONS = sorted({option for measure in MEASURES.values() for option in measure.takes})

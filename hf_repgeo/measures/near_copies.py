@@ -1,0 +1,74 @@
+"""Rows that are copies in all but a few digits: found by their distances, and an answer without them.
+
+Exact copies are left out before neighbours are searched. Near-copies, such as one sentence padded to two lengths, are
+not, and each gives a ratio r2 / r1 that is huge for no other reason: 2 % of them take a dimension from 10 to 2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+
+from .estimate import Estimate
+
+if TYPE_CHECKING:
+    from .cloud import PointCloud
+
+NEAR = (
+    1e-3  # of the median distance to the second neighbour; in d dimensions a share of about 1e-3^d is so near by chance
+)
+SHARE = 0.005  # of the rows, from which they are said
+
+
+class NearCopies(NamedTuple):
+    """How many rows have a near-copy, within which radius (in the cloud's own units), and the cloud without them."""
+
+    count: int
+    radius: float
+    others: PointCloud
+
+
+def find_near_copies(cloud: PointCloud) -> NearCopies | None:
+    """The near-copies among a cloud's distinct rows, or `None` where there are hardly any."""
+    distances = cloud.neighbors.distances
+    near = distances[:, 0] < NEAR * distances[:, 1].median()
+    count = int(near.sum())
+    if count <= SHARE * len(near):
+        return None
+    radius = float(distances[near, 0].max())
+    return NearCopies(count, radius, thinned(cloud, radius))
+
+
+def thinned(cloud: PointCloud, radius: float) -> PointCloud:
+    """The distinct rows, of those within `radius` of each other the first.
+
+    Every round drops the rows whose nearest neighbour is so near and comes earlier; a mutual pair loses one of its two.
+    """
+    part = cloud.subset(cloud.distinct)
+    while part.n > 3:
+        nearest, distance = part.neighbors.indices[:, 0], part.neighbors.distances[:, 0]
+        here = torch.arange(part.n, device=nearest.device)
+        dropped = (distance * (part.unit / cloud.unit) <= radius) & (nearest < here)
+        if not bool(dropped.any()):
+            break
+        part = part.subset(here[~dropped])
+    return part
+
+
+def without_near_copies(cloud: PointCloud, measure: Callable[[PointCloud], Estimate]) -> Estimate:
+    """`measure` of the cloud; where there are near-copies a warning, and its value without them in the details."""
+    estimate = measure(cloud)
+    near = cloud.once(find_near_copies) if estimate.value is not None else None
+    if near is None:
+        return estimate
+    count, radius, others = near
+    alone, radius = measure(others).value, radius * cloud.unit
+    said = f"near_copies: {count} of {cloud.n_distinct} rows lie within {radius:.2g} of another, under a thousandth of"
+    said += " the usual distance, and they decide the value" + (f"; without them it is {alone:.4g}" if alone else "")
+    details = {"near_copies": count, "near_copies_radius": radius, "n_without_near_copies": others.n}
+    if alone is not None:
+        details["value_without_near_copies"] = alone
+    return replace(estimate, details=estimate.details | details).warned(said)
