@@ -74,7 +74,7 @@ def ours_anisotropy_streamed(X):
     from hf_repgeo.measures import Moments
     from hf_repgeo.measures.eigen import leading_share
 
-    return leading_share(Moments.of(torch.from_numpy(X), leading=True).scatter)
+    return leading_share(Moments.of(torch.from_numpy(X)).scatter)
 
 
 def ours_all_spectral(X):

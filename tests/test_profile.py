@@ -114,7 +114,7 @@ def test_every_layer_policy_and_measure_is_there(run):
     report = run()
     assert report.unique("layer") == [0, 1, 2] and report.unique("stack") == ["encoder"]
     assert report.unique("tokens") == ["all", "no_special", "sink_robust", "one_per_type", "all_as_one_per_type"]
-    assert len(report) == 3 * 5 * 5
+    assert len(report) == 3 * 5 * 6
     assert all(row["n_batches"] == 3 for row in report.select(tokens="all"))
 
 
@@ -123,8 +123,7 @@ def test_provenance_says_how_to_do_it_again(run):
     assert facts["seed"] == 3 and facts["window"] == 64 and facts["pack"] == "concatenate" and facts["rows"] == 300
     assert facts["text"]["fingerprint"] and facts["class"] == "BertModel" and facts["dtype"] == "float32"
     assert set(facts["versions"]) >= {"hf_repgeo", "torch", "transformers", "python"}
-    assert facts["stacks"] == {"encoder": {"blocks": "encoder.layer", "layers": 2, "turns": 1, "final_norm": None}}
-    assert facts["pool"]["token_types"] == 22 and facts["finished"]
+    assert facts["final_norm"] == "none" and facts["pool"]["token_types"] == 22 and facts["finished"]
 
 
 def test_batch_size_changes_no_number(run):

@@ -137,7 +137,7 @@ class FoldedMoments(Stream):
 
     def _fold(self) -> None:
         rows = torch.cat(self._rows) if len(self._rows) > 1 else self._rows[0]
-        moments = Moments.of(rows, leading=True)
+        moments = Moments.of(rows)
         self._moments = moments if self._moments is None else self._moments + moments
         self._rows = []
 

@@ -35,7 +35,7 @@ ABOUT = {
     "report": str,
 }
 # What a run was asked for, and when and on what it ran; the numbers of a row do not depend on these.
-_NOT_IDENTITY = {"layers", "tokens", "measures", "finished", "pool", "versions", "device", "revision"}
+_NOT_IDENTITY = {"layers", "tokens", "measures", "finished", "pool", "versions", "device", "processor", "revision"}
 
 TAG = "hf_repgeo-results"
 CARD = f"""\
@@ -133,7 +133,7 @@ def _version(report: ReportTable) -> str | None:
 
 
 def _key(row: dict[str, Any]) -> tuple:
-    return tuple(row.get(column) for column in KEY)  # tables of format 1 have no points
+    return tuple(row[column] for column in KEY)
 
 
 def new_rows(table: pyarrow.Table, files: Iterable[bytes]) -> pyarrow.Table:

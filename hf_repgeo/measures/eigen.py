@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-import numpy as np
 import torch
 
 from .kernels.kmeans import cell_sums
-from .kernels.products import BLOCK_ROWS, times_transposed
+from .kernels.products import BLOCK_ROWS, gram, times_transposed
 from .moments import Moments
 
 LANCZOS_STEPS = 60
@@ -24,25 +23,17 @@ def eigenvalues(rows: torch.Tensor, scatter: torch.Tensor | None, count: int) ->
         count: number of rows that the covariance describes.
     """
     matrix = _dual_gram(rows) if scatter is None else scatter
-    values = _eigvalsh(matrix).flip(0) / count
+    values = torch.linalg.eigvalsh(matrix).flip(0) / count
     eps = torch.finfo(torch.float64).eps
     rounding = (8 * eps * rows[0].to(torch.float64)).square().sum()  # of the mean, which equal rows leave behind
     floor = torch.maximum(values[0] * len(values) * eps, rounding)
     return torch.where(values > floor, values, 0.0)
 
 
-def _eigvalsh(matrix: torch.Tensor) -> torch.Tensor:
-    """Ascending; on CPU by numpy's LAPACK, which takes two thirds of the time of PyTorch's."""
-    if matrix.device.type == "cpu":
-        return torch.from_numpy(np.linalg.eigvalsh(matrix.numpy()))
-    return torch.linalg.eigvalsh(matrix)
-
-
 def _dual_gram(rows: torch.Tensor) -> torch.Tensor:
     """Inner products of the centred rows, `(n, n)`: the same eigenvalues as the scatter, for n <= d."""
     rows = rows.to(torch.float64)
-    rows = rows - rows.mean(0)
-    return rows @ rows.T
+    return gram((rows - rows.mean(0)).T)
 
 
 def fold_spectra(folds: torch.Tensor, coordinates: Iterable[torch.Tensor]) -> torch.Tensor:
@@ -139,7 +130,7 @@ def leading_share(scatter: torch.Tensor) -> float:
     matrix = scatter / scatter.trace()
     direction = lanczos(matrix, torch.zeros_like(matrix[0]))  # its scatter is its square, with the same directions
     if direction is None:
-        return float(_eigvalsh(matrix)[-1])
+        return float(torch.linalg.eigvalsh(matrix)[-1])
     return float(direction @ matrix @ direction)
 
 

@@ -88,7 +88,7 @@ def anisotropy(cloud: PointCloud) -> Estimate:
 
 
 def anisotropy_of_moments(moments: Moments, argument: str = "moments") -> Estimate:
-    """Anisotropy of rows of which the moments alone are left; `Moments.of(rows, leading=True)` is enough.
+    """Anisotropy of rows of which the moments alone are left.
 
     Args:
         moments: of at least two rows.

@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from hf_repgeo.errors import NonFiniteRows, UnknownName
 from hf_repgeo.measures import MEASURES, PointCloud, check_options, evaluate_all, resolve
 
+pytestmark = pytest.mark.usefixtures("either_kernels")
+
 CASES = resolve("all")
 OPTIONS = {"bits": 4}
 EVERY_INVARIANCE = {"shift", "scale", "rotation", "columns", "copies"}

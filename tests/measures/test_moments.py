@@ -1,4 +1,4 @@
-"""Moments in fixed point against float64, on rows that are hard for either."""
+"""Moments against the singular values of the float64 rows, on rows that are hard for any precision."""
 
 import math
 
@@ -6,11 +6,10 @@ import pytest
 import torch
 
 from hf_repgeo.measures import Moments, PointCloud
-from hf_repgeo.measures import moments as module
-from hf_repgeo.measures.kernels.products import digit_gram, digits_work
 from hf_repgeo.measures.spectrum import anisotropy_of, effective_rank_of, participation_ratio_of
 
-needs_digits = pytest.mark.skipif(not digits_work(), reason="this processor multiplies 8-bit integers slowly")
+pytestmark = pytest.mark.usefixtures("either_kernels")
+
 N, D = 3000, 160
 
 
@@ -69,10 +68,8 @@ def without_rounding(eigenvalues):
 def test_anisotropy_from_moments_is_right_to_eight_digits(name):
     X = clouds()[name]
     expected = float(anisotropy_of(exact_spectrum(X)))
-    for leading, tolerance in ((False, 2e-8), (True, 5e-8)):
-        scatter = Moments.of(X, leading=leading).scatter
-        value = float(torch.linalg.eigvalsh(scatter)[-1] / scatter.trace())
-        assert value == pytest.approx(expected, rel=tolerance), f"leading={leading}"
+    scatter = Moments.of(X).scatter
+    assert float(torch.linalg.eigvalsh(scatter)[-1] / scatter.trace()) == pytest.approx(expected, rel=1e-10)
 
 
 @pytest.mark.parametrize("name", clouds())
@@ -102,45 +99,6 @@ def test_mean_and_mean_cosine(name):
 def test_equal_rows_have_no_spread():
     X = torch.full((N, D), 3.3)
     assert PointCloud(X).spectrum.sum() == 0 and Moments.of(X).scatter.trace() < 1e-20
-
-
-@needs_digits
-@pytest.mark.parametrize("leading", [False, True])
-def test_fixed_point_is_integer_arithmetic(leading, generator):
-    """Against the same sums in int64: of whole numbers below 2^22 none is rounded."""
-    whole = torch.randint(-(2**22) + 1, 2**22, (2500, 33), generator=generator)
-    centre = torch.randint(-1000, 1000, (33,), generator=generator)
-    whole[0] = 2**22 - 1001  # the peak
-    rows = (whole + centre).to(torch.float32)
-    total, gram = digit_gram(rows, centre.to(torch.float32), torch.full((33,), 2.0**22), leading=leading)
-    exact = whole.T @ whole
-    assert torch.equal(total, whole.sum(0).to(torch.float64))
-    assert torch.equal(gram, gram.T)
-    error = float((gram - exact.to(torch.float64)).abs().max()) / float(exact.max())
-    assert error < 1e-15 if not leading else 1e-12 < error < 1e-7
-
-
-@needs_digits
-def test_digits_of_any_sign_and_size_multiply_without_saturation():
-    rows = torch.tensor([[1.0, -1.0], [-1.0, 1.0]]).repeat(8000, 80)
-    _, gram = digit_gram(rows, torch.zeros(160), torch.ones(160))
-    assert torch.equal(gram, (rows.T @ rows).to(torch.float64))
-
-
-def test_rows_that_fixed_point_does_not_suit_are_multiplied_in_float64(monkeypatch, generator):
-    def refuse(*args, **options):
-        raise AssertionError("fixed point")
-
-    monkeypatch.setattr(module, "digit_gram", refuse)
-    X = torch.randn(N, D, generator=generator)
-    for rows in (X.double(), X[:100], X[:, :20], X * 1e-30, X * 1e30):
-        centred = rows.double() - rows.double().mean(0)
-        assert torch.allclose(Moments.of(rows).scatter, centred.T @ centred, rtol=1e-10, atol=0)
-    if digits_work():
-        with pytest.raises(AssertionError, match="fixed point"):
-            Moments.of(X)
-    monkeypatch.setattr(module, "digits_work", lambda: False)
-    assert Moments.of(X).count == N
 
 
 def test_long_rows_leave_the_digits_of_the_others_alone(generator):

@@ -155,8 +155,8 @@ def test_the_error_of_the_product_stays_within_the_proved_bound(dtype):
     """The bound on 2 w of the module's first lines, against exact distances; and it is not idle."""
     for rows in (manifold(200), manifold(200) + 100, massive_dimension_in_half_the_rows()[:200]):
         points = neighbors._Points(rows, dtype)
-        with neighbors.bfloat16_products(dtype == torch.bfloat16):
-            w = neighbors.times_transposed(points.flipped(slice(None)), points.extended)[: len(rows), : len(rows)]
+        factors = points.flipped(slice(None)), points.extended
+        w = neighbors.times_transposed(*factors, rough=dtype == torch.bfloat16)[: len(rows), : len(rows)]
         x, e, R = rows.double() / points.scale, points.errors, points.length
         if dtype == torch.bfloat16:
             x = points.extended[: len(rows), : points.d].double()

@@ -19,6 +19,8 @@ from hf_repgeo.measures.spectral_shape import (
 )
 from hf_repgeo.measures.spectrum import anisotropy, iso_score
 
+pytestmark = pytest.mark.usefixtures("either_kernels")
+
 
 def ball(n, d, generator):
     """Uniform in the unit ball, the `sphere` of the authors' table."""

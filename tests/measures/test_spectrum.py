@@ -19,6 +19,8 @@ from hf_repgeo.measures import (
 from hf_repgeo.measures.eigen import lanczos, leading_share
 from hf_repgeo.measures.estimate import jackknife
 
+pytestmark = pytest.mark.usefixtures("either_kernels")
+
 
 def twin(X):
     """The definitions, slowly, in float64: anisotropy, effective rank, participation ratio, IsoScore."""

@@ -42,7 +42,8 @@ import numpy as np
 import torch
 
 from ...errors import TooFewRows
-from .products import bfloat16_is_fast, bfloat16_products, full_precision, times_transposed
+from .products import bfloat16_is_fast, times_transposed
+from .switch import fast
 
 SPARE = 4  # candidates kept beyond the k nearest, for the proof and for narrowed searches
 GROUP = 16  # entries of a block that are first looked at through their minimum: one cache line of float32
@@ -100,6 +101,8 @@ class Neighbors:
             >>> nearest(rows).narrowed(rows, torch.tensor([4, 0, 2, 3])).distances.tolist()
             [[8.0, 12.0], [3.0, 7.0], [3.0, 4.0], [4.0, 7.0]]
         """
+        if not fast():
+            return nearest(rows[keep], self.indices.shape[1])
         _enough(len(keep), self.indices.shape[1])
         place = torch.full((len(rows) + 1,), -1, dtype=torch.int64, device=rows.device)  # the last: of candidate -1
         place[keep] = torch.arange(len(keep), device=rows.device)
@@ -107,7 +110,7 @@ class Neighbors:
         found = Neighbors(
             self.distances[keep], place[self.indices[keep]], place[self.candidates[keep]], self.reach[keep]
         )
-        with full_precision(kept.device):
+        with torch.no_grad():
             open_rows = torch.nonzero((found.indices < 0).any(1))[:, 0]
             open_rows = open_rows[~_settle(kept, open_rows, found)]
             open_rows = _search_some(kept, open_rows, found, torch.float32)
@@ -143,18 +146,26 @@ def nearest(rows: torch.Tensor, k: int = 2, progress: Progress | None = None) ->
     _enough(len(rows), k)
     rows = rows.detach()
     found = _nothing_yet(len(rows), k, rows.device)
-    with full_precision(rows.device):
-        open_rows = torch.arange(len(rows), device=rows.device)
-        if rows.device.type == "cpu" and len(rows) >= ROUGH_ROWS and bfloat16_is_fast():
-            open_rows = _search_all(rows, found, torch.bfloat16, progress)
-            progress = progress and partial(_report_again, progress)
-        if len(open_rows) > FEW_OPEN * len(rows):
-            open_rows = _search_all(rows, found, torch.float32, progress)
-        else:
-            open_rows = _search_some(rows, open_rows, found, torch.float32)
-        open_rows = _search_some(rows, open_rows, found, torch.float64)
+    open_rows = torch.arange(len(rows), device=rows.device)
+    with torch.no_grad():
+        if fast():
+            open_rows = _search_by_products(rows, open_rows, found, progress)
         _search_directly(rows, open_rows, found)
     return found
+
+
+def _search_by_products(
+    rows: torch.Tensor, open_rows: torch.Tensor, found: Neighbors, progress: Progress | None
+) -> torch.Tensor:
+    """Every row, in rising precision; returns the rows that none of the searches could prove."""
+    if rows.device.type == "cpu" and len(rows) >= ROUGH_ROWS and bfloat16_is_fast():
+        open_rows = _search_all(rows, found, torch.bfloat16, progress)
+        progress = progress and partial(_report_again, progress)
+    if len(open_rows) > FEW_OPEN * len(rows):
+        open_rows = _search_all(rows, found, torch.float32, progress)
+    else:
+        open_rows = _search_some(rows, open_rows, found, torch.float32)
+    return _search_some(rows, open_rows, found, torch.float64)
 
 
 def _report_again(progress: Progress, done: int, total: int) -> None:
@@ -187,18 +198,18 @@ def _search_all(rows: torch.Tensor, found: Neighbors, dtype: torch.dtype, progre
     panel, strip = _block_shape(rows)
     n = len(points.extended)
     corners = [(top, start) for top in range(0, n, panel) for start in range(top, n, strip)]
-    with bfloat16_products(dtype == torch.bfloat16):
-        for done, (top, start) in enumerate(corners, 1):
-            if start == top:
-                left = points.flipped(slice(top, top + panel))
-            block = times_transposed(left[: start + strip - top], points.extended[start : start + strip])
-            above = min(start - top, panel)  # rows of the block whose pairs are met here only
-            block[above:].fill_diagonal_(torch.inf)
-            lists.offer_rows(block, start, first_point=top)
-            if above:  # below, every pair is there twice, and the rows have had both
-                lists.offer_columns(block[:above], top, first_point=start)
-            if progress is not None:
-                progress(done, len(corners))
+    rough = dtype == torch.bfloat16
+    for done, (top, start) in enumerate(corners, 1):
+        if start == top:
+            left = points.flipped(slice(top, top + panel))
+        block = times_transposed(left[: start + strip - top], points.extended[start : start + strip], rough=rough)
+        above = min(start - top, panel)  # rows of the block whose pairs are met here only
+        block[above:].fill_diagonal_(torch.inf)
+        lists.offer_rows(block, start, first_point=top)
+        if above:  # below, every pair is there twice, and the rows have had both
+            lists.offer_columns(block[:above], top, first_point=start)
+        if progress is not None:
+            progress(done, len(corners))
     everyone = torch.arange(len(rows), device=rows.device)
     return _accept(rows, everyone, found, points, lists)
 
