@@ -7,6 +7,7 @@ others take a `PointCloud` and answer with an `Estimate`. `soft_patchiness` is t
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from math import hypot, sqrt
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Unpack
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Unpack
 import torch
 
 from ..errors import BadInput, UnknownName
-from .conventions import LLOYD, MARBUT
+from .conventions import LLOYD, MARBUT, MARBUT_CODE
 from .estimate import Estimate, jackknife, missing
 from .kernels.quantizers import ADDITIVE, FAISS_PQ, PRODUCT, CellOptions, Quantization, complete_options
 
@@ -62,7 +63,26 @@ def cell_count_divergence_of(counts: torch.Tensor) -> torch.Tensor:
     return (torch.special.xlogy(share, share * counts.shape[-1])).sum(-1).mean(-1)
 
 
+def cell_count_divergence_code_of(counts: torch.Tensor) -> torch.Tensor:
+    """The same against a histogram of n uniform draws, as the authors' code compares, in expectation over the draws."""
+    n, cells = counts.sum(-1, keepdim=True), counts.shape[-1]  # (..., codebooks, 1)
+    different, place = torch.unique(n, return_inverse=True)
+    expected = [_expected_log_share(int(one), cells) for one in different]
+    against = torch.tensor(expected, dtype=torch.float64, device=n.device)[place]
+    share = counts.to(torch.float64) / n
+    return (torch.special.xlogy(share, share) - share * against).sum(-1).mean(-1)
+
+
+@lru_cache(maxsize=256)
+def _expected_log_share(n: int, cells: int) -> float:
+    """`E log(B / n)` for a binomial B of n draws with probability 1 / cells, given that it is not 0."""
+    drawn = torch.arange(1, n + 1, dtype=torch.float64)
+    law = torch.distributions.Binomial(n, torch.tensor(1 / cells, dtype=torch.float64)).log_prob(drawn).exp()
+    return float((law * (drawn / n).log()).sum() / law.sum())
+
+
 CONVENTIONS = {LLOYD: lloyd_patchiness_of, MARBUT: marbut_patchiness_of}
+DIVERGENCES = {MARBUT: cell_count_divergence_of, MARBUT_CODE: cell_count_divergence_code_of}
 
 
 # --- from a cloud to an estimate ------------------------------------------------------------------------------------
@@ -162,14 +182,16 @@ def cell_count_variance(cloud: PointCloud, **cells: Unpack[CellOptions]) -> Esti
     return _count_measure(cloud, "cell_count_variance", cell_count_variance_of, cells)
 
 
-def cell_count_divergence(cloud: PointCloud, **cells: Unpack[CellOptions]) -> Estimate:
+def cell_count_divergence(cloud: PointCloud, convention: str = MARBUT, **cells: Unpack[CellOptions]) -> Estimate:
     """How far the filling of the cells is from uniform, in nats (the paper's PC KL).
 
-    `sum_k p_k log(K p_k)`, averaged over codebooks: `log K` less the entropy of the codes. The authors compare with a
-    random histogram of uniform draws; here uniform is exactly 1 / K. By chance about (K - 1) / 2n.
+    `sum_k p_k log(K p_k)`, averaged over codebooks: `log K` less the entropy of the codes. By chance (K - 1) / 2n.
 
     Args:
         cloud: rows, n >= 2**bits.
+        convention: `"marbut"`, against exactly 1 / K; `"marbut_code"`, against a histogram u of n uniform draws, as the
+            released code has it: `sum_k p_k (log p_k - E log u_k)`, larger by about K / 2n. The code draws u once; here
+            stands its expectation over the draws that leave no cell empty.
         cells: `quantizer`, `codebooks`, `bits`, as in `patchiness`.
 
     Returns:
@@ -187,7 +209,9 @@ def cell_count_divergence(cloud: PointCloud, **cells: Unpack[CellOptions]) -> Es
         >>> round(cell_count_divergence(cloud, codebooks=2, bits=2).value, 6)    # two of four cells: log 2
         0.693147
     """
-    return _count_measure(cloud, "cell_count_divergence", cell_count_divergence_of, cells)
+    if convention not in DIVERGENCES:
+        raise UnknownName("convention of cell_count_divergence", convention, DIVERGENCES)
+    return _count_measure(cloud, "cell_count_divergence", DIVERGENCES[convention], cells, convention)
 
 
 def soft_patchiness(rows: torch.Tensor, codebook: torch.Tensor, temperature: float) -> torch.Tensor:
@@ -291,14 +315,14 @@ def _fits(cloud: PointCloud, cells: CellOptions, quantizer_seeds: int | None) ->
     return [cloud.codes(**cells, seed=seed) for seed in seeds]
 
 
-def _count_measure(cloud, measure: str, function: Callable, cells: CellOptions) -> Estimate:
+def _count_measure(cloud, measure: str, function: Callable, cells: CellOptions, convention: str = MARBUT) -> Estimate:
     fits = _fits(cloud, cells, 1)
     if isinstance(fits, str):
-        return missing(measure, MARBUT, fits, n=cloud.n, n_distinct=cloud.n_distinct)
+        return missing(measure, convention, fits, n=cloud.n, n_distinct=cloud.n_distinct)
     if not bool(torch.isfinite(function(fits[0].counts))):
         reason = "one_cell: one cell has all the rows, so its odds are infinite"
-        return missing(measure, MARBUT, reason, n=cloud.n, n_distinct=cloud.n_distinct)
-    return _counted(cloud, measure, MARBUT, function, fits)
+        return missing(measure, convention, reason, n=cloud.n, n_distinct=cloud.n_distinct)
+    return _counted(cloud, measure, convention, function, fits)
 
 
 def _counted(cloud, measure: str, convention: str, function: Callable, fits: list[Quantization]) -> Estimate:

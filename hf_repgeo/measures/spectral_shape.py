@@ -6,18 +6,20 @@ As in `spectrum.py`, functions ending in `_of` are differentiable, tensor to ten
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
 
-from .conventions import AGRAWAL, CENTRED, GARRIDO, IDENTITY, MARBUT, VON_NEUMANN
+from ..errors import UnknownName
+from .conventions import AGRAWAL, AGRAWAL_CODE, CENTRED, GARRIDO, IDENTITY, MARBUT, MARBUT_CODE, VON_NEUMANN
 from .estimate import Estimate, missing
 from .spectrum import NO_SPREAD, iso_score_of, spectral
 
 if TYPE_CHECKING:
     from .cloud import PointCloud
 
-POWER_LAW_RANKS = (11, 50)
+POWER_LAW_RANKS = {AGRAWAL: (11, 50), AGRAWAL_CODE: (4, 100)}
 RANK_ME_EPSILON = 1e-7
 SHRINKAGE = 0.2
 
@@ -44,13 +46,14 @@ def spectral_entropy_of(eigenvalues: torch.Tensor) -> torch.Tensor:
     return torch.special.entr(eigenvalues / eigenvalues.sum(-1, keepdim=True)).sum(-1)
 
 
-def power_law_exponent_of(eigenvalues: torch.Tensor) -> torch.Tensor:
-    """Minus the slope of log eigenvalue on log rank, ranks 11 to 50, by least squares."""
-    first, last = POWER_LAW_RANKS
+def power_law_exponent_of(eigenvalues: torch.Tensor, convention: str = AGRAWAL) -> torch.Tensor:
+    """Minus the slope of log eigenvalue on log rank by least squares; `"agrawal_code"` weighs rank i by 1 / i."""
+    first, last = POWER_LAW_RANKS[convention]
     ordered = eigenvalues.sort(-1, descending=True).values[..., first - 1 : last]
-    x = torch.arange(first, first + ordered.shape[-1], dtype=ordered.dtype, device=ordered.device).log()
-    x = x - x.mean()
-    return -(ordered.log() * x).sum(-1) / x.square().sum()
+    rank = torch.arange(first, first + ordered.shape[-1], dtype=ordered.dtype, device=ordered.device)
+    weight = 1 / rank if convention == AGRAWAL_CODE else torch.ones_like(rank)
+    x = rank.log() - (weight * rank.log()).sum() / weight.sum()
+    return -(ordered.log() * weight * x).sum(-1) / (weight * x.square()).sum()
 
 
 def iso_score_star_of(eigenvalues: torch.Tensor, d: int, shrinkage: float = SHRINKAGE) -> torch.Tensor:
@@ -174,21 +177,26 @@ def spectral_entropy(cloud: PointCloud) -> Estimate:
     return spectral(cloud, "spectral_entropy", VON_NEUMANN, spectral_entropy_of)
 
 
-def power_law_exponent(cloud: PointCloud) -> Estimate:
-    """How fast the eigenvalues fall: alpha in `lambda_i ~ i^(-alpha)`, fitted on ranks 11 to 50 (alpha-ReQ).
+def power_law_exponent(cloud: PointCloud, convention: str = AGRAWAL) -> Estimate:
+    """How fast the eigenvalues fall: alpha in `lambda_i ~ i^(-alpha)` (alpha-ReQ).
 
     About 1 is the steepest fall that keeps a code smooth (Stringer et al. 2019); noise of n >> d rows gives 0. It says
     nothing of whether a power law fits.
 
     Args:
-        cloud: rows, more than 50 of them, with more than 50 columns.
+        cloud: rows, more than 50 of them, with more than 50 columns; more than 100 for `"agrawal_code"`.
+        convention: `"agrawal"`, a line through ranks 11 to 50; `"agrawal_code"`, the fit of the released code, ranks 4
+            to 100 with the weight 1 / rank, in which the first ranks decide.
 
     Returns:
-        Estimate: value >= 0; `None` (`too_few_eigenvalues`) when there are not 50 eigenvalues above rounding.
+        Estimate: value >= 0; `None` (`too_few_eigenvalues`) when fewer than 50 (100) eigenvalues are above rounding.
+
+    Raises:
+        UnknownName: no such convention.
 
     Cost: O(n d^2 + d^3), shared with all spectral measures.
 
-    Source: Agrawal et al., "alpha-ReQ" (2022), section 3; ranks as in Stringer et al. 2019.
+    Source: Agrawal et al., "alpha-ReQ" (2022), section 3; ranks as in Stringer et al. 2019, whose code has the weights.
 
     Example:
         >>> import torch
@@ -196,11 +204,13 @@ def power_law_exponent(cloud: PointCloud) -> Estimate:
         >>> round(float(power_law_exponent_of(torch.arange(1.0, 101.0).double() ** -0.8)), 6)
         0.8
     """
-    positive = int((cloud.spectrum > 0).sum())
-    if positive < POWER_LAW_RANKS[1]:
-        reason = f"too_few_eigenvalues: {positive} above rounding, where the fit needs {POWER_LAW_RANKS[1]}"
-        return missing("power_law_exponent", AGRAWAL, reason, n=cloud.n)
-    return spectral(cloud, "power_law_exponent", AGRAWAL, power_law_exponent_of)
+    if convention not in POWER_LAW_RANKS:
+        raise UnknownName("convention of power_law_exponent", convention, POWER_LAW_RANKS)
+    positive, last = int((cloud.spectrum > 0).sum()), POWER_LAW_RANKS[convention][1]
+    if positive < last:
+        reason = f"too_few_eigenvalues: {positive} above rounding, where the fit needs {last}"
+        return missing("power_law_exponent", convention, reason, n=cloud.n)
+    return spectral(cloud, "power_law_exponent", convention, partial(power_law_exponent_of, convention=convention))
 
 
 def iso_score_star(cloud: PointCloud) -> Estimate:
@@ -234,7 +244,7 @@ def iso_score_star(cloud: PointCloud) -> Estimate:
 # --- VRM ------------------------------------------------------------------------------------------------------------
 
 
-def vasicek_mse(cloud: PointCloud) -> Estimate:
+def vasicek_mse(cloud: PointCloud, convention: str = MARBUT) -> Estimate:
     """How far the spread along each principal axis is from a standard normal's (Vasicek ratio mean squared error, VRM).
 
     Principal coordinates are scaled to total variance d. The differential entropy H_j of each gives the ratio
@@ -243,9 +253,14 @@ def vasicek_mse(cloud: PointCloud) -> Estimate:
 
     Args:
         cloud: rows, n >= 11.
+        convention: `"marbut"`, the mean over the min(n, d) axes that there are; `"marbut_code"`, their sum over d, as
+            in the released code. They are the same from n = d on; below, the code's is smaller by n / d.
 
     Returns:
         Estimate: value >= 0; `None` when all rows are equal (`no_spread`) or n < 11 (`too_few_rows`).
+
+    Raises:
+        UnknownName: no such convention.
 
     Cost: O(n d^2 + d^3 + d n log n), memory for the principal coordinates.
 
@@ -259,16 +274,22 @@ def vasicek_mse(cloud: PointCloud) -> Estimate:
         >>> vasicek_mse(PointCloud(X)).value < 0.002
         True
     """
+    if convention not in (MARBUT, MARBUT_CODE):
+        raise UnknownName("convention of vasicek_mse", convention, (MARBUT, MARBUT_CODE))
     if cloud.n < 11:
-        return missing("vasicek_mse", MARBUT, f"too_few_rows: {cloud.n}, where 11 are needed", n=cloud.n)
-    total = float(cloud.spectrum.sum())
-    if not total > 0:
-        return missing("vasicek_mse", MARBUT, NO_SPREAD, n=cloud.n)
-    ratios = [
-        (differential_entropy(block * math.sqrt(cloud.d / total)) - 0.5 * math.log(2 * math.pi * math.e)).exp()
-        for block in _principal_coordinates(cloud)
-    ]
-    return Estimate("vasicek_mse", MARBUT, float((1 - torch.cat(ratios)).square().mean()), n=cloud.n)
+        return missing("vasicek_mse", convention, f"too_few_rows: {cloud.n}, where 11 are needed", n=cloud.n)
+    if not float(cloud.spectrum.sum()) > 0:
+        return missing("vasicek_mse", convention, NO_SPREAD, n=cloud.n)
+    squares = (1 - cloud.once(_entropy_ratios)).square()
+    value = squares.mean() if convention == MARBUT else squares.sum() / cloud.d
+    return Estimate("vasicek_mse", convention, float(value), n=cloud.n)
+
+
+def _entropy_ratios(cloud: PointCloud) -> torch.Tensor:
+    """`exp(H_j) / sqrt(2 pi e)` along each principal axis, `(min(n, d),)`; the rows scaled to total variance d."""
+    scale, normal = math.sqrt(cloud.d / float(cloud.spectrum.sum())), 0.5 * math.log(2 * math.pi * math.e)
+    blocks = _principal_coordinates(cloud)
+    return torch.cat([(differential_entropy(block * scale) - normal).exp() for block in blocks])
 
 
 def _principal_coordinates(cloud: PointCloud):

@@ -9,6 +9,7 @@ from typing import Any
 from . import cells, diagnostics, dimension, direction, reconstruction, scales, spectral_shape, spectrum
 from .conventions import (
     AGRAWAL,
+    AGRAWAL_CODE,
     BIT_EQUAL,
     CENTRED,
     DENTI,
@@ -16,6 +17,7 @@ from .conventions import (
     GARRIDO,
     IDENTITY,
     MARBUT,
+    MARBUT_CODE,
     MU,
     NORM_OVER_5_MEDIANS,
     OFF_DIAGONAL,
@@ -105,10 +107,9 @@ class Measure:
         return {"spectrum": "isotropic", "neighbors": "gaussian", "cells": "gaussian"}.get(self.needs, "shuffled")
 
 
-def _spectral(*, convention: str, minimum_rows: int = 2, default: bool = False, **row: Any) -> Measure:
+def _spectral(*, minimum_rows: int = 2, default: bool = False, **row: Any) -> Measure:
     """A measure of the covariance's eigenvalues alone."""
     return Measure(
-        conventions=(convention,),
         needs="spectrum",
         invariances=RIGID | {"copies"},
         minimum_rows=minimum_rows,
@@ -118,10 +119,15 @@ def _spectral(*, convention: str, minimum_rows: int = 2, default: bool = False, 
     )
 
 
-def _of_cells(*, invariances: tuple[str, ...] = ("shift", "scale", "copies"), **row: Any) -> Measure:
+def _of_cells(
+    *,
+    conventions: tuple[str, ...] = (MARBUT,),
+    invariances: tuple[str, ...] = ("shift", "scale", "copies"),
+    **row: Any,
+) -> Measure:
     """One of Marbut et al.'s measures of a quantizer's cells."""
     return Measure(
-        conventions=(MARBUT,),
+        conventions=conventions,
         needs="cells",
         invariances=frozenset(invariances),
         minimum_rows=64,
@@ -134,7 +140,7 @@ def _of_cells(*, invariances: tuple[str, ...] = ("shift", "scale", "copies"), **
 MEASURES: dict[str, Measure] = {
     "anisotropy": _spectral(
         function=spectrum.anisotropy,
-        convention=RAZZHIGAEV,
+        conventions=(RAZZHIGAEV,),
         unit="share of variance",
         range=(0, 1),
         direction="larger: more of the variance along one direction",
@@ -143,7 +149,7 @@ MEASURES: dict[str, Measure] = {
     ),
     "effective_rank": _spectral(
         function=spectrum.effective_rank,
-        convention=ROY_VETTERLI,
+        conventions=(ROY_VETTERLI,),
         unit="directions",
         range=(1, None),
         direction="larger: more directions in use",
@@ -152,7 +158,7 @@ MEASURES: dict[str, Measure] = {
     ),
     "participation_ratio": _spectral(
         function=spectrum.participation_ratio,
-        convention=EIGENVALUES,
+        conventions=(EIGENVALUES,),
         unit="directions",
         range=(1, None),
         direction="larger: variance shared by more directions",
@@ -161,7 +167,7 @@ MEASURES: dict[str, Measure] = {
     ),
     "iso_score": _spectral(
         function=spectrum.iso_score,
-        convention=RUDMAN,
+        conventions=(RUDMAN,),
         unit="score",
         range=(0, 1),
         direction="larger: variance spread more evenly",
@@ -250,7 +256,7 @@ MEASURES: dict[str, Measure] = {
     # --- on request ---------------------------------------------------------------------------------------------------
     "early_enrichment": _spectral(
         function=spectral_shape.early_enrichment,
-        convention=MARBUT,
+        conventions=(MARBUT,),
         unit="score",
         range=(0, 1),
         direction="larger: the variance is used up by fewer directions",
@@ -258,7 +264,7 @@ MEASURES: dict[str, Measure] = {
     ),
     "stable_rank": _spectral(
         function=spectral_shape.stable_rank,
-        convention=CENTRED,
+        conventions=(CENTRED,),
         unit="directions",
         range=(1, None),
         direction="larger: the leading direction matters less",
@@ -266,7 +272,7 @@ MEASURES: dict[str, Measure] = {
     ),
     "spectral_entropy": _spectral(
         function=spectral_shape.spectral_entropy,
-        convention=VON_NEUMANN,
+        conventions=(VON_NEUMANN,),
         unit="nats",
         range=(0, None),
         direction="larger: variance spread more evenly",
@@ -274,7 +280,7 @@ MEASURES: dict[str, Measure] = {
     ),
     "power_law_exponent": _spectral(
         function=spectral_shape.power_law_exponent,
-        convention=AGRAWAL,
+        conventions=(AGRAWAL, AGRAWAL_CODE),
         unit="exponent",
         range=(0, None),
         direction="larger: eigenvalues fall faster",
@@ -283,7 +289,7 @@ MEASURES: dict[str, Measure] = {
     ),
     "iso_score_star": _spectral(
         function=spectral_shape.iso_score_star,
-        convention=IDENTITY,
+        conventions=(IDENTITY,),
         unit="score",
         range=(0, 1),
         direction="larger: variance spread more evenly",
@@ -303,7 +309,7 @@ MEASURES: dict[str, Measure] = {
     ),
     "vasicek_mse": Measure(
         function=spectral_shape.vasicek_mse,
-        conventions=(MARBUT,),
+        conventions=(MARBUT, MARBUT_CODE),
         needs="spectrum",
         unit="squared deviation",
         range=(0, None),
@@ -401,6 +407,7 @@ MEASURES: dict[str, Measure] = {
     ),
     "cell_count_divergence": _of_cells(
         function=cells.cell_count_divergence,
+        conventions=tuple(cells.DIVERGENCES),
         unit="nats",
         range=(0, None),
         direction="larger: cells hold more unequal numbers of rows",

@@ -12,6 +12,7 @@ from hf_repgeo.errors import BadInput, UnknownName
 from hf_repgeo.measures import PointCloud, patchiness
 from hf_repgeo.measures.cells import (
     cell_count_divergence,
+    cell_count_divergence_code_of,
     cell_count_divergence_of,
     cell_count_variance,
     cell_count_variance_of,
@@ -396,3 +397,18 @@ def test_soft_patchiness_refuses_what_does_not_fit():
         soft_patchiness(torch.zeros(5, 3), torch.zeros(4, 2), 1.0)
     with pytest.raises(BadInput, match="`temperature`: got 0; wanted a positive number"):
         soft_patchiness(torch.zeros(5, 3), torch.zeros(4, 3), 0)
+
+
+def test_divergence_from_a_drawn_histogram_is_the_expectation_of_the_released_one(generator):
+    """The released code draws n uniform numbers and takes scipy's kl_div with their histogram; here its mean."""
+    rng, n, cells = np.random.default_rng(0), 600, 16
+    counts = torch.multinomial(torch.linspace(1, 3, cells), n, replacement=True, generator=generator).bincount()
+    p, found = counts.numpy() / n, []
+    for _ in range(3000):
+        u = np.histogram(rng.uniform(size=n), bins=cells, range=(0, 1))[0] / n
+        found.append(float((p * np.log(p / u)).sum()))
+    expected = float(cell_count_divergence_code_of(counts[None]))
+    assert expected == pytest.approx(np.mean(found), abs=4 * np.std(found) / 3000**0.5)
+    assert expected - float(cell_count_divergence_of(counts[None])) == pytest.approx(cells / (2 * n), rel=0.1)
+    both = torch.stack([counts, counts * 2])[:, None]  # two folds of different size
+    assert cell_count_divergence_code_of(both).shape == (2,)

@@ -2,9 +2,11 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
+from hf_repgeo.errors import UnknownName
 from hf_repgeo.measures import PointCloud
 from hf_repgeo.measures.direction import partition_function, uniformity
 from hf_repgeo.measures.spectral_shape import (
@@ -109,3 +111,29 @@ def test_uniformity_over_blocks_is_the_mean_over_all_pairs(generator):
     assert uniformity(PointCloud(X)).value == pytest.approx(float(expected), rel=1e-6)
     assert uniformity(PointCloud(torch.ones(50, 3))).value == pytest.approx(0, abs=1e-6)
     assert uniformity(PointCloud(torch.zeros(5, 3))).codes == ("zero_rows",)
+
+
+def test_the_released_fit_weighs_ranks_by_their_inverse(generator):
+    """Weighted normal equations by hand, on a spectrum that is no power law; equal to the other on one that is."""
+    d = 150
+    basis = torch.linalg.qr(torch.randn(d, d, generator=generator, dtype=torch.float64)).Q
+    values = torch.linspace(1, 0.1, d, dtype=torch.float64) ** 2
+    cloud = PointCloud(torch.cat([basis, -basis]) @ torch.diag(values.sqrt()))
+    rank = np.arange(4, 101)
+    x = np.stack([-np.log(rank), np.ones(97)], 1)
+    y, w = np.log(cloud.spectrum.numpy()[3:100]), 1 / rank
+    alpha = np.linalg.solve(x.T @ (x * w[:, None]), (x * w[:, None]).T @ y)[0]
+    assert power_law_exponent(cloud, "agrawal_code").value == pytest.approx(alpha, rel=1e-9)
+    power = torch.cat([basis, -basis]) @ torch.diag(torch.arange(1, d + 1, dtype=torch.float64) ** -0.6)
+    assert power_law_exponent(PointCloud(power), "agrawal_code").value == pytest.approx(1.2, abs=1e-6)
+    assert power_law_exponent(PointCloud(power[:, :80]), "agrawal_code").codes == ("too_few_eigenvalues",)
+    with pytest.raises(UnknownName):
+        power_law_exponent(cloud, "stringer")
+
+
+def test_the_released_vrm_divides_by_the_columns(generator):
+    few, many = (torch.randn(n, 60, generator=generator, dtype=torch.float64) for n in (20, 80))
+    assert vasicek_mse(PointCloud(few), "marbut_code").value == pytest.approx(vasicek_mse(PointCloud(few)).value / 3)
+    assert vasicek_mse(PointCloud(many), "marbut_code").value == pytest.approx(vasicek_mse(PointCloud(many)).value)
+    with pytest.raises(UnknownName):
+        vasicek_mse(PointCloud(many), "marbut_2023")

@@ -15,7 +15,7 @@ FROM_MOMENTS = ["mean_cosine"] + [n for n, m in MEASURES.items() if m.needs == "
 
 @pytest.fixture
 def X(generator):
-    return (torch.randn(3000, 60, generator=generator) * torch.arange(1, 61) ** -0.5 + 1).numpy()
+    return (torch.randn(3000, 104, generator=generator) * torch.arange(1, 105) ** -0.5 + 1).numpy()
 
 
 def test_a_file_of_any_kind_is_measured_as_its_rows(X, tmp_path):
