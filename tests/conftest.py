@@ -7,8 +7,7 @@ os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
 
 import pytest  # noqa: E402
 import torch  # noqa: E402
-
-WORDS = "the a cat dog house river sees finds old new green in on near with under and but because very".split()
+from tiny import SIZES, WORDS, make_tokenizer, seeded  # noqa: E402
 
 
 @pytest.fixture
@@ -24,22 +23,6 @@ def documents():
     return [" ".join(WORDS[i] for i in row) for row in draws.tolist()]
 
 
-def make_tokenizer(special: bool):
-    from tokenizers import Tokenizer, models, pre_tokenizers, processors
-    from transformers import PreTrainedTokenizerFast
-
-    tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *WORDS]
-    core = Tokenizer(models.WordLevel({token: i for i, token in enumerate(tokens)}, unk_token="[UNK]"))
-    core.pre_tokenizer = pre_tokenizers.Whitespace()
-    names = {"pad_token": "[PAD]", "unk_token": "[UNK]"}
-    if special:
-        core.post_processor = processors.TemplateProcessing(
-            single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
-        )
-        names |= {"cls_token": "[CLS]", "sep_token": "[SEP]"}
-    return PreTrainedTokenizerFast(tokenizer_object=core, model_max_length=64, **names)
-
-
 @pytest.fixture(scope="session")
 def tokenizer():
     """Adds [CLS] and [SEP]."""
@@ -50,15 +33,6 @@ def tokenizer():
 def plain_tokenizer():
     """Adds nothing."""
     return make_tokenizer(special=False)
-
-
-SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48, "vocab_size": 24}
-
-
-def seeded(model_class, config):
-    with torch.random.fork_rng():
-        torch.manual_seed(0)  # noqa: TID251  the fork gives the user's generator back
-        return model_class(config).eval()
 
 
 @pytest.fixture(scope="session")

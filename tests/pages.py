@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import SIZES, seeded
+from tiny import SIZES, seeded
 
 import hf_repgeo
 from hf_repgeo.rows import models

@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from conftest import SIZES, make_tokenizer, seeded
+from tiny import SIZES, make_tokenizer, seeded
 
 import hf_repgeo
 from hf_repgeo.cli.main import main

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import SIZES, WORDS, make_tokenizer, seeded
+from tiny import SIZES, WORDS, make_tokenizer, seeded
 
 import hf_repgeo
 from hf_repgeo.blm import Sentence, to_dataset

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import SIZES, WORDS, make_tokenizer, seeded
+from tiny import SIZES, WORDS, make_tokenizer, seeded
 from transformers import BertConfig, BertForMaskedLM, GPT2Config, GPT2LMHeadModel, Trainer, TrainingArguments
 
 import hf_repgeo

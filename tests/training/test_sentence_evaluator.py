@@ -4,7 +4,7 @@ import csv
 
 import pytest
 import torch
-from conftest import WORDS
+from tiny import WORDS
 
 import hf_repgeo
 from hf_repgeo import sentence_evaluator
