@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from .options import add_flags, given
+from .options import add_flags, given, name_list
 
 ROOM = "hf_repgeo.downstream"
 SAMPLE, PERTURB = f"{ROOM}.sequences.sample_sequences", f"{ROOM}.perturbation.perturb"
 SAMPLING = ("n", "min_words", "max_words", "seed")
 PERTURBING = ("seed", "how", "layers", "kinds")
+REGRESS = f"{ROOM}.regression.regress"
+REGRESSING = ("measures", "baselines", "architecture", "dose", "headline", "seed")
 
 
 def add(commands) -> None:
@@ -18,7 +20,7 @@ def add(commands) -> None:
     about = "What a model's geometry says about its downstream scores: samples, perturbed models, studies, regressions."
     parser = commands.add_parser("downstream", help="geometry and downstream scores", description=about)
     verbs = parser.add_subparsers(required=True, metavar="VERB")
-    for add_verb in (_add_sample, _add_perturb):
+    for add_verb in (_add_sample, _add_perturb, _add_study, _add_regress):
         add_verb(verbs)
 
 
@@ -65,6 +67,106 @@ def perturb(options: argparse.Namespace) -> None:
     recipe = Perturbation(options.alpha, **choices)
     loaded = load_model(options.model)
     print(save_perturbed(loaded.model, options.out, recipe, loaded.tokenizer))
+
+
+STUDY = """\
+Perturb models in doses, measure the geometry of each and its score on each task, and write one table.
+
+TASK is geometry; cola, sst2, mrpc, qqp, stsb, mnli, qnli, rte, wnli or glue for all nine, fine-tuned; frozen_qnli and
+kin, which a linear classifier reads off the frozen model; chunks and frames, likewise on sentences of our own.
+
+An interrupted study goes on when the same command is given again. On several GPUs:
+  torchrun --nproc-per-node 8 -m hf_repgeo downstream study MODEL --tasks geometry,glue --data GLUE --out DIR
+"""
+
+
+def _add_study(verbs) -> None:
+    form = argparse.RawDescriptionHelpFormatter
+    parser = verbs.add_parser("study", help="models x doses x runs x tasks", description=STUDY, formatter_class=form)
+    parser.set_defaults(run=study, interrupted=lambda options: f"the same command goes on from {options.out}")
+    parser.add_argument("models", nargs="+", metavar="[NAME=]MODEL", help="Hub ids, folders or pip:PACKAGE")
+    parser.add_argument("--tasks", type=name_list, metavar="TASK,...", help="default: geometry,chunks,frames")
+    parser.add_argument("--alphas", type=_doses, metavar="A,...", help="doses, 0 to 1; default: 13 from 0 to 1")
+    parser.add_argument("--runs", type=int, metavar="N", help="repeats of each dose (default: 3)")
+    parser.add_argument("--how", metavar="HOW", help="noise (default), scaled_noise, reinitialize, shuffle_embeddings")
+    parser.add_argument("--measures", type=name_list, metavar="NAME,...", help="or NAME@QUANTIZER; default: cheap ones")
+    parser.add_argument("--data", metavar="DIR", help="GLUE's folder (default: the Hub)")
+    parser.add_argument("--corpora", type=name_list, metavar="FILE,...", help="of the sample (default: packaged text)")
+    parser.add_argument("--sequences", type=int, metavar="N", help="of the sample (default: 400)")
+    parser.add_argument("--batch-size", type=int, metavar="N", help="sequences a forward pass (default: 64)")
+    parser.add_argument("--seed", type=int, metavar="N", help="of noise and sample (default: 0)")
+    parser.add_argument("--bf16", action="store_true", default=None, help="matrix products in bfloat16")
+    _add_finetuning(parser.add_argument_group("fine-tuning (defaults: the paper's)"))
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    parser.add_argument("--out", required=True, metavar="DIR", help="table.csv, tidy.csv, and what is needed to go on")
+
+
+def _add_finetuning(group) -> None:
+    group.add_argument("--learning-rate", type=float, metavar="X", help="default: 2e-5")
+    group.add_argument("--epochs", type=float, metavar="N", help="default: 3")
+    group.add_argument("--max-length", type=int, metavar="N", help="tokens (default: 128)")
+    group.add_argument("--device-batch-size", type=int, metavar="N", help="rows at once, of 32 a step (default: 32)")
+    group.add_argument("--train-rows", type=int, metavar="N", help="only the first so many (default: all)")
+    group.add_argument("--dev-rows", type=int, metavar="N", help="only the first so many (default: all)")
+
+
+def study(options: argparse.Namespace) -> None:
+    """Runs what is left of the study, and prints the table's path and how many jobs failed."""
+    from ..downstream import FinetuneSettings, StudySettings, study
+    from ..downstream.glue_files import TASKS
+    from ..downstream.results import ResultStore
+
+    tuning = ("learning_rate", "epochs", "max_length", "device_batch_size", "train_rows", "dev_rows")
+    plain = ("alphas", "runs", "how", "measures", "data", "corpora", "sequences", "batch_size", "seed", "bf16")
+    chosen = _chosen(options, plain)
+    if options.tasks:
+        chosen["tasks"] = tuple(t for task in options.tasks for t in (TASKS if task == "glue" else [task]))
+    finetuning = FinetuneSettings(**_chosen(options, tuning), bf16=bool(options.bf16))
+    models = dict(_named(entry) for entry in options.models)
+    path = study(models, options.out, StudySettings(**chosen, finetuning=finetuning), progress=not options.quiet)
+    failed = [result for result in ResultStore(options.out).read() if result.error is not None]
+    print(path)
+    if failed:
+        print(f"{len(failed)} jobs failed, the first with {failed[0].error}; the same command tries them again")
+
+
+def _chosen(options: argparse.Namespace, names: tuple[str, ...]) -> dict:
+    values = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+
+
+def _named(entry: str) -> tuple[str, str]:
+    name, _, place = entry.rpartition("=")
+    return name or place.rstrip("/").rpartition("/")[2].removeprefix("pip:"), place
+
+
+def _doses(text: str) -> list[float]:
+    try:
+        return [float(dose) for dose in name_list(text)]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r}: doses are numbers, such as 0,0.01,0.1") from None
+
+
+def _add_regress(verbs) -> None:
+    about = "Regress a score on measures of geometry, with the checks against the dose, by family and by permutation."
+    parser = verbs.add_parser("regress", help="scores on geometry, as a report", description=about)
+    parser.set_defaults(run=regress)
+    parser.add_argument("table", metavar="TABLE", help="CSV, TSV or Parquet, wide or long")
+    parser.add_argument("--score", required=True, metavar="COLUMN", help="what is to be explained")
+    columns = {name: "COLUMN" for name in ("architecture", "dose", "headline")}
+    add_flags(parser, REGRESS, *REGRESSING, measures="COLUMN,...", baselines="COLUMN,...", **columns)
+    parser.add_argument("--out", required=True, metavar="DIR", help="report.html, report.md, report.json, figures/")
+
+
+def regress(options: argparse.Namespace) -> None:
+    """Writes the report and prints what it says in short."""
+    from ..downstream import regress, write_report
+    from ..downstream.report import sections
+
+    result = regress(options.table, options.score, **given(options, *REGRESSING))
+    page = write_report(result, _folder(options.out), f"Geometry and {options.score}")
+    print("\n".join(sections(result)[0].text))
+    print(page)
 
 
 def _folder(path: str) -> Path:

@@ -1,5 +1,6 @@
 """`hf-repgeo downstream`: each verb does what its function does, from the shell."""
 
+import pytest
 import torch
 
 from hf_repgeo.cli import main
@@ -30,3 +31,33 @@ def test_perturb_writes_a_model_that_loads(tmp_path, encoder_folder, encoder, ca
 def test_a_dose_in_per_cent_is_refused_with_its_share(tmp_path, encoder_folder, capsys):
     assert main(["downstream", "perturb", str(encoder_folder), "--alpha", "5", "--out", str(tmp_path)]) == 2
     assert "Per cent? Write 0.05." in capsys.readouterr().err
+
+
+def test_regress_writes_a_report_and_says_what_is_in_it(tmp_path, capsys):
+    rows = ["architecture,alpha,run,score,patchiness,flat"]
+    for family in "ab":
+        for step, alpha in enumerate((0.01, 0.02, 0.05, 0.1, 0.3)):
+            for run in range(3):
+                rows.append(f"{family},{alpha},{run},{0.8 - 0.1 * step + 0.01 * run},{3 - step + run % 2},1")
+    (tmp_path / "table.csv").write_text("\n".join(rows))
+    arguments = [str(tmp_path / "table.csv"), "--score", "score", "--out", str(tmp_path / "out")]
+    assert main(["downstream", "regress", *arguments]) == 0
+    said = capsys.readouterr().out
+    assert "patchiness correlates with it at 0.9" in said and "flat is left out: the same in all rows" in said
+    assert (tmp_path / "out" / "report.html").exists()
+    assert main(["downstream", "regress", *arguments, "--measures", "patchines"]) == 2
+    assert "Did you mean 'patchiness'?" in capsys.readouterr().err
+
+
+def test_study_writes_a_table_and_says_what_failed(tmp_path, encoder_folder, capsys):
+    arguments = [f"tiny={encoder_folder}", "--tasks", "geometry", "--alphas", "0,0.1", "--runs", "1", "--quiet"]
+    arguments += ["--measures", "anisotropy,anisotrop", "--sequences", "40", "--out", str(tmp_path)]
+    assert main(["downstream", "study", *arguments]) == 0
+    said = capsys.readouterr().out
+    assert "2 jobs failed, the first with UnknownName: unknown measure 'anisotrop'" in said
+
+
+def test_doses_that_are_no_numbers_are_a_usage_error(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        main(["downstream", "study", "m", "--alphas", "0,much", "--out", str(tmp_path)])
+    assert "doses are numbers" in capsys.readouterr().err

@@ -1,0 +1,163 @@
+"""Results of a study: one JSON line a job, appended as it ends; read back as a tidy or a wide table."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..errors import BadInput
+from .glue_files import TASKS, glue_average
+
+KEYS = ("model", "architecture", "how", "alpha", "run", "seed")
+TIDY = (*KEYS, "task", "quantity", "value")
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one job found.
+
+    Attributes:
+        model, architecture: the unperturbed model, and the family that it belongs to.
+        how, alpha, run, seed: the perturbation.
+        task: `"geometry"`, a GLUE task or a probing task.
+        values: quantity -> number, or `None` where there is none.
+        error: what went wrong; then `values` is empty.
+        seconds: it took.
+    """
+
+    model: str
+    architecture: str
+    how: str
+    alpha: float
+    run: int
+    seed: int
+    task: str
+    values: dict[str, float | None] = field(default_factory=dict)
+    error: str | None = None
+    seconds: float | None = None
+
+    @property
+    def key(self) -> tuple:
+        """What a job is known by: the same job is not done twice."""
+        return (self.model, self.how, self.alpha, self.run, self.task)
+
+    @property
+    def point(self) -> tuple:
+        """The perturbed model: a row of the wide table."""
+        return tuple(getattr(self, name) for name in KEYS)
+
+
+class ResultStore:
+    """A folder of results. Every process appends to a file of its own; reading joins them all.
+
+    Args:
+        folder: created if need be.
+        settings: what the numbers depend on; a folder of another study is refused.
+        rank: of this process.
+
+    Raises:
+        BadInput: the folder holds a study with other settings.
+    """
+
+    def __init__(self, folder: str | Path, settings: dict | None = None, rank: int = 0):
+        self.folder = Path(folder)
+        self.path = self.folder / f"results-{rank}.jsonl"
+        if settings is not None:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._check(settings, rank)
+
+    def _check(self, settings: dict, rank: int) -> None:
+        path, wanted = self.folder / "study.json", json.loads(json.dumps(settings))
+        if path.exists():
+            found = json.loads(path.read_text(encoding="utf-8"))
+            changed = [key for key in wanted if found.get(key) != wanted[key]]
+            if changed:
+                came = f"{str(self.folder)!r}, a study with another {changed[0]}: {found.get(changed[0])}"
+                cure = "Take another folder, or the settings in its study.json."
+                raise BadInput("out", came=came, wanted=str(wanted[changed[0]]), cure=cure)
+            return
+        unfinished = path.with_name(f".study.{os.getpid()}")
+        unfinished.write_text(json.dumps(wanted, indent=1) + "\n", encoding="utf-8")
+        unfinished.replace(path)
+
+    def append(self, result: Result) -> None:
+        """Writes a line; one that a crash cut short before it is ended first."""
+        with self.path.open("ab+") as file:
+            if file.tell() and (file.seek(-1, os.SEEK_END), file.read(1))[1] != b"\n":
+                file.write(b"\n")
+            file.write(json.dumps(vars(result), allow_nan=False).encode() + b"\n")
+
+    def read(self) -> list[Result]:
+        """All results, the last of each job; a line cut short by a crash is left out."""
+        found = {}
+        for path in sorted(self.folder.glob("results-*.jsonl")):
+            for line in path.read_text(encoding="utf-8").splitlines():
+                try:
+                    result = Result(**json.loads(line))
+                except ValueError:
+                    continue
+                if result.key not in found or result.error is None:
+                    found[result.key] = result
+        return list(found.values())
+
+    def done(self) -> set[tuple]:
+        """Keys of the jobs that need not be done again; failed ones are tried anew."""
+        return {result.key for result in self.read() if result.error is None}
+
+    def write_tables(self) -> tuple[Path, Path]:
+        """Writes `tidy.csv`, one number a line, and `table.csv`, one perturbed model a line; returns their paths."""
+        results = self.read()
+        tidy, wide = self.folder / "tidy.csv", self.folder / "table.csv"
+        _write_csv(tidy, list(TIDY), tidy_rows(results))
+        rows = wide_rows(results)
+        columns = list(dict.fromkeys(column for row in rows for column in row))
+        _write_csv(wide, columns, rows)
+        return tidy, wide
+
+
+def _write_csv(path: Path, columns: list[str], rows) -> None:
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    with unfinished.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns, restval="")
+        writer.writeheader()
+        writer.writerows(rows)
+    unfinished.replace(path)
+
+
+def tidy_rows(results: list[Result]) -> Iterator[dict]:
+    """One dict a number, with the columns of `TIDY`; a failed job gives a row with the error and no value."""
+    for result in results:
+        head = {name: getattr(result, name) for name in KEYS} | {"task": result.task}
+        for quantity, value in result.values.items():
+            yield head | {"quantity": quantity, "value": value}
+        if result.error is not None:
+            yield head | {"quantity": f"error: {result.error}", "value": None}
+
+
+def wide_rows(results: list[Result]) -> list[dict]:
+    """One dict a perturbed model: its keys, its geometry, a score and a loss a task, and the averages of GLUE.
+
+    A score's column is the task's name; its validation loss stands in `loss_TASK`. `average` is over the tasks at
+    hand; `glue` is the paper's average over eight tasks and `glue_with_wnli` over nine, where all are there.
+    """
+    points: dict[tuple, dict] = {}
+    scores: dict[tuple, dict[str, float]] = {}
+    for result in results:
+        row = points.setdefault(result.point, dict(zip(KEYS, result.point)))
+        if result.task == "geometry":
+            row |= result.values
+        elif "score" in result.values:
+            row |= {result.task: result.values["score"], f"loss_{result.task}": result.values.get("loss")}
+            scores.setdefault(result.point, {})[result.task] = result.values["score"]
+    tasks = {task for found in scores.values() for task in found}
+    for point, row in points.items():
+        found = {task: score for task, score in scores.get(point, {}).items() if score is not None}
+        if tasks and set(found) == tasks:
+            row["average"] = sum(found.values()) / len(found)
+        if set(TASKS) - {"wnli"} <= tasks:
+            row |= {"glue": glue_average(found), "glue_with_wnli": glue_average(found, wnli=True)}
+    return [points[point] for point in sorted(points)]
