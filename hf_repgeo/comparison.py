@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 TOKENS = ("all", "no_special", "sink_robust")
 PIECE_WORDS = 60  # a row, where two models cut text into different tokens
+STREAM = {"final_norm": "raw"}  # the residual stream only, so that layers lie between like places
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Paired:
     """Rows of two models that belong together, by place.
 
     Attributes:
-        a, b: `(stack, layer)` -> `(n, d)`.
+        a, b: place -> `(n, d)`.
         documents: `(n,)` document of each row.
         tokens: which tokens are rows, or `"pieces"` where a row is a piece of text.
     """
@@ -79,7 +80,7 @@ def compare(
         texts: as in `hf_repgeo.profiling.profile`.
         comparisons: names such as `"linear_cka"`, or `"linear_cka:kornblith"` for a convention; default: debiased CKA,
             held-out linearity and neighbourhood overlap; `"all"`: every one. See `hf_repgeo.COMPARISONS`.
-        layers: of `a`; 0 is the embedding layer, -1 the last. Default: all.
+        layers: of `a`; 0 is what enters block 1, -1 what leaves the last. Default: all.
         all_layers: also debiased CKA of every layer of `a` with every layer of `b`; always on for one model.
         tokens: `"all"`, `"no_special"` or `"sink_robust"`, which leaves out what is massive in either model.
         rows: rows wanted.
@@ -143,16 +144,17 @@ def paired_rows(
     length = resolve_window(window, min(limits, default=None))
     if same_tokens(first, second):
         windows = draw_windows(make_windows(first.tokenizer, corpus.documents, length), seed, tokens=2 * rows)
+        choice = {"policies": [tokens], "rows": rows, "batch_size": batch_size, "seed": seed, **STREAM}
         found = [
-            token_representations(
-                one.model, one.tokenizer, windows, policies=[tokens], rows=rows, batch_size=batch_size, seed=seed
-            )
+            token_representations(one.model, one.tokenizer, windows, **choice)
             for one in ([first] if second is first else [first, second])
         ]
         return _of_tokens(found[0], found[-1], tokens)
     pieces, owners = cut_into_pieces(corpus.documents, rows, seed)
     found = [
-        pooled_representations(one.model, _windows_of(one, pieces, owners, length), "mean", batch_size=batch_size)
+        pooled_representations(
+            one.model, _windows_of(one, pieces, owners, length), "mean", batch_size=batch_size, **STREAM
+        )
         for one in (first, second)
     ]
     return Paired(found[0].states, found[1].states, torch.tensor(owners), "pieces")
@@ -204,16 +206,16 @@ def matched(paired: Paired, layers: list[int] | None, one_model: bool) -> list[t
     if one_model:
         found = [(p, q) for p, q in zip(places, places[1:]) if p[0] == q[0]]
     else:
-        stacks = {stack: [q for q in others if q[0] == stack] for stack, _ in others}
-        by_stack = {stack: [p for p in places if p[0] == stack] for stack, _ in places}
+        stacks = {stack: [q for q in others if q.stack == stack] for stack, *_ in others}
+        by_stack = {stack: [p for p in places if p.stack == stack] for stack, *_ in places}
         if len(stacks) == len(by_stack) == 1:  # an encoder with a decoder
             stacks = dict(zip(by_stack, stacks.values()))
         found = [pair for stack, mine in by_stack.items() for pair in _by_depth(mine, stacks.get(stack, []))]
-    wanted = resolve_layers(layers, max(layer for _, layer in places) + 1)
+    wanted = resolve_layers(layers, sorted({place.layer for place in places}))
     found = [pair for pair in found if pair[0][1] in wanted]
     if not found:
         came = "models without a stack in common" if layers is None else f"{layers}, none of them compared"
-        raise BadInput("layers", came=came, wanted=f"some of {sorted({layer for _, layer in places})}")
+        raise BadInput("layers", came=came, wanted=f"some of {sorted({place.layer for place in places})}")
     return found
 
 
@@ -230,8 +232,7 @@ def _by_depth(mine: list[Place], theirs: list[Place]) -> list[tuple[Place, Place
 def _row(estimate, place: Place, other: Place, paired: Paired) -> dict[str, Any]:
     details = estimate.details | {"stack_b": other[0], "layer_b": other[1]}
     return {
-        "stack": place[0],
-        "layer": place[1],
+        **place._asdict(),
         "tokens": paired.tokens,
         "measure": estimate.measure,
         "convention": estimate.convention,
@@ -258,7 +259,7 @@ def _add_matrix(report: GeometryReport, paired: Paired, one_model: bool) -> None
             equal = value != value
             said = ("no_spread: all rows of one layer are equal",) if equal else ()
             cell = {"value": None if equal else value, "warnings": said, "details": details}
-            report.add(stack=place[0], layer=place[1], **common, **cell)
+            report.add(**place._asdict(), **common, **cell)
 
 
 def _provenance(first: Loaded, second: Loaded | None, corpus: Corpus, asked: dict, pairs, options: dict) -> dict:

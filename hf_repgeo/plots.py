@@ -87,7 +87,7 @@ def _curves(
         (name, stack, policy, part)
         for stack in report.unique("stack")
         for policy in shown
-        if len(part := report.select(stack=stack, tokens=policy)) and part.unique("layer") != [None]
+        if len(part := report.stream().select(stack=stack, tokens=policy)) and part.unique("layer") != [None]
     ]
 
 

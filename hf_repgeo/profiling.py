@@ -31,7 +31,7 @@ from .measures.kernels.switch import family
 from .report import GeometryReport
 from .rows.corpus import Corpus
 from .rows.files import cloud_of_stream, is_dataset, read_rows, row_blocks
-from .rows.forward import final_norm_of
+from .rows.forward import stacks_of
 from .rows.identity import model_fingerprint, windows_fingerprint
 from .rows.models import cache_folder, load_model
 from .rows.representations import (
@@ -176,7 +176,7 @@ def profile(
             JSON Lines, JSON or Parquet file; a `datasets` data set, of which the first 20,000 rows are read; or a
             `Corpus`. A single string is always a path. Default: the packaged sample of Wikipedia.
         measures: as in `measure`.
-        layers: indices into `hidden_states`: 0 is the embedding layer, -1 the last. Default: all.
+        layers: 0 is what enters block 1, i what leaves block i, -1 what leaves the last. Default: all.
         tokens: token policies, of `"all"` (the paper's), `"no_special"`, `"sink_robust"`, `"one_per_type"`; default:
             all four, from one forward pass. A policy that cannot fill a batch is measured on the rows it has, and
             beside it stands `all` on equally many rows (`all_as_...`).
@@ -190,13 +190,14 @@ def profile(
             take prose out of a raw MediaWiki dump such as enwik8 (extra `wiki`).
         oversample: run windows that hold this many times the rows wanted.
         null: as in `measure`.
-        final_norm: `"applied"`: the last layer as transformers returns it, in language models after the final norm;
-            `"raw"`: before it.
+        final_norm: `"applied"`: beside the last layer, also what the model's final norm makes of it, as rows with
+            `point="final_norm"`, if the model has such a norm; `"raw"`: only the residual stream.
         text_column: of a data set, JSON or Parquet file; default: `text`, else the only column of texts, else the one
             of chat messages.
         tokenizer: for a model in memory.
         revision, dtype, device, trust_remote_code: see `hf_repgeo.rows.models.load_model`.
-        batch_size: windows a forward pass; does not change the numbers.
+        batch_size: windows a forward pass; does not change the numbers. A model in which padding changes the rows of a
+            text, as in FNet, runs windows of different lengths apart, and the warning `padding_leaks` says so.
         seed: of the draw of windows and rows, and of the measures.
         out: folder for `profile.json`, written as layers are done. An unfinished report in it goes on where the
             weights, the text and all options are the same; the files of any other run are moved aside. A second run
@@ -246,7 +247,8 @@ def profile(
         "window": window,
         "pack": pack,
         "oversample": oversample,
-        "final_norm": final_norm_of(loaded.model, windows, final_norm),
+        "final_norm": final_norm,
+        "stacks": {stack.name: stack.facts() for stack in stacks_of(loaded.model, windows)},
         **batch_means.provenance(),
         **versions(),
     }
@@ -274,9 +276,15 @@ def _measure_places(run: Run, batch_means: BatchMeans, collect: Callable[[], Rep
         if not run.has(place):
             with torch.no_grad():
                 rows = batch_means.measure(collected.states[place], collected.documents, collected.policies)
-            run.add(place, rows)
+            run.add(place, [row | {"warnings": [*row["warnings"], *_of_the_pool(collected.facts)]} for row in rows])
     run.finish()
     kept.delete()
+
+
+def _of_the_pool(facts: dict) -> list[str]:
+    if not facts.get("padding_leaks"):
+        return []
+    return ["padding_leaks: in this model padding changes the rows of a text; windows of different lengths ran apart"]
 
 
 def _check_counts(**counts: int) -> None:

@@ -16,11 +16,12 @@ if TYPE_CHECKING:
     import datasets
     import pandas
 
-FORMAT = 1
+FORMAT = 2
 
 COLUMNS: dict[str, type] = {
     "layer": int,
     "stack": str,
+    "point": str,
     "tokens": str,
     "measure": str,
     "convention": str,
@@ -36,7 +37,8 @@ COLUMNS: dict[str, type] = {
     "warnings": list,
     "details": dict,
 }
-CASE = ("stack", "layer", "tokens", "measure", "convention")
+CASE = ("stack", "layer", "point", "tokens", "measure", "convention")
+STREAM = "residual"  # the point between two blocks
 
 
 @dataclass
@@ -45,8 +47,9 @@ class ReportTable:
 
     Columns of a row:
 
-    - `layer` (0 is the embedding layer; `None` for plain rows), `stack` (`"encoder"` or `"decoder"`), `tokens` (the
-      token policy)
+    - `layer` (0 is what enters block 1, i what leaves block i; `None` for plain rows), `stack` (`"encoder"` or
+      `"decoder"`), `point` (`"residual"` for the stream between blocks, `"final_norm"` for what leaves the norm behind
+      the last one), `tokens` (the token policy)
     - `measure`, `convention`
     - `protocol`: `"whole"` for one value over all rows, `"batches"` for the mean over batches
     - `value` (`None` if it cannot be computed: the first warning says why), `sd` over batches, the standard error `se`
@@ -92,12 +95,16 @@ class ReportTable:
     def row(self, measure: str, **columns) -> dict[str, Any]:
         """The one row of `measure` with these columns; `"name:convention"`, or a name for the default convention.
 
+        Without `point` it is that of the residual stream.
+
         Raises:
             RepgeoError: no row fits, or several do; the message says which columns would decide.
         """
         measure, _, convention = measure.partition(":")
         columns |= {"convention": convention} if convention else {}
         found = self.select(measure=measure, **columns).rows
+        if "point" not in columns:
+            found = [row for row in found if row["point"] == STREAM] or found
         if "convention" not in columns and found:
             found = [row for row in found if row["convention"] == found[0]["convention"]]
         if len(found) == 1:
@@ -121,6 +128,14 @@ class ReportTable:
     def value(self, measure: str, **columns) -> float | None:
         """The value of the one row that `row` finds."""
         return self.row(measure, **columns)["value"]
+
+    def stream(self) -> Self:
+        """The rows of the residual stream, layer by layer, and rows of no layer; other points are left out.
+
+        A report of format 1 holds its last layer after the final norm only: there that stands for it.
+        """
+        known = {(row["stack"], row["layer"]) for row in self.rows if row["point"] == STREAM}
+        return type(self)([row for row in self.rows if _in_stream(row, known)], self.provenance)
 
     def unique(self, column: str) -> list:
         """The values of a column, each once, in order of appearance."""
@@ -185,7 +200,7 @@ class ReportTable:
                     wanted="a report",
                     cure="Upgrade hf_repgeo.",
                 )
-            return cls(content["rows"], content["provenance"])
+            return cls(_with_points(content["rows"], content["provenance"]), content["provenance"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             if isinstance(error, RepgeoError):
                 raise
@@ -213,7 +228,7 @@ class ReportTable:
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise BadInput("path", came=f"{str(path)!r} ({error})", wanted="a report written by to_parquet") from None
         rows = [{**row, "details": json.loads(row["details"])} for row in table.to_pylist()]
-        return cls(rows, provenance)
+        return cls(_with_points(rows, provenance), provenance)
 
     def to_arrow(self):
         """The rows as a `pyarrow.Table`; `details` as JSON text."""
@@ -235,6 +250,30 @@ class ReportTable:
         import datasets
 
         return datasets.Dataset(self.to_arrow().replace_schema_metadata(None))
+
+
+def _in_stream(row: dict, known: set) -> bool:
+    return row["point"] in (None, STREAM) or (
+        row["point"] == "final_norm" and (row["stack"], row["layer"]) not in known
+    )
+
+
+def _with_points(rows: list[dict], provenance: dict) -> list[dict]:
+    """Rows of a report of format 1, which had no points: its last layer came after the final norm if it says so."""
+    if not rows or "point" in rows[0]:
+        return rows
+    last: dict[str, int] = {}
+    for row in rows:
+        if row["layer"] is not None:
+            last[row["stack"]] = max(row["layer"], last.get(row["stack"], 0))
+    normed = last if provenance.get("final_norm") == "applied" else {}
+    return [{column: _old_value(row, column, normed) for column in COLUMNS} for row in rows]
+
+
+def _old_value(row: dict, column: str, normed: dict[str, int]):
+    if column != "point" or row["layer"] is None:
+        return row.get(column)
+    return "final_norm" if normed.get(row["stack"]) == row["layer"] else STREAM
 
 
 def _flat(rows: Iterable[dict]) -> list[dict]:

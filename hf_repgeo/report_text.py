@@ -22,7 +22,7 @@ def describe(report: ReportTable) -> str:
     for stack in report.unique("stack"):
         for tokens in report.unique("tokens"):
             protocols = [name for name in report.unique("protocol") if name != "matrix"]  # a heat map says it better
-            part = report.select(stack=stack, tokens=tokens, protocol=protocols)
+            part = report.stream().select(stack=stack, tokens=tokens, protocol=protocols)
             if len(part):
                 blocks.append(_table(part, stack, tokens))
     return "\n\n".join([*blocks, *_warnings(report)])

@@ -123,7 +123,8 @@ def test_provenance_says_how_to_do_it_again(run):
     assert facts["seed"] == 3 and facts["window"] == 64 and facts["pack"] == "concatenate" and facts["rows"] == 300
     assert facts["text"]["fingerprint"] and facts["class"] == "BertModel" and facts["dtype"] == "float32"
     assert set(facts["versions"]) >= {"hf_repgeo", "torch", "transformers", "python"}
-    assert facts["final_norm"] == "none" and facts["pool"]["token_types"] == 22 and facts["finished"]
+    assert facts["stacks"] == {"encoder": {"blocks": "encoder.layer", "layers": 2, "turns": 1, "final_norm": None}}
+    assert facts["pool"]["token_types"] == 22 and facts["finished"]
 
 
 def test_batch_size_changes_no_number(run):

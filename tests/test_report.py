@@ -1,5 +1,6 @@
 """GeometryReport: tidy rows that come back equal from every format, and finding a number in them."""
 
+import json
 import math
 
 import pytest
@@ -100,3 +101,25 @@ def test_the_text_form_of_plain_rows_lists_the_measures(generator):
 )
 def test_numbers_read_well(value, text):
     assert number(value) == text
+
+
+@pytest.mark.parametrize(("norm", "last"), [("applied", "final_norm"), ("raw", "residual"), ("none", "residual")])
+def test_reports_of_format_1_say_whether_their_last_layer_came_after_the_final_norm(tmp_path, norm, last):
+    rows = [
+        {"layer": i, "stack": "decoder", "tokens": "all", "measure": "anisotropy", "value": 0.1 * i} for i in (0, 1)
+    ]
+    rows = [{column: row.get(column) for column in COLUMNS if column != "point"} for row in rows]
+    rows = [row | {"warnings": [], "details": {}} for row in rows]
+    old = {"format": 1, "provenance": {"final_norm": norm}, "rows": rows}
+    (tmp_path / "old.json").write_text(json.dumps(old))
+    report = GeometryReport.from_json(tmp_path / "old.json")
+    assert [row["point"] for row in report] == ["residual", last] and list(report.rows[0]) == list(COLUMNS)
+    assert report.value("anisotropy", layer=1) == 0.1 and len(report.stream()) == 2
+
+
+def test_a_value_without_a_point_is_the_residual_streams():
+    report = GeometryReport()
+    for point, value in (("residual", 0.5), ("final_norm", 0.1)):
+        report.add(layer=2, stack="decoder", point=point, tokens="all", measure="anisotropy", value=value)
+    assert report.value("anisotropy") == 0.5 and report.value("anisotropy", point="final_norm") == 0.1
+    assert [row["value"] for row in report.stream()] == [0.5]

@@ -95,7 +95,7 @@ def profile_layers(name: str, model: str | Path, text: str, **options) -> tuple[
     texts = [*split_documents(text)] or None
     settings = {"tokens": ["all"], "rows": MODEL_ROWS, "oversample": 1, "progress": False}
     report = profile(loaded.model, texts, tokenizer=loaded.tokenizer, measures=[name], **settings, **options)
-    rows = report.select(measure=name, convention=MEASURES[name].conventions[0], tokens="all").rows
+    rows = report.stream().select(measure=name, convention=MEASURES[name].conventions[0], tokens="all").rows
     last, width = rows[-1], loaded.model.config.get_text_config().hidden_size
     result = {name: last["value"], f"{name}_standard_error": last["se"], f"{name}_n": last["n"]}
     result |= {f"{name}_null": null_of(name, last["n"], width), "layer": last["layer"]}

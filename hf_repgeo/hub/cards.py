@@ -125,7 +125,7 @@ def summaries(report: ReportTable) -> Iterator[Summary]:
     measured = report.unique("measure")
     for measure in [name for name in HEADLINE if name in measured] or measured:
         for stack in report.unique("stack"):
-            part = report.select(measure=measure, stack=stack, tokens=tokens)
+            part = report.stream().select(measure=measure, stack=stack, tokens=tokens)
             conventions = part.unique("convention")
             rows = part.select(convention=conventions[0]).rows if conventions else []
             values = tuple((row["layer"], float(row["value"])) for row in rows if row["value"] is not None)

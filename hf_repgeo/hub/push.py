@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import BadInput, RepgeoError, UnknownName
-from ..report_table import ReportTable
+from ..report_table import CASE, ReportTable
 from ..version import __version__
 from .cards import summaries, update_card
 from .commits import HubError, Snapshot, Upload, dry_run, explain, push, snapshot, with_retries
@@ -273,7 +273,7 @@ def _plain(value: Any, where: str) -> Any:
 def _file_name(report: ReportTable, name: str | None) -> str:
     if name is None:
         text = re.sub(r"[^\w.-]+", "-", str(text_of(report)["name"] or "rows"), flags=re.ASCII).strip(".-")
-        cases = [[row["stack"], row["layer"], row["tokens"], row["measure"], row["convention"]] for row in report]
+        cases = [[row[column] for column in CASE] for row in report]
         return f"{text or 'text'}-{digest([run_id(report), cases])[:8]}"
     if not re.fullmatch(r"\w[\w.-]{0,95}", name, flags=re.ASCII):
         raise BadInput("name", came=repr(name), wanted="letters, digits, '-', '_' and '.'")

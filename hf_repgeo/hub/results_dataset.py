@@ -133,7 +133,7 @@ def _version(report: ReportTable) -> str | None:
 
 
 def _key(row: dict[str, Any]) -> tuple:
-    return tuple(row[column] for column in KEY)
+    return tuple(row.get(column) for column in KEY)  # tables of format 1 have no points
 
 
 def new_rows(table: pyarrow.Table, files: Iterable[bytes]) -> pyarrow.Table:

@@ -1,175 +1,135 @@
-"""The one place that runs an encoder: windows of tokens -> hidden states of every layer, padding left out."""
+"""From windows of tokens to the states of every measured place, padding left out."""
 
 from __future__ import annotations
 
-import inspect
-import random
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
+from typing import Any
+from weakref import WeakKeyDictionary
 
-import numpy as np
 import torch
 
-from ..errors import BadInput, UnknownName
+from ..errors import UnknownName
+from .capture import FINAL_NORM, RESIDUAL, Place, Tap, read_places
+from .passes import encoder_of, run, undisturbed
+from .stacks import Stack, find_stacks
+from .token_inputs import padded, padding_leaks, probe_ids, text_inputs
 from .windows import Windows
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+__all__ = ["Place", "encoder_of", "forward_windows", "places_of", "resolve_layers", "run", "stacks_of", "undisturbed"]
 
-Place = tuple[str, int]  # (stack, layer); layer 0 is the embedding layer
+FINAL_NORMS = ("applied", "raw")
+
+_known: WeakKeyDictionary[torch.nn.Module, tuple[int, list[Stack]]] = WeakKeyDictionary()
 
 
 def forward_windows(
-    model, windows, layers, final_norm, batch_size, progress
-) -> Iterator[tuple[torch.Tensor, dict[Place, torch.Tensor]]]:
-    """Per batch: flat positions of its tokens in the windows, and each measured layer's states of them, no padding."""
-    starts = torch.tensor([0] + [len(window) for window in windows.ids]).cumsum(0)
-    batches = range(0, len(windows), batch_size)
-    for begin in progress(iter(batches), len(batches)) if progress else batches:
-        ids = windows.ids[begin : begin + batch_size]
-        mask = torch.tensor([[1] * len(window) + [0] * (max(map(len, ids)) - len(window)) for window in ids])
-        padded = torch.zeros_like(mask)
-        padded[mask.bool()] = torch.tensor([i for window in ids for i in window])
-        states = _hidden_states(model, padded, mask, layers, final_norm)
-        positions = torch.arange(int(starts[begin]), int(starts[begin + len(ids)]))
-        present = mask.bool().to(model.device)
-        yield positions, {place: state[present.to(state.device)] for place, state in states.items()}
-
-
-def _hidden_states(model, ids, mask, layers, final_norm) -> dict[Place, torch.Tensor]:
-    """Measured layers of one batch, `(stack, layer)` -> `(batch, length, d)`. Windows are padded on the right."""
-    ids, mask = ids.to(model.device), mask.to(model.device)
-    arguments = {"input_ids": ids, "attention_mask": mask, "output_hidden_states": True, "return_dict": True}
-    if model.config.is_encoder_decoder:
-        arguments |= {"decoder_input_ids": ids, "decoder_attention_mask": mask}
-    if "use_cache" in inspect.signature(model.forward).parameters:
-        arguments["use_cache"] = False
-    with _final_norm(model, final_norm):
-        output = run(model, **arguments)
-    stacks = {"encoder": "encoder_hidden_states", "decoder": "decoder_hidden_states"}
-    if not model.config.is_encoder_decoder:
-        stacks = {stack_of(model): "hidden_states"}
-    states: dict[Place, torch.Tensor] = {}
-    for stack, name in stacks.items():
-        hidden = getattr(output, name, None)
-        if not hidden:
-            raise BadInput(
-                "model", came=f"{type(model).__name__}, which returns no {name}", wanted="a model with hidden states"
-            )
-        states |= {(stack, layer): hidden[layer] for layer in resolve_layers(layers, len(hidden))}
-    return states
-
-
-def resolve_layers(asked: list[int] | None, count: int) -> list[int]:
-    if asked is None:
-        return list(range(count))
-    for layer in asked:
-        if not -count <= layer < count:
-            raise UnknownName("layer", layer, [f"0 (embeddings) to {count - 1}", f"-1 to -{count}"])
-    return sorted({layer % count for layer in asked})
-
-
-class _final_norm:
-    """While open, the last hidden state is after the model's final norm (`"applied"`) or before it (`"raw"`)."""
-
-    def __init__(self, model: PreTrainedModel, choice: str):
-        if choice not in ("applied", "raw"):
-            raise UnknownName("final_norm", choice, ("applied", "raw"))
-        self.config, self.raw = model.config, choice == "raw"
-
-    def __enter__(self) -> None:
-        self.before = self.config.__dict__.get("tie_last_hidden_states", _final_norm)
-        if self.raw:
-            self.config.tie_last_hidden_states = False
-
-    def __exit__(self, *error) -> None:
-        if self.raw and self.before is _final_norm:
-            del self.config.tie_last_hidden_states
-        elif self.raw:
-            self.config.tie_last_hidden_states = self.before
-
-
-def stack_of(model: PreTrainedModel) -> str:
-    """`"decoder"` for a model whose tokens see only what came before them, else `"encoder"`."""
-    from transformers.models.auto.modeling_auto import (
-        MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
-        MODEL_FOR_MASKED_LM_MAPPING_NAMES,
-    )
-
-    kind = model.config.model_type
-    causal = kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and kind not in MODEL_FOR_MASKED_LM_MAPPING_NAMES
-    return "decoder" if causal or getattr(model.config, "is_decoder", False) else "encoder"
-
-
-def final_norm_of(model: PreTrainedModel, windows: Windows, choice: str) -> str:
-    """What the last hidden state is: `"applied"` or `"raw"` as chosen, or `"none"` where the two do not differ."""
-    ids = torch.tensor([windows.ids[0][:8]])
-    last = [_hidden_states(model, ids, torch.ones_like(ids), [-1], norm) for norm in ("applied", "raw")]
-    same = all(torch.equal(a, b) for a, b in zip(last[0].values(), last[1].values()))
-    return "none" if same else choice
-
-
-# --- leaving the model as it was -------------------------------------------------------------------------------------
-
-
-def encoder_of(model: torch.nn.Module) -> PreTrainedModel:
-    """The part of a model in training that has hidden states: the body without its head.
-
-    Wrappers are looked into: adapters, sentence-transformers, a loss around a model.
-
-    Raises:
-        BadInput: there is no transformers model inside.
-    """
-    from transformers import PreTrainedModel
-
-    for module in model.modules():
-        if isinstance(module, PreTrainedModel):
-            body = module.base_model  # the head would cost as much as several layers and has no hidden states
-            return body if isinstance(body, PreTrainedModel) else module
-    wanted = "a transformers model with hidden states"
-    raise BadInput("model", came=f"{type(model).__name__}, with no PreTrainedModel inside", wanted=wanted)
-
-
-def run(model: torch.nn.Module, **inputs):
-    """One forward pass that the caller's model does not notice: see `undisturbed`.
-
-    Every representation of this package comes from here.
+    model, windows, layers, final_norm, batch_size, progress, *, take: Callable | None = None
+) -> Iterator[tuple[torch.Tensor, dict[Place, Any]]]:
+    """Runs windows of tokens through a model, batch by batch.
 
     Args:
-        model: in any mode; the pass runs in eval mode, so dropout is off.
-        inputs: the arguments of its `forward`.
+        model: any transformers model that reads `input_ids`, in any mode; it is left as it was, also between batches.
+        windows: of token ids.
+        layers: 0 is what enters block 1, i what leaves block i, -1 the last; `None`: all.
+        final_norm: `"applied"`: also what leaves the final norm, a place of its own; `"raw"`: the residual stream only.
+        batch_size: windows a pass.
+        progress: wraps the iteration, `(iterator, total) -> iterator`; or `None`.
+        take: given the flat positions of a batch's tokens in the windows, returns a function that is applied to the
+            `(n_tokens, hidden_size)` states of every place while the model runs, such as one that copies the wanted
+            rows to the CPU. Default: all rows are kept.
 
-    Returns:
-        What the model returns, without gradients.
+    Yields:
+        For each batch the positions, and place -> what `take` made of the states there.
+
+    Raises:
+        BadInput: the model has no stack of blocks, or its hidden states are not those of its blocks.
+        UnknownName: a layer that does not exist.
+    """
+    taps = places_of(model, windows, layers, final_norm)
+    starts = torch.tensor([0] + [len(window) for window in windows.ids]).cumsum(0)
+    batches = _batches(windows.ids, batch_size, padding=not runs_unpadded(model, windows))
+    for begin, end in progress(iter(batches), len(batches)) if progress else batches:
+        positions = torch.arange(int(starts[begin]), int(starts[end]))
+        ids, mask = padded(windows.ids[begin:end])
+        kept = take(positions) if take else torch.clone
+        yield positions, _read(model, taps, text_inputs(model, ids, mask), mask.bool(), kept)
+
+
+def _batches(ids: list[list[int]], batch_size: int, padding: bool) -> list[tuple[int, int]]:
+    """First and last number of the windows that run together; without padding, only neighbours of one length."""
+    bounds, begin = [], 0
+    for end in range(1, len(ids) + 1):
+        full = end == len(ids) or end - begin == batch_size
+        if full or not (padding or len(ids[end]) == len(ids[begin])):
+            bounds.append((begin, end))
+            begin = end
+    return bounds
+
+
+def runs_unpadded(model, windows: Windows) -> bool:
+    """Whether windows of different lengths run apart, since padding behind a text would change its rows.
+
+    Some models mix all positions (FNet), or sum over them. Tried once on a few tokens.
+    """
+    if len({len(window) for window in windows.ids}) == 1:
+        return False
+    taps = [tap for stack in stacks_of(model, windows) for tap in stack.taps]
+    return padding_leaks(model, taps, probe_ids(windows.ids))
+
+
+def _read(model, taps: list[Tap], inputs: dict, mask: torch.Tensor, take: Callable) -> dict[Place, Any]:
+    with read_places(model, taps, lambda rows: take(rows[mask.to(rows.device)])) as found:
+        run(model, **inputs)
+    return found
+
+
+# --- which places ---------------------------------------------------------------------------------------------------
+
+
+def stacks_of(model, windows: Windows) -> list[Stack]:
+    """The model's stacks of blocks, found once a model from a few tokens of the windows."""
+    shape = hash(tuple(name for name, _ in model.named_modules()))
+    if model in _known and _known[model][0] == shape:
+        return _known[model][1]
+    probe = probe_ids(windows.ids)
+    _known[model] = shape, find_stacks(model, text_inputs(model, probe, torch.ones_like(probe)))
+    return _known[model][1]
+
+
+def places_of(model, windows: Windows, layers: list[int] | None = None, final_norm: str = "applied") -> list[Tap]:
+    """How to read the places asked for, stack by stack.
+
+    Raises:
+        UnknownName: a layer that no stack has, or another `final_norm`.
+    """
+    if final_norm not in FINAL_NORMS:
+        raise UnknownName("final_norm", final_norm, FINAL_NORMS)
+    points = (RESIDUAL, FINAL_NORM) if final_norm == "applied" else (RESIDUAL,)
+    taps = []
+    for stack in stacks_of(model, windows):
+        wanted = resolve_layers(layers, stack.layers)
+        taps += [tap for tap in stack.taps if tap.place.layer in wanted and tap.place.point in points]
+    return taps
+
+
+def resolve_layers(asked: list[int] | None, known: list[int]) -> list[int]:
+    """Layer numbers of a stack; negative ones count from its end.
 
     Example:
-        >>> import torch
-        >>> from hf_repgeo.rows.forward import run
-        >>> model = torch.nn.Dropout(0.5).train()
-        >>> run(model, input=torch.ones(3)), model.training
-        (tensor([1., 1., 1.]), True)
+        >>> resolve_layers([0, -1], [0, 1, 2, 3])
+        [0, 3]
     """
-    with undisturbed(model):
-        return model(**inputs)
+    if asked is None:
+        return list(known)
+    last = known[-1]
+    numbers = {layer if layer >= 0 else last + 1 + layer for layer in asked}
+    for layer in asked:
+        if (layer if layer >= 0 else last + 1 + layer) not in known:
+            raise UnknownName("layer", layer, [_named(known), f"-1 to -{last + 1}"])
+    return sorted(numbers)
 
 
-@contextmanager
-def undisturbed(model: torch.nn.Module) -> Iterator[None]:
-    """Evaluation mode, no gradients; afterwards every module's own mode and every generator are as before.
-
-    Modes are kept module by module, because `model.train()` would wake parts that the user has frozen in eval mode.
-    """
-    modes = [(module, module.training) for module in model.modules()]
-    devices = sorted({p.device.index for p in model.parameters() if p.device.type == "cuda"})
-    python_state, numpy_state = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng(devices=devices), torch.no_grad():
-        try:
-            for module, _ in modes:
-                module.training = False
-            yield
-        finally:
-            for module, mode in modes:
-                module.training = mode
-            random.setstate(python_state)
-            np.random.set_state(numpy_state)
+def _named(known: list[int]) -> str:
+    skipped = sorted(set(range(known[-1])) - set(known))
+    left_out = f", without {', '.join(map(str, skipped))}, which do not run on this input" if skipped else ""
+    return f"0 (embeddings) to {known[-1]}{left_out}"

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
 
 from ..errors import UnknownName
-from .forward import Place, forward_windows
+from .forward import Place, forward_windows, runs_unpadded
 from .windows import Windows
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ class Representations:
     """The kept rows of every measured layer, and how to read them.
 
     Attributes:
-        states: `(stack, layer)` -> `(n_kept, hidden_size)` in the model's dtype, on its device or the CPU.
+        states: place -> `(n_kept, hidden_size)` in the model's dtype, on the CPU.
         documents: `(n_kept,)` document of each row.
         policies: token policy -> positions of its rows among the kept ones, in shuffled order.
         facts: counts of the pool the rows were drawn from, for the report.
@@ -117,13 +118,13 @@ def token_representations(
     median in any measured layer); `one_per_type` (one random occurrence of every token type).
 
     Args:
-        model: in eval mode.
+        model: in any mode.
         tokenizer: its own.
         windows: those to run, from `draw_windows`.
         policies: see above.
         rows: rows wanted for each policy.
-        layers: indices into `hidden_states`, negative ones from the end; default: every layer.
-        final_norm: `"applied"` as transformers returns the last layer, `"raw"` for its input to the final norm.
+        layers: 0 is what enters block 1, i what leaves block i, -1 the last; default: every layer.
+        final_norm: `"applied"`: also what leaves the final norm; `"raw"`: the residual stream only.
         batch_size: windows a forward pass.
         seed: of the order in which tokens are taken.
         progress: wraps the iteration over batches, `(iterator, total) -> iterator`.
@@ -137,11 +138,11 @@ def token_representations(
     kept = torch.unique(torch.cat(list(candidates.values())))
     parts: dict[Place, list[torch.Tensor]] = {}
     norms: dict[Place, list[torch.Tensor]] = {}
-    for positions, states in forward_windows(model, windows, layers, final_norm, batch_size, progress):
-        wanted = torch.nonzero(torch.isin(positions, kept))[:, 0]
-        for place, tokens in states.items():
-            parts.setdefault(place, []).append(tokens[wanted.to(tokens.device)])
-            norms.setdefault(place, []).append(torch.linalg.vector_norm(tokens.float(), dim=1).cpu())
+    take = partial(_rows_and_norms, kept)
+    for _, found in forward_windows(model, windows, layers, final_norm, batch_size, progress, take=take):
+        for place, (rows_there, norms_there) in found.items():
+            parts.setdefault(place, []).append(rows_there)
+            norms.setdefault(place, []).append(norms_there)
     massive = _massive([torch.cat(part) for part in norms.values()])
     chosen = {policy: _chosen(policy, allowed, massive, rows) for policy, allowed in candidates.items()}
     place_of = torch.full((len(pool.ids),), -1)
@@ -150,9 +151,20 @@ def token_representations(
         states={place: torch.cat(part) for place, part in parts.items()},
         documents=pool.documents[kept],
         policies={policy: place_of[tokens] for policy, tokens in chosen.items()},
-        facts=_facts(pool, windows, massive),
+        facts=_facts(pool, windows, massive) | {"padding_leaks": runs_unpadded(model, windows)},
         token_ids=pool.ids[kept],
     )
+
+
+def _rows_and_norms(kept: torch.Tensor, positions: torch.Tensor) -> Callable:
+    """What is kept of a batch in each place, on the CPU: the rows that a policy may use, and the norm of every row."""
+    wanted = torch.nonzero(torch.isin(positions, kept))[:, 0]
+
+    def take(states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        norms = torch.linalg.vector_norm(states, dim=1, dtype=torch.float32)
+        return states[wanted.to(states.device)].cpu(), norms.cpu()
+
+    return take
 
 
 def _chosen(policy: str, allowed: torch.Tensor, massive: torch.Tensor, rows: int) -> torch.Tensor:
@@ -190,20 +202,17 @@ def pooled_representations(
 ) -> Representations:
     """One row a window: its first token (`"cls"`) or the mean of its tokens, padding left out (`"mean"`)."""
     lengths = torch.tensor([len(window) for window in windows.ids])
-    ends = lengths.cumsum(0)
     parts: dict[Place, list[torch.Tensor]] = {}
-    for positions, states in forward_windows(model, windows, layers, final_norm, batch_size, progress):
-        owner = torch.searchsorted(ends, positions, right=True)
-        _, owner, counts = torch.unique_consecutive(owner, return_inverse=True, return_counts=True)
-        for place, tokens in states.items():
-            parts.setdefault(place, []).append(
-                _pool_tokens(tokens, owner.to(tokens.device), counts.to(tokens.device), pooling)
-            )
+    take = partial(_pooled, lengths.cumsum(0), pooling)
+    for _, found in forward_windows(model, windows, layers, final_norm, batch_size, progress, take=take):
+        for place, pooled in found.items():
+            parts.setdefault(place, []).append(pooled)
     n = len(windows)
     facts = {
         "n_windows": n,
         "n_tokens": int(lengths.sum()),
         "n_documents": len({d for w in windows.documents for d in w}),
+        "padding_leaks": runs_unpadded(model, windows),
     }
     return Representations(
         states={place: torch.cat(part) for place, part in parts.items()},
@@ -211,6 +220,12 @@ def pooled_representations(
         policies={pooling: torch.arange(n)},
         facts=facts,
     )
+
+
+def _pooled(ends: torch.Tensor, pooling: str, positions: torch.Tensor) -> Callable:
+    owner = torch.searchsorted(ends, positions, right=True)
+    _, owner, counts = torch.unique_consecutive(owner, return_inverse=True, return_counts=True)
+    return lambda states: _pool_tokens(states, owner.to(states.device), counts.to(states.device), pooling).cpu()
 
 
 def _pool_tokens(tokens: torch.Tensor, owner: torch.Tensor, counts: torch.Tensor, pooling: str) -> torch.Tensor:

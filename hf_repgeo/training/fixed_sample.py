@@ -144,7 +144,7 @@ def check_encoder(encoder: PreTrainedModel, probe: FixedSample, layers: list[int
     """
     few = Windows([probe.windows.ids[-1][:8]], [probe.windows.documents[-1][:8]])
     try:
-        for _ in forward_windows(encoder, few, layers, "applied", 1, None):
+        for _ in forward_windows(encoder, few, layers, "raw", 1, None):
             pass
     except TypeError as error:
         came = f"{type(encoder).__name__} ({error})"
@@ -154,13 +154,13 @@ def check_encoder(encoder: PreTrainedModel, probe: FixedSample, layers: list[int
 def sample_representations(
     encoder: PreTrainedModel, probe: FixedSample, batch_size: int, autocast: AbstractContextManager | None = None
 ) -> dict[Place, torch.Tensor]:
-    """The probe's rows in every layer, `(stack, layer)` -> `(rows, hidden_size)`; padding left out.
+    """The probe's rows in every layer, place -> `(rows, hidden_size)`; padding left out.
 
     Cost: one forward pass of the encoder; memory for `rows` rows of every layer.
     """
     parts: dict[Place, list[torch.Tensor]] = {}
     with autocast or nullcontext():
-        for _, states in forward_windows(encoder, probe.windows, None, "applied", batch_size, None):
+        for _, states in forward_windows(encoder, probe.windows, None, "raw", batch_size, None):
             for place, rows in states.items():
                 parts.setdefault(place, []).append(rows)
     return {place: torch.cat(rows) for place, rows in parts.items()}
@@ -194,13 +194,13 @@ class LayerMeasures:
 
     def measure(self, states: dict[Place, torch.Tensor]) -> list[dict]:
         """Rows of a report for all layers; each layer's rows are let go once it is measured."""
-        counts = {stack: sum(place[0] == stack for place in states) for stack, _ in states}
+        known = {stack: [place.layer for place in states if place.stack == stack] for stack, *_ in states}
         rows = []
-        for stack, layer in list(states):
-            costly = layer in resolve_layers(self.layers, counts[stack])
+        for place in list(states):
+            costly = place.layer in resolve_layers(self.layers, known[place.stack])
             pairs = [pair for pair in self.pairs if costly or MEASURES[pair[0]].needs not in COSTLY]
-            cloud = states.pop((stack, layer))
-            common = {"stack": stack, "layer": layer, "tokens": "all", "n": len(cloud), "n_per_batch": len(cloud)}
+            cloud = states.pop(place)
+            common = place._asdict() | {"tokens": "all", "n": len(cloud), "n_per_batch": len(cloud)}
             for estimate in self._evaluate(cloud, pairs):
                 rows.append(common | columns_of(estimate) | {"n_distinct": estimate.n_distinct})
         return rows

@@ -99,7 +99,7 @@ def curve(reports: Reports, measure: str, tokens: str) -> list[tuple]:
 
 def _stacks(report: GeometryReport, measure: str, tokens: str) -> dict[str, list[dict]]:
     """Stack -> rows of the default convention in order of layers."""
-    rows = report.select(measure=measure, convention=MEASURES[measure].conventions[0], tokens=tokens).rows
+    rows = report.stream().select(measure=measure, convention=MEASURES[measure].conventions[0], tokens=tokens).rows
     stacks = dict.fromkeys(row["stack"] for row in rows)
     return {stack: sorted((r for r in rows if r["stack"] == stack), key=lambda r: r["layer"]) for stack in stacks}
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from hf_repgeo.errors import BadInput, UnknownName
-from hf_repgeo.rows.forward import final_norm_of, stack_of
+from hf_repgeo.rows.forward import Place
 from hf_repgeo.rows.representations import (
     check_policies,
     pooled_representations,
@@ -82,8 +82,9 @@ def test_rows_are_the_models_own_states_of_those_tokens(decoder, plain_tokenizer
     with torch.no_grad():
         expected = [decoder(torch.tensor([ids]), output_hidden_states=True).hidden_states for ids in windows.ids]
     for layer in range(3):
+        place = Place("decoder", layer) if layer < 2 else Place("decoder", 2, "final_norm")
         rows = torch.cat([states[layer][0] for states in expected])
-        assert torch.allclose(found.states["decoder", layer], rows, atol=1e-5)
+        assert torch.allclose(found.states[place], rows, atol=1e-5)
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
@@ -96,7 +97,7 @@ def test_padding_never_counts(encoder, tokenizer, documents, side, batch_size):
     found = collect(encoder, tokenizer, windows, batch_size=batch_size, policies=["all"], rows=10**6)
     with torch.no_grad():
         alone = [encoder(torch.tensor([ids]), output_hidden_states=True).hidden_states[2][0] for ids in windows.ids]
-    assert torch.allclose(found.states["encoder", 2], torch.cat(alone), atol=1e-5)
+    assert torch.allclose(found.states[Place("encoder", 2)], torch.cat(alone), atol=1e-5)
     assert 0 not in found.token_ids
 
 
@@ -127,7 +128,7 @@ def test_the_first_position_is_no_sink_robust_row(decoder, plain_tokenizer):
 def test_rows_are_drawn_by_the_seed(encoder, tokenizer, windows):
     first, again, other = (collect(encoder, tokenizer, windows, seed=seed, policies=["all"]) for seed in (0, 0, 1))
     assert torch.equal(first.policies["all"], again.policies["all"])
-    assert torch.equal(first.states["encoder", 1], again.states["encoder", 1])
+    assert torch.equal(first.states[Place("encoder", 1)], again.states[Place("encoder", 1)])
     assert not torch.equal(first.token_ids[first.policies["all"]], other.token_ids[other.policies["all"]])
 
 
@@ -142,46 +143,17 @@ def test_unknown_policies_and_layers_are_refused(encoder, tokenizer, windows):
 
 
 def test_negative_layers_count_from_the_end(encoder, tokenizer, windows):
-    assert list(collect(encoder, tokenizer, windows, layers=[-1, 0]).states) == [("encoder", 0), ("encoder", 2)]
+    assert list(collect(encoder, tokenizer, windows, layers=[-1, 0]).states) == [
+        Place("encoder", 0),
+        Place("encoder", 2),
+    ]
 
 
 def test_both_stacks_of_an_encoder_decoder_are_measured(encoder_decoder, tokenizer, windows):
     found = collect(encoder_decoder, tokenizer, windows)
-    assert list(found.states) == [(stack, layer) for stack in ("encoder", "decoder") for layer in range(3)]
-    assert not torch.equal(found.states["encoder", 2], found.states["decoder", 2])
-
-
-def test_stacks_are_named_after_what_tokens_see(encoder, decoder):
-    assert stack_of(encoder) == "encoder" and stack_of(decoder) == "decoder"
-
-
-def test_the_final_norm_is_known_and_can_be_left_off(decoder, encoder, plain_tokenizer, tokenizer, documents):
-    windows = make_windows(plain_tokenizer, documents, 32)
-    applied, raw = (
-        collect(decoder, plain_tokenizer, windows, final_norm=norm).states["decoder", 2] for norm in ("applied", "raw")
-    )
-    assert torch.allclose(decoder.norm(raw), applied, atol=1e-5) and not torch.allclose(raw, applied, atol=0.1)
-    assert not hasattr(decoder.config, "tie_last_hidden_states") or decoder.config.tie_last_hidden_states is None
-    assert final_norm_of(decoder, windows, "raw") == "raw"
-    assert final_norm_of(encoder, windows, "applied") == "none"  # BERT normalises inside its layers
-    with pytest.raises(UnknownName, match="unknown final_norm"):
-        collect(decoder, plain_tokenizer, windows, final_norm="off")
-
-
-def test_a_model_without_hidden_states_is_refused(tokenizer, windows):
-    class Silent(torch.nn.Module):
-        device = torch.device("cpu")
-
-        def __init__(self):
-            super().__init__()
-            self.weight = torch.nn.Parameter(torch.zeros(1))
-            self.config = type("Config", (), {"is_encoder_decoder": False, "model_type": "bert"})()
-
-        def forward(self, **inputs):
-            return object()
-
-    with pytest.raises(BadInput, match="Silent, which returns no hidden_states; wanted a model with hidden states"):
-        collect(Silent(), tokenizer, windows)
+    stream = [place for place in found.states if place.point == "residual"]
+    assert stream == [Place(stack, layer) for stack in ("encoder", "decoder") for layer in range(3)]
+    assert set(found.states) - set(stream) == {Place("encoder", 2, "final_norm"), Place("decoder", 2, "final_norm")}
 
 
 def test_pooled_rows_are_first_tokens_and_means(encoder, tokenizer, documents):
@@ -190,5 +162,5 @@ def test_pooled_rows_are_first_tokens_and_means(encoder, tokenizer, documents):
         states = [encoder(torch.tensor([ids]), output_hidden_states=True).hidden_states[1][0] for ids in windows.ids]
     for pooling, expected in (("cls", [s[0] for s in states]), ("mean", [s.mean(0) for s in states])):
         found = pooled_representations(encoder, windows, pooling, batch_size=7)
-        assert torch.allclose(found.states["encoder", 1], torch.stack(expected), atol=1e-5)
+        assert torch.allclose(found.states[Place("encoder", 1)], torch.stack(expected), atol=1e-5)
         assert found.documents.tolist() == [owners[0] for owners in windows.documents]

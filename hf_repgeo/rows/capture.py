@@ -1,0 +1,103 @@
+"""Reads places of a model while it runs: hooks take the rows that are wanted and let go of everything else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from .trace import tensors_of
+
+RESIDUAL, FINAL_NORM = "residual", "final_norm"
+Take = Callable[[torch.Tensor], Any]
+
+
+class Place(NamedTuple):
+    """Where a row is taken: a stack, a layer, and a point there."""
+
+    stack: str
+    layer: int
+    point: str = RESIDUAL
+
+
+class Layout(NamedTuple):
+    """Which axes of a state count sequences and tokens; all others are features.
+
+    `batch` is `None` where the rows of all sequences lie behind one another.
+    """
+
+    batch: int | None
+    tokens: tuple[int, ...]
+
+    def rows(self, state: torch.Tensor) -> torch.Tensor:
+        """`(batch, tokens, features)`."""
+        features = [axis for axis in range(state.ndim) if axis != self.batch and axis not in self.tokens]
+        if self.batch is None:
+            return state.permute(*self.tokens, *features).flatten(len(self.tokens)).flatten(0, -2)[None]
+        moved = state.permute(self.batch, *self.tokens, *features)
+        count, kept = len(self.tokens), moved.shape
+        return moved.reshape(kept[0], kept[1 : 1 + count].numel(), kept[1 + count :].numel())
+
+
+@dataclass(frozen=True)
+class Tap:
+    """How to read one place: tensor `item` of what enters or leaves the `ordinal`-th call of a module."""
+
+    place: Place
+    path: str
+    ordinal: int
+    side: str
+    item: int
+    layout: Layout
+
+
+@contextmanager
+def read_places(model: nn.Module, taps: list[Tap], take: Take) -> Iterator[dict[Place, Any]]:
+    """While open, every pass of the model fills the dict anew: place -> what `take` makes of its rows.
+
+    Args:
+        model: the model that the taps were found in.
+        taps: what to read.
+        take: is given `(batch, tokens, features)` of a place, a view of the model's own state: what it keeps should be
+            a copy, since blocks may change their input in place.
+
+    Cost: one Python call a place; memory for what `take` keeps.
+    """
+    found: dict[Place, Any] = {tap.place: None for tap in taps}
+    readers = {path: _Reader([tap for tap in taps if tap.path == path], take, found) for path in {t.path for t in taps}}
+    handles = [model.register_forward_pre_hook(lambda *_: [reader.restart() for reader in readers.values()] and None)]
+    for path, reader in readers.items():
+        module = model.get_submodule(path)
+        handles.append(module.register_forward_pre_hook(reader.before, with_kwargs=True))
+        handles.append(module.register_forward_hook(reader.after))
+    try:
+        yield found
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+class _Reader:
+    """Reads the taps of one module; a looped model calls a module several times in one pass."""
+
+    def __init__(self, taps: list[Tap], take: Take, found: dict[Place, Any]):
+        self.taps, self.take, self.found, self.ordinal = taps, take, found, -1
+
+    def restart(self) -> None:
+        self.ordinal = -1
+
+    def before(self, module, args, kwargs) -> None:
+        self.ordinal += 1
+        self._read("input", [*args, *kwargs.values()])
+
+    def after(self, module, args, output) -> None:
+        self._read("output", output)
+
+    def _read(self, side: str, values) -> None:
+        for tap in self.taps:
+            if tap.side == side and tap.ordinal == self.ordinal:
+                self.found[tap.place] = self.take(tap.layout.rows(tensors_of(values)[tap.item]))

@@ -1,0 +1,341 @@
+"""Stacks of blocks, and the places between them: before block 1, behind each block, behind the final norm.
+
+One meaning of *layer* for every model: 0 is what enters block 1, i is what leaves block i. transformers' own
+`hidden_states` differs from model to model: its last entry is mostly the output of the final norm, some models leave
+out the embeddings, some the last block. So the places are found by watching a short run, and `hidden_states` is used
+to check them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import groupby
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from ..errors import BadInput
+from .capture import FINAL_NORM, RESIDUAL, Layout, Place, Tap, read_places
+from .passes import run
+from .trace import Call, watch
+
+# names under which configurations give their number of blocks
+COUNTS = (
+    "num_hidden_layers num_layers n_layer n_layers num_encoder_layers num_decoder_layers encoder_layers decoder_layers "
+    "encoder_num_hidden_layers decoder_num_hidden_layers depth num_blocks"
+).split()
+
+
+@dataclass(frozen=True)
+class Stack:
+    """One stack of blocks.
+
+    Attributes:
+        name: `"encoder"` or `"decoder"`; the path of its module where several stacks are of one kind.
+        path: of the list of blocks in the module tree.
+        taps: the residual stream, layer by layer, and the final norm, if there is one.
+        turns: how often a looped model runs through its blocks.
+        final_norm: path of the norm behind the last block, or `None`.
+    """
+
+    name: str
+    path: str
+    taps: tuple[Tap, ...]
+    turns: int
+    final_norm: str | None
+
+    @property
+    def layers(self) -> list[int]:
+        return [tap.place.layer for tap in self.taps if tap.place.point == RESIDUAL]
+
+    def facts(self) -> dict:
+        """For the provenance of a report."""
+        return {"blocks": self.path, "layers": self.layers[-1], "turns": self.turns, "final_norm": self.final_norm}
+
+
+def find_stacks(model: nn.Module, inputs: dict) -> list[Stack]:
+    """The stacks of a model, in the order in which they run.
+
+    Args:
+        model: any transformers model, in any mode; it is left as it was.
+        inputs: what a forward pass takes, small: two or more sequences without padding, one image or the like.
+
+    Raises:
+        BadInput: no stack of blocks is found; or what passes between the blocks is not what the model itself returns
+            as `hidden_states`; or the configuration names another number of blocks.
+
+    Cost: two to three forward passes over `inputs`.
+    """
+    calls, output = watch(model, _with_hidden_states(model, inputs))
+    returned = list(_hidden_states(output))
+    found = [best for scope, runs in _by_scope(model, _runs(calls)) if (best := _best(model, scope, runs, returned))]
+    if not found:
+        wanted = "a model with a list of blocks that run one after another"
+        raise BadInput("model", came=f"{type(model).__name__}, in which none was seen to run", wanted=wanted)
+    sizes = _sizes(inputs)
+    stacks = [_stack(run, _final_norm(run, calls), sizes) for run in found]
+    _check(model, found, stacks, calls, returned)
+    return _named(model, inputs, stacks)
+
+
+# --- runs of blocks -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Run:
+    """The calls of one list's blocks, in order: the block's number, the call it begins with, the call it ends with."""
+
+    path: str
+    blocks: list[tuple[int, Call, Call]]
+
+    @property
+    def states(self) -> list[torch.Tensor]:
+        return [self.blocks[0][1].inputs[0], *(last.outputs[0] for _, _, last in self.blocks)]
+
+    @property
+    def turns(self) -> int:
+        numbers = [number for number, *_ in self.blocks]
+        return max(numbers.count(number) for number in set(numbers))
+
+
+def _runs(calls: list[Call]) -> list[_Run]:
+    """Every list whose entries run one after another; lists that run in step (attention, norm, ...) are one."""
+    usable = [call for call in calls if call.entry and call.inputs and call.outputs]
+    lists: dict[str, list[Call]] = {}
+    for call in usable:
+        lists.setdefault(call.entry.path, []).append(call)
+    runs = [_Run(path, _rounds(members)) for path, members in lists.items()]
+    runs += [_Run(path, _rounds(members)) for path, members in _in_step(usable)]
+    return [run for run in runs if not _parallel(run)]
+
+
+def _rounds(calls: list[Call]) -> list[tuple[int, Call, Call]]:
+    """Calls of one block behind one another belong together, unless the block itself is called again."""
+    rounds: list[tuple[int, Call, Call]] = []
+    for index, group in groupby(calls, key=lambda call: call.entry.index):
+        members = list(group)
+        again = [i for i, call in enumerate(members) if call.path == members[0].path]
+        for start, stop in zip(again, [*again[1:], len(members)]):
+            rounds.append((index + 1, members[start], members[stop - 1]))
+    return rounds
+
+
+def _in_step(calls: list[Call]) -> Iterator[tuple[str, list[Call]]]:
+    """Sibling lists of one length whose entries are called in turn: first entry of each, second of each ..."""
+    families: dict[tuple[str, int], dict[str, None]] = {}
+    lengths: dict[str, int] = {}
+    for call in calls:
+        lengths[call.entry.path] = max(lengths.get(call.entry.path, 0), call.entry.index + 1)
+    for path, length in lengths.items():
+        families.setdefault((path.rpartition(".")[0], length), {})[path] = None
+    for (_, length), paths in families.items():
+        members = [call for call in calls if call.entry.path in paths]
+        order = [index for index, _ in groupby(members, key=lambda call: call.entry.index)]
+        if len(paths) > 1 and length > 1 and order == list(range(length)):
+            yield next(iter(paths)), members
+
+
+def _parallel(run: _Run) -> bool:
+    """Whether all blocks are given the same thing: they stand side by side, not one behind another."""
+    first = [begin.inputs[0] for _, begin, _ in run.blocks]
+    return len(first) > 1 and all(_same(first[0], other) for other in first[1:])
+
+
+def _by_scope(model: nn.Module, runs: list[_Run]) -> list[tuple[str, list[_Run]]]:
+    """Runs by the innermost transformers model that holds them, such as T5's encoder and decoder."""
+    from transformers import PreTrainedModel
+
+    scopes = [path for path, module in model.named_modules() if path and isinstance(module, PreTrainedModel)]
+    found: dict[str, list[_Run]] = {}
+    for blocks in runs:
+        inside = [scope for scope in scopes if blocks.path.startswith(f"{scope}.")]
+        found.setdefault(max(inside, key=len, default=""), []).append(blocks)
+    return list(found.items())
+
+
+def _best(model: nn.Module, scope: str, runs: list[_Run], returned: list[torch.Tensor]) -> _Run | None:
+    """The run that is the stack of this part of the model: most of `hidden_states`, then the configured length."""
+    counts = _counts(getattr(model.get_submodule(scope), "config", None))
+
+    def fitness(run: _Run) -> tuple:
+        explained = sum(any(_same(state, entry) for state in run.states) for entry in returned)
+        return explained, len(run.blocks) in counts, len(run.blocks)
+
+    blocks = [run for run in runs if any(True for _, begin, _ in run.blocks for _ in _parts(model, begin))]
+    return max(blocks, key=fitness, default=None)
+
+
+def _parts(model: nn.Module, call: Call) -> Iterable:
+    return model.get_submodule(call.path).children()
+
+
+def _counts(config) -> set[int]:
+    """Every number of blocks that a configuration names."""
+    values = {getattr(config, name, None) for name in COUNTS}
+    depths = getattr(config, "depths", None)
+    return {value for value in values if isinstance(value, int)} | ({len(depths)} if depths else set())
+
+
+# --- places ---------------------------------------------------------------------------------------------------------
+
+
+class _Sizes(NamedTuple):
+    batch: int
+    length: int | None
+
+
+def _sizes(inputs: dict) -> _Sizes:
+    first = next(value for value in inputs.values() if torch.is_tensor(value))
+    ids = inputs.get("input_ids")
+    return _Sizes(len(first), ids.shape[1] if ids is not None else None)
+
+
+def layout_of(shape: torch.Size, batch: int, length: int | None) -> Layout:
+    """Which axes of a state of this shape are sequences and tokens.
+
+    Example:
+        >>> import torch
+        >>> layout_of(torch.Size([3, 11, 32]), 3, 11)  # sequences, tokens, features
+        Layout(batch=0, tokens=(1,))
+        >>> layout_of(torch.Size([4, 3, 11, 32]), 3, 11)  # four streams side by side: features too
+        Layout(batch=1, tokens=(2,))
+        >>> layout_of(torch.Size([1, 64, 7, 7]), 1, None)  # channels of a map of 7 x 7 places
+        Layout(batch=0, tokens=(2, 3))
+    """
+    if len(shape) == 2 and shape[0] != batch:
+        return Layout(None, (0,))
+    sequences = next((axis for axis, size in enumerate(shape[:-1]) if size == batch), None)
+    others = [axis for axis in range(len(shape)) if axis != sequences]
+    tokens = [axis for axis in others[:-1] if shape[axis] == length]
+    if tokens:
+        return Layout(sequences, (tokens[0],))
+    if len(shape) == 2:
+        return Layout(sequences, ())
+    maps = shape[-1] == shape[-2] and len(shape) > 3 and shape[-1] != shape[others[0]]
+    return Layout(sequences, tuple(others[1:] if maps else others[:-1]))
+
+
+def _stack(run: _Run, norm: Call | None, sizes: _Sizes) -> Stack:
+    """A stack without a name. Looped models number their turns through; skipped blocks leave their numbers out."""
+    numbers = [number for number, *_ in run.blocks]
+    layers = numbers if run.turns == 1 else list(range(1, len(numbers) + 1))
+    _, begin, _ = run.blocks[0]
+    taps = [_tap(Place(run.path, 0), begin, "input", begin.inputs[0], sizes)]
+    for layer, (_, _, end) in zip(layers, run.blocks):
+        taps.append(_tap(Place(run.path, layer), end, "output", end.outputs[0], sizes))
+    if norm is not None:
+        taps.append(_tap(Place(run.path, layers[-1], FINAL_NORM), norm, "output", norm.outputs[0], sizes))
+    return Stack("", run.path, tuple(taps), run.turns, norm.path if norm else None)
+
+
+def _tap(place: Place, call: Call, side: str, state: torch.Tensor, sizes: _Sizes) -> Tap:
+    return Tap(place, call.path, call.ordinal, side, 0, layout_of(state.shape, *sizes))
+
+
+def _final_norm(run: _Run, calls: list[Call]) -> Call | None:
+    """The norm that is given what leaves the last block, all of it."""
+    state = run.states[-1]
+    after = calls[calls.index(run.blocks[-1][2]) + 1 :]
+    norms = [call for call in after if call.entry is None and call.inputs and call.outputs]
+    return next((c for c in norms if _same(c.inputs[0], state) and c.outputs[0].shape == state.shape), None)
+
+
+# --- checks ---------------------------------------------------------------------------------------------------------
+
+
+def _with_hidden_states(model: nn.Module, inputs: dict) -> dict:
+    return inputs | {"output_hidden_states": True, "return_dict": True}
+
+
+def _hidden_states(output) -> Iterator[torch.Tensor]:
+    """The tensors of every field of an output that is called hidden states, looking into outputs inside it."""
+    for name, value in output.items() if hasattr(output, "items") else ():
+        if name.endswith("hidden_states") and isinstance(value, (tuple, list)):
+            yield from (state for state in value if torch.is_tensor(state))
+        elif hasattr(value, "items"):
+            yield from _hidden_states(value)
+
+
+def _same(a: torch.Tensor, b: torch.Tensor) -> bool:
+    """Whether two states hold the same numbers, in whatever order of axes."""
+    if a.numel() != b.numel():
+        return False
+    if a.shape == b.shape:
+        return bool(torch.equal(a.nan_to_num(), b.nan_to_num().to(a)))
+    if a.ndim == b.ndim == 3 and a.transpose(0, 1).shape == b.shape:
+        return _same(a.transpose(0, 1), b)
+    return bool(torch.equal(a.nan_to_num().flatten(), b.nan_to_num().to(a).flatten()))
+
+
+def _check(model, runs: list[_Run], stacks: list[Stack], calls: list[Call], returned: list[torch.Tensor]) -> None:
+    known = [state for run in runs for state in run.states]
+    known += [call.outputs[0] for stack in stacks for call in calls if call.path == stack.final_norm]
+    unknown = [i for i, entry in enumerate(returned) if not any(_same(state, entry) for state in known)]
+    if unknown:
+        came = f"{type(model).__name__}, whose hidden_states[{unknown[0]}] is not what passes between its blocks"
+        raise BadInput("model", came=came, wanted="a model whose hidden states are those of its blocks")
+
+
+# --- names ----------------------------------------------------------------------------------------------------------
+
+
+def _named(model: nn.Module, inputs: dict, stacks: list[Stack]) -> list[Stack]:
+    kinds = _kinds(model, inputs, stacks)
+    names = [kind if kinds.count(kind) == 1 else _part(stack.path) for kind, stack in zip(kinds, stacks)]
+    return [
+        Stack(name, s.path, tuple(_renamed(tap, name) for tap in s.taps), s.turns, s.final_norm)
+        for name, s in zip(names, stacks)
+    ]
+
+
+def _renamed(tap: Tap, name: str) -> Tap:
+    return Tap(tap.place._replace(stack=name), tap.path, tap.ordinal, tap.side, tap.item, tap.layout)
+
+
+def _part(path: str) -> str:
+    """The part of a model that a list of blocks belongs to: `vision_model` for `vision_model.encoder.layers`."""
+    return path.rpartition(".")[0] or path
+
+
+def _kinds(model: nn.Module, inputs: dict, stacks: list[Stack]) -> list[str]:
+    """`"decoder"` for a stack whose tokens see only what came before them, else `"encoder"`: tried on the model.
+
+    The last token of one input is changed. Where a stack's own last row changes and no earlier one does, it is causal.
+    The decoder's input comes first: a decoder sees all of what its encoder has read.
+    """
+    kinds: dict[str, str] = {}
+    names = sorted(
+        (name for name in inputs if name.endswith("input_ids")), key=lambda name: name != "decoder_input_ids"
+    )
+    for name in names:
+        before, after = (last_states(model, some, stacks) for some in (inputs, _changed(inputs, name)))
+        for stack, a, b in zip(stacks, before, after):
+            changed = _changed_rows(a, b)
+            if stack.path not in kinds and bool(changed[..., -1].any()):
+                kinds[stack.path] = "encoder" if bool(changed[..., :-1].any()) else "decoder"
+    return [kinds.get(stack.path, "encoder") for stack in stacks]
+
+
+def _changed(inputs: dict, name: str) -> dict:
+    """The last token of each sequence exchanged for another one that occurs."""
+    ids = inputs[name].clone()
+    tokens = ids.unique()
+    following = tokens[(torch.searchsorted(tokens, ids[:, -1].contiguous()) + 1) % len(tokens)]
+    ids[:, -1] = following if len(tokens) > 1 else (ids[:, -1] + 1).clamp_max(1)
+    return inputs | {name: ids}
+
+
+def _changed_rows(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """`(batch, tokens)` whether a row differs by more than rounding."""
+    gap = torch.linalg.vector_norm((a - b).float(), dim=-1)
+    return gap > 8 * torch.finfo(a.dtype).eps * torch.linalg.vector_norm(a.float(), dim=-1)
+
+
+def last_states(model: nn.Module, inputs: dict, stacks: list[Stack]) -> list[torch.Tensor]:
+    """What leaves the last block of each stack, `(batch, tokens, features)`."""
+    taps = [next(tap for tap in reversed(stack.taps) if tap.place.point == RESIDUAL) for stack in stacks]
+    with read_places(model, taps, lambda rows: rows) as found:
+        run(model, **inputs)
+    return list(found.values())

@@ -1,0 +1,79 @@
+"""From token ids to the arguments of a forward pass; whether a model lets padding change its rows."""
+
+from __future__ import annotations
+
+import inspect
+
+import torch
+
+from .capture import RESIDUAL, Tap, read_places
+from .passes import run
+
+PROBE_BATCH, PROBE_LENGTH = 3, 11  # unlike each other, so that the axes of a state can be told apart
+LEAK = 1e-3  # a relative difference of a row, by which rounding in float32 is passed a hundredfold
+
+
+def padded(ids: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Token ids with zeros behind the shorter windows, and the mask that is 1 at tokens; `(batch, length)` each."""
+    length = max(map(len, ids))
+    mask = torch.tensor([[1] * len(window) + [0] * (length - len(window)) for window in ids])
+    padded = torch.zeros_like(mask)
+    padded[mask.bool()] = torch.tensor([i for window in ids for i in window])
+    return padded, mask
+
+
+def text_inputs(model, ids: torch.Tensor, mask: torch.Tensor) -> dict:
+    """The arguments of a forward pass over token ids. A decoder behind an encoder reads the same text, one token later:
+    its start token first, so that row j has read the tokens before j, as in training."""
+    ids, mask = ids.to(model.device), mask.to(model.device)
+    arguments = {"input_ids": ids, "attention_mask": mask, "use_cache": False}
+    if model.config.is_encoder_decoder:
+        arguments |= {"decoder_input_ids": _shifted(model, ids), "decoder_attention_mask": mask}
+    accepted = inspect.signature(model.forward).parameters
+    kinds = {parameter.kind for parameter in accepted.values()}
+    optional = {"use_cache"} if inspect.Parameter.VAR_KEYWORD in kinds else {"use_cache", "attention_mask"}
+    return {name: value for name, value in arguments.items() if name in accepted or name not in optional}
+
+
+def _shifted(model, ids: torch.Tensor) -> torch.Tensor:
+    config = model.config.get_text_config(decoder=True)
+    known = (
+        getattr(c, f"{name}_token_id", None) for name in ("decoder_start", "bos", "pad") for c in (config, model.config)
+    )
+    start = next((token for token in known if isinstance(token, int)), 0)
+    return torch.cat([torch.full_like(ids[:, :1], start), ids[:, :-1]], 1)
+
+
+def probe_ids(windows: list[list[int]]) -> torch.Tensor:
+    """A few tokens of the longest window to try a model with, `(3, at most 11)`."""
+    ids = max(windows, key=len)
+    length = min(PROBE_LENGTH, max(2, len(ids)))
+    return torch.tensor([[ids[(row + i) % len(ids)] for i in range(length)] for row in range(PROBE_BATCH)])
+
+
+def padding_leaks(model, taps: list[Tap], ids: torch.Tensor) -> bool:
+    """Whether a text's rows change when padding stands behind it: tried on half of the probe, in the last layers.
+
+    Args:
+        model: in any mode.
+        taps: of the model's stacks.
+        ids: `(batch, length)` tokens.
+    """
+    last = {tap.place.stack: tap for tap in taps if tap.place.point == RESIDUAL}
+    short = ids[:, : max(1, ids.shape[1] // 2)]
+    alone, beside = (torch.ones_like(short), torch.zeros_like(ids))
+    beside[:, : short.shape[1]] = 1
+    found = []
+    for tokens, mask in ((short, alone), (ids * beside, beside)):
+        with read_places(model, list(last.values()), lambda rows: rows[:, : short.shape[1]].float()) as states:
+            run(model, **text_inputs(model, tokens, mask))
+        found.append(states)
+    bound = max(LEAK, 8 * torch.finfo(model.dtype).eps)
+    return any(bool(_relative_gap(found[0][place], found[1][place]) > bound) for place in found[0])
+
+
+def _relative_gap(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    if a.shape != b.shape:
+        return torch.tensor(torch.inf)
+    norms = torch.linalg.vector_norm(a, dim=-1).clamp_min(torch.finfo(a.dtype).tiny)
+    return (torch.linalg.vector_norm(a - b, dim=-1) / norms).max()
