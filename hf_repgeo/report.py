@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .hub.push import Pushed, find_report, push_report
 from .report_table import ReportTable
@@ -23,7 +23,7 @@ class GeometryReport(ReportTable):
     def __repr__(self) -> str:
         return describe(self)
 
-    def push_to_hub(self, repo_id: str, **options) -> Pushed:
+    def push_to_hub(self, repo_id: str, **options: Any) -> Pushed:
         """Pushes the report to a model repository, or writes what would go up; see `hf_repgeo.push_report`.
 
         Args:

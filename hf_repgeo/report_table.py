@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -15,6 +15,7 @@ from .errors import BadInput, RepgeoError, UnknownName
 if TYPE_CHECKING:
     import datasets
     import pandas
+    import pyarrow
 
 FORMAT = 2
 
@@ -76,10 +77,10 @@ class ReportTable:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[dict[str, Any]]:
         return iter(self.rows)
 
-    def select(self, **columns) -> Self:
+    def select(self, **columns: Any) -> Self:
         """The rows whose columns have these values; a list, tuple or set allows any of its values.
 
         Raises:
@@ -92,7 +93,7 @@ class ReportTable:
         rows = [row for row in self.rows if all(row[column] in values for column, values in wanted.items())]
         return type(self)(rows, self.provenance)
 
-    def row(self, measure: str, **columns) -> dict[str, Any]:
+    def row(self, measure: str, **columns: Any) -> dict[str, Any]:
         """The one row of `measure` with these columns; `"name:convention"`, or a name for the default convention.
 
         Without `point` it is that of the residual stream.
@@ -125,7 +126,7 @@ class ReportTable:
             part = found
         return f"no row with {columns}"
 
-    def value(self, measure: str, **columns) -> float | None:
+    def value(self, measure: str, **columns: Any) -> float | None:
         """The value of the one row that `row` finds."""
         return self.row(measure, **columns)["value"]
 
@@ -147,7 +148,7 @@ class ReportTable:
 
     # --- growing ----------------------------------------------------------------------------------------------------
 
-    def add(self, **columns) -> None:
+    def add(self, **columns: Any) -> None:
         """Appends a row; columns left out are `None`.
 
         Raises:
@@ -230,7 +231,7 @@ class ReportTable:
         rows = [{**row, "details": json.loads(row["details"])} for row in table.to_pylist()]
         return cls(_with_points(rows, provenance), provenance)
 
-    def to_arrow(self):
+    def to_arrow(self) -> pyarrow.Table:
         """The rows as a `pyarrow.Table`; `details` as JSON text."""
         import pyarrow as pa
 

@@ -49,8 +49,8 @@ def _table(report: ReportTable, stack: str | None, tokens: str | None) -> str:
     for layer in report.unique("layer"):
         part = report.select(layer=layer)
         lines.append([str(layer), *(_cell(part.select(measure=measure).rows[:1]) for measure in measures)])
-    chance = "in brackets: by chance" if _has_chance(report) else None
-    facts = (stack, f"tokens: {tokens}" if tokens else None, _counts(report), chance)
+    brackets = "in brackets: by chance" if _has_chance(report) else None
+    facts = (stack, f"tokens: {tokens}" if tokens else None, _counts(report), brackets)
     title = ", ".join(part for part in facts if part)
     return title + "\n" + _aligned(lines)
 

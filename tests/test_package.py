@@ -89,6 +89,12 @@ def test_the_linters_have_nothing_to_say(tool):
     assert result.returncode == 0, result.stdout + result.stderr
 
 
+def test_the_types_hold():
+    """Everywhere but in the modules that pyproject.toml names; the measures and the report in every signature."""
+    result = subprocess.run([sys.executable, "-m", "mypy"], capture_output=True, text=True, cwd=ROOT)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
 def test_the_wheel_holds_the_package_its_text_and_their_licences(tmp_path):
     import zipfile
 

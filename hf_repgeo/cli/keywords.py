@@ -90,7 +90,9 @@ def _constant(name: str, module: str) -> object:
     for statement in _parsed(module).body:
         if isinstance(statement, ast.Assign):
             target, value = statement.targets[0], statement.value
-            pairs = zip(target.elts, value.elts) if isinstance(target, ast.Tuple) else [(target, value)]
+            pairs = [(target, value)]
+            if isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple):
+                pairs = list(zip(target.elts, value.elts))
             for one, its_value in pairs:
                 if isinstance(one, ast.Name) and one.id == name:
                     return _value(its_value, module)

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
 from .options import name_list
 from .output import checked_file, read_report
+
+if TYPE_CHECKING:
+    from ..report_table import ReportTable
 
 ABOUT = "Draw the layer profiles of one or several reports in one figure, by relative depth when there are several."
 
@@ -30,7 +34,7 @@ def run(options: argparse.Namespace) -> None:
     from ..plots import plot_layers
 
     out = checked_file("--out", options.out, FigureCanvasBase.get_supported_filetypes())
-    named = {}
+    named: dict[str, ReportTable] = {}
     for entry in options.reports:
         name, _, path = entry.rpartition("=")
         report = read_report(path)

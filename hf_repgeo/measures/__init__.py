@@ -7,8 +7,9 @@ it unchanged, and its source; tests walk the same table.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
+from typing import Any
 
 import torch
 
@@ -47,7 +48,7 @@ def _of_rows(function: Callable[..., Estimate]) -> Callable[..., Estimate]:
     """The measure for callers who have rows and no cloud: a matrix is made a cloud first."""
 
     @wraps(function)
-    def measured(cloud, *arguments, **options) -> Estimate:
+    def measured(cloud: Any, *arguments: Any, **options: Any) -> Estimate:
         if not isinstance(cloud, PointCloud):
             cloud = PointCloud(cloud)
         with torch.no_grad():
@@ -152,7 +153,7 @@ def check_options(options: dict, pairs: list[tuple[str, str]] | None = None) -> 
             check_count(option, value, LEAST[option])
 
 
-def evaluate_all(cloud: PointCloud, pairs: list[tuple[str, str]], **options) -> list[Estimate]:
+def evaluate_all(cloud: PointCloud, pairs: Sequence[tuple[str, str]], **options: Any) -> list[Estimate]:
     """The estimates of `(name, convention)` pairs on one cloud, in the order asked; shared work is done once.
 
     Args:
@@ -173,12 +174,14 @@ def _evaluate(cloud: PointCloud, name: str, convention: str, options: dict) -> E
     return measure.function(cloud, **arguments)
 
 
-def interval_of(cloud: PointCloud, estimates: list[Estimate], level: float = 0.95, **options) -> list[Estimate]:
+def interval_of(cloud: PointCloud, estimates: list[Estimate], level: float = 0.95, **options: Any) -> list[Estimate]:
     """The estimates with an interval in their details: `low`, `high`, `interval_level`; see `nulls.with_interval`."""
     return with_interval(cloud, estimates, evaluate_all, level, **options)
 
 
-def with_chance(cloud: PointCloud, estimates: list[Estimate], null: bool | str = True, **options) -> list[Estimate]:
+def with_chance(
+    cloud: PointCloud, estimates: list[Estimate], null: bool | str = True, **options: Any
+) -> list[Estimate]:
     """The estimates with the value that chance gives in their details: `null`, `p` ...; see `nulls.with_null`.
 
     Each measure is compared with the kind of surrogate that says something of it: spectral measures with isotropic
@@ -187,7 +190,7 @@ def with_chance(cloud: PointCloud, estimates: list[Estimate], null: bool | str =
     """
     check_null(null)
     kinds = [null if isinstance(null, str) else MEASURES[estimate.measure].null for estimate in estimates]
-    known = {}
+    known: dict[tuple[str, str], Estimate] = {}
     for kind in dict.fromkeys(kinds):
         part = [estimate for estimate, own in zip(estimates, kinds, strict=True) if own == kind]
         known |= {(one.measure, one.convention): one for one in with_null(cloud, part, evaluate_all, kind, **options)}

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from math import sqrt
 from statistics import fmean, stdev
+from typing import Any
 
 import torch
 
@@ -88,7 +89,7 @@ class BatchMeans:
         return cases
 
     def _clouds(
-        self, states, documents, parts: dict[str, torch.Tensor], alone: set[str]
+        self, states: torch.Tensor, documents: torch.Tensor, parts: dict[str, torch.Tensor], alone: set[str]
     ) -> Iterator[tuple[str, PointCloud | BadInput]]:
         """The clouds of the parts; those that nearly coincide are cut from one, to share its neighbour search."""
         for group in _groups_that_overlap(parts):
@@ -109,7 +110,9 @@ class BatchMeans:
         if needs.count("spectrum") > 1:
             cloud.moments  # noqa: B018
 
-    def _cloud(self, states, documents, positions, jackknife: bool = True) -> PointCloud | BadInput:
+    def _cloud(
+        self, states: torch.Tensor, documents: torch.Tensor, positions: torch.Tensor, jackknife: bool = True
+    ) -> PointCloud | BadInput:
         try:
             rows = states[positions.to(states.device)]
             return PointCloud(rows, groups=documents[positions], jackknife=jackknife, seed=self.seed, argument="rows")
@@ -123,7 +126,14 @@ class BatchMeans:
         estimates = evaluate_all(cloud, pairs, **self.options)
         return with_chance(cloud, estimates, self.null, **self.options) if self.null else estimates
 
-    def _rows(self, case: str, cloud, over_batches: list[list[Estimate]], n: int, n_per_batch: int) -> list[dict]:
+    def _rows(
+        self,
+        case: str,
+        cloud: PointCloud | BadInput,
+        over_batches: list[list[Estimate]],
+        n: int,
+        n_per_batch: int,
+    ) -> list[dict]:
         n_distinct = cloud.n_distinct if isinstance(cloud, PointCloud) else None
         common = {"tokens": case, "n": n, "n_distinct": n_distinct}
         rows = [average(estimates) | {"n_per_batch": n_per_batch} for estimates in zip(*over_batches)]
@@ -183,17 +193,17 @@ def average(estimates: tuple[Estimate, ...]) -> dict:
     """
     if len(estimates) == 1:
         return columns_of(estimates[0]) | {"protocol": "batches"}
-    values = [estimate.value for estimate in estimates]
-    whole = None not in values
+    values = [estimate.value for estimate in estimates if estimate.value is not None]
+    whole = len(values) == len(estimates)
     sd = stdev(values) if whole else None
     lost = next((estimate for estimate in estimates if estimate.value is None), estimates[0])
     return columns_of(lost) | {
         "protocol": "batches",
         "value": fmean(values) if whole else None,
         "sd": sd,
-        "se": sd / sqrt(len(values)) if whole else None,
+        "se": None if sd is None else sd / sqrt(len(values)),
         "se_method": f"over {len(values)} batches" if whole else None,
-        "n_batches": len(values),
+        "n_batches": len(estimates),
         "warnings": tuple(dict.fromkeys(warning for estimate in [lost, *estimates] for warning in estimate.warnings)),
         "details": _mean_details(estimates),
     }
@@ -201,9 +211,9 @@ def average(estimates: tuple[Estimate, ...]) -> dict:
 
 def _mean_details(estimates: tuple[Estimate, ...]) -> dict:
     """Numbers averaged over batches; words only where all batches agree."""
-    details = {}
+    details: dict[str, Any] = {}
     for key, first in estimates[0].details.items():
-        values = [estimate.details.get(key) for estimate in estimates]
+        values: list[Any] = [estimate.details.get(key) for estimate in estimates]
         if all(isinstance(value, (int, float)) for value in values):
             details[key] = fmean(values)
         elif all(value == first for value in values):

@@ -315,7 +315,9 @@ def _fits(cloud: PointCloud, cells: CellOptions, quantizer_seeds: int | None) ->
     return [cloud.codes(**cells, seed=seed) for seed in seeds]
 
 
-def _count_measure(cloud, measure: str, function: Callable, cells: CellOptions, convention: str = MARBUT) -> Estimate:
+def _count_measure(
+    cloud: PointCloud, measure: str, function: Callable, cells: CellOptions, convention: str = MARBUT
+) -> Estimate:
     fits = _fits(cloud, cells, 1)
     if isinstance(fits, str):
         return missing(measure, convention, fits, n=cloud.n, n_distinct=cloud.n_distinct)
@@ -325,7 +327,9 @@ def _count_measure(cloud, measure: str, function: Callable, cells: CellOptions, 
     return _counted(cloud, measure, convention, function, fits)
 
 
-def _counted(cloud, measure: str, convention: str, function: Callable, fits: list[Quantization]) -> Estimate:
+def _counted(
+    cloud: PointCloud, measure: str, convention: str, function: Callable, fits: list[Quantization]
+) -> Estimate:
     """The mean over fits of a function of the counts, with its jackknife error."""
     values = [float(function(fit.counts)) for fit in fits]
     error, method = None, None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import cached_property
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -54,7 +54,7 @@ class PointCloud:
         (4, 4, 4)
     """
 
-    def __init__(self, X, *, groups=None, jackknife: bool = True, seed: int = 0, argument: str = "X"):
+    def __init__(self, X: Any, *, groups: Any = None, jackknife: bool = True, seed: int = 0, argument: str = "X"):
         given = as_matrix(X, argument).detach()
         self.given_dtype = given.dtype
         rows = in_working_dtype(given)

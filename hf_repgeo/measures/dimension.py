@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import torch
 
@@ -177,7 +178,7 @@ def _two_nn(cloud: PointCloud, convention: str) -> Estimate:
     if not bool((r1 > 0).all()):
         return missing("intrinsic_dimension", convention, underflow(r1), **counts)
     log_mu, order = (r2 / r1).log().sort()
-    details = {
+    details: dict[str, Any] = {
         "n_ties": int((log_mu == 0).sum()),
         "mean_r1": float(r1.mean()) * cloud.unit,
         "mean_r2": float(r2.mean()) * cloud.unit,
@@ -197,7 +198,9 @@ def _two_nn(cloud: PointCloud, convention: str) -> Estimate:
 
 def as_ball(reading: Estimate) -> Estimate:
     """The dimension of the ball that reads the same, from TwoNN's likelihood."""
-    n = reading.n_distinct
+    n = reading.n_distinct or reading.n
+    if reading.value is None:
+        return reading
     details = reading.details | {"reading": reading.value, "reference": f"uniform ball, {n} rows"}
     found = ball_dimension(reading.value, n)
     if found is None:

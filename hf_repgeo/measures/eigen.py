@@ -72,7 +72,9 @@ def principal_coordinates(rows: torch.Tensor, moments: Moments | None) -> Iterat
 
 def fold_sums(folds: torch.Tensor, blocks: Iterable[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Per fold: sum and sum of squares of the blocks' `(n, k)` values, and number of rows, in float64."""
-    n_folds, sums, squares, counts, start = int(folds.max()) + 1, 0, 0, 0, 0
+    n_folds, start = int(folds.max()) + 1, 0
+    sums = squares = torch.zeros((), dtype=torch.float64, device=folds.device)
+    counts = torch.zeros((), dtype=torch.int64, device=folds.device)
     for block in blocks:
         own = folds[start : start + len(block)]
         block_sums, block_counts = cell_sums(block, own, n_folds)
@@ -154,8 +156,10 @@ def _scatter_times(rows: torch.Tensor, mean: torch.Tensor, vector: torch.Tensor)
 def _tridiagonal_eigh(diagonal: list[float], off_diagonal: list[float]) -> tuple[torch.Tensor, torch.Tensor]:
     """Ascending eigenvalues of the symmetric tridiagonal matrix, and the eigenvector of the largest."""
     matrix = torch.diag(torch.tensor(diagonal, dtype=torch.float64))
-    side = torch.diag(torch.tensor(off_diagonal, dtype=torch.float64), 1) if off_diagonal else 0
-    values, vectors = torch.linalg.eigh(matrix + side + (side.T if off_diagonal else 0))
+    if off_diagonal:
+        side = torch.diag(torch.tensor(off_diagonal, dtype=torch.float64), 1)
+        matrix = matrix + side + side.T
+    values, vectors = torch.linalg.eigh(matrix)
     return values, vectors[:, -1]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 
@@ -31,7 +32,7 @@ class Estimate:
     n: int = 0
     n_distinct: int | None = None
     warnings: tuple[str, ...] = ()
-    details: dict[str, float | int | str] = field(default_factory=dict)
+    details: dict[str, Any] = field(default_factory=dict)
 
     @property
     def codes(self) -> tuple[str, ...]:
@@ -43,7 +44,7 @@ class Estimate:
         return replace(self, warnings=self.warnings + warnings)
 
 
-def missing(measure: str, convention: str, reason: str, **fields) -> Estimate:
+def missing(measure: str, convention: str, reason: str, **fields: Any) -> Estimate:
     """An estimate without a value; `reason` is a `"code: sentence"` and becomes its first warning."""
     return Estimate(measure, convention, None, warnings=(reason,), **fields)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from numbers import Integral
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from ..errors import BadInput, NonFiniteRows, TooFewRows
 MATRIX = "a matrix (n_samples, hidden_size) of real numbers"
 
 
-def as_matrix(X, argument: str) -> torch.Tensor:
+def as_matrix(X: Any, argument: str) -> torch.Tensor:
     """The rows as a tensor, without a copy where that is possible.
 
     Raises:
@@ -51,7 +52,7 @@ def _check_layout(X: torch.Tensor, argument: str) -> None:
             raise BadInput(argument, came=came, wanted=f"{MATRIX}, dense", cure=cure)
 
 
-def _from_lists(X, argument: str) -> torch.Tensor:
+def _from_lists(X: Any, argument: str) -> torch.Tensor:
     """Nested lists, data frames, and whatever else numpy reads as numbers."""
     try:
         return torch.from_numpy(np.asarray(X, dtype=np.float64)) if X is not None else _refused(X, argument)
@@ -59,7 +60,7 @@ def _from_lists(X, argument: str) -> torch.Tensor:
         return _refused(X, argument)
 
 
-def _refused(X, argument: str):
+def _refused(X: Any, argument: str) -> NoReturn:
     raise BadInput(argument, came=f"a {type(X).__name__} that is no table of numbers", wanted=MATRIX)
 
 
@@ -109,7 +110,7 @@ def finite_peak(X: torch.Tensor, given: torch.dtype, argument: str) -> float:
     )
 
 
-def as_groups(groups, n: int, device: torch.device) -> torch.Tensor:
+def as_groups(groups: Any, n: int, device: torch.device) -> torch.Tensor:
     """`(n,)` integers; labels of any other kind, such as names of documents, are numbered.
 
     Raises:
@@ -129,18 +130,18 @@ def as_groups(groups, n: int, device: torch.device) -> torch.Tensor:
     return groups.to(device)
 
 
-def as_seed(seed) -> int:
+def as_seed(seed: Any) -> int:
     """A seed that every generator takes.
 
     Raises:
         BadInput: not a whole number from 0 to 2^63 - 1.
     """
-    if isinstance(seed, bool) or not isinstance(seed, Integral) or not 0 <= seed < 2**63:
+    if isinstance(seed, bool) or not isinstance(seed, Integral) or not 0 <= int(seed) < 2**63:
         raise BadInput("seed", came=repr(seed), wanted="a whole number from 0 to 2^63 - 1")
     return int(seed)
 
 
-def check_count(argument: str, count, least: int) -> None:
+def check_count(argument: str, count: Any, least: int) -> None:
     """Raises:
     BadInput: not a whole number of at least `least`.
     """

@@ -26,7 +26,7 @@ SHARE = 0.005  # of the rows, from which they are said
 class NearCopies(NamedTuple):
     """How many rows have a near-copy, within which radius (in the cloud's own units), and the cloud without them."""
 
-    count: int
+    count: int  # type: ignore[assignment]  # tuple.count is not called
     radius: float
     others: PointCloud
 

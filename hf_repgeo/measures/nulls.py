@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import lru_cache
 from statistics import fmean, stdev
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -152,7 +152,9 @@ SURROGATES = {"isotropic": _isotropic, "gaussian": _gaussian, "shuffled": _shuff
 # --- chance beside a number -----------------------------------------------------------------------------------------
 
 
-def with_null(cloud: PointCloud, estimates: list[Estimate], evaluate: Evaluate, kind: str, **options) -> list[Estimate]:
+def with_null(
+    cloud: PointCloud, estimates: list[Estimate], evaluate: Evaluate, kind: str, **options: Any
+) -> list[Estimate]:
     """The estimates with the value that chance gives in their details, from `DRAWS` surrogates.
 
     `null`, the mean of the surrogates' values, and `null_sd`, their standard deviation; `null_low` and `null_high`,
@@ -182,7 +184,15 @@ def with_null(cloud: PointCloud, estimates: list[Estimate], evaluate: Evaluate, 
 
 @lru_cache(maxsize=64)
 def _isotropic_runs(
-    n: int, d: int, dtype, device, seed: int, stream: int | None, evaluate: Evaluate, pairs: Pairs, options: tuple
+    n: int,
+    d: int,
+    dtype: torch.dtype,
+    device: torch.device,
+    seed: int,
+    stream: int | None,
+    evaluate: Evaluate,
+    pairs: Pairs,
+    options: tuple[tuple[str, Any], ...],
 ) -> list[tuple[float | None, ...]]:
     generator = torch.Generator().manual_seed(seed + 1)
     runs = []
@@ -214,9 +224,10 @@ def _values(estimates: list[Estimate]) -> tuple[float | None, ...]:
 
 
 def _noted(estimate: Estimate, values: tuple[float | None, ...], kind: str) -> Estimate:
-    if estimate.value is None or None in values:
+    numbers = [value for value in values if value is not None]
+    if estimate.value is None or len(numbers) < len(values):
         return estimate
-    mean, sd = fmean(values), stdev(values)
+    mean, sd = fmean(numbers), stdev(numbers)
     spread = sd * (1 + 1 / DRAWS) ** 0.5
     reach = spread * tail(BAND, DRAWS - 1)
     null = {"null": mean, "null_sd": sd, "null_low": mean - reach, "null_high": mean + reach}
@@ -242,7 +253,7 @@ def check_interval(level: float | None) -> None:
 
 
 def with_interval(
-    cloud: PointCloud, estimates: list[Estimate], evaluate: Evaluate, level: float = 0.95, **options
+    cloud: PointCloud, estimates: list[Estimate], evaluate: Evaluate, level: float = 0.95, **options: Any
 ) -> list[Estimate]:
     """The estimates with `low`, `high` and `interval_level` in their details, by random halves of the documents.
 
@@ -277,9 +288,10 @@ def with_interval(
 
 
 def _bounded(estimate: Estimate, values: tuple[float | None, ...], level: float) -> Estimate:
-    if estimate.value is None or None in values:
+    numbers = [value for value in values if value is not None]
+    if estimate.value is None or len(numbers) < len(values):
         return estimate
-    centred = torch.tensor(values, dtype=torch.float64) - fmean(values) + estimate.value
+    centred = torch.tensor(numbers, dtype=torch.float64) - fmean(numbers) + estimate.value
     tail = (1 - level) / 2
     low, high = torch.quantile(centred, torch.tensor([tail, 1 - tail], dtype=torch.float64)).tolist()
     return replace(estimate, details=estimate.details | {"low": low, "high": high, "interval_level": level})

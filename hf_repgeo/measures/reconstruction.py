@@ -9,7 +9,7 @@ quantizer with `patchiness`.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 import torch
 
@@ -43,11 +43,11 @@ def error_skewness_of(errors: torch.Tensor) -> torch.Tensor:
 
 def cell_density_variance_of(codebooks: tuple[torch.Tensor, ...]) -> torch.Tensor:
     """Variance of the squared distances from each codeword to the nearest other of its codebook, over their maximum."""
-    gaps = []
+    found = []
     for words in codebooks:
         distances = torch.cdist(words.double(), words.double(), compute_mode="donot_use_mm_for_euclid_dist")
-        gaps.append(distances.fill_diagonal_(float("inf")).amin(1).square())
-    gaps = torch.cat(gaps)
+        found.append(distances.fill_diagonal_(float("inf")).amin(1).square())
+    gaps = torch.cat(found)
     return (gaps / gaps.max()).var(correction=0)
 
 
@@ -250,12 +250,20 @@ def _missing(cloud: PointCloud, measure: str, reason: str) -> Estimate:
     return missing(measure, MARBUT, reason, n=cloud.n, n_distinct=cloud.n_distinct)
 
 
-def _estimate(cloud, measure: str, value: float, fit: Quantization, error=None, method=None, **details) -> Estimate:
-    warnings, details = cell_warnings(cloud, fit), fit_details(cloud, fit) | details
+def _estimate(
+    cloud: PointCloud,
+    measure: str,
+    value: float,
+    fit: Quantization,
+    error: float | None = None,
+    method: str | None = None,
+    **more: Any,
+) -> Estimate:
+    warnings, details = cell_warnings(cloud, fit), fit_details(cloud, fit) | more
     return Estimate(measure, MARBUT, value, error, method, cloud.n, cloud.n_distinct, warnings, details)
 
 
-def _of_errors(cloud, measure: str, function: Callable, cells: CellOptions) -> Estimate:
+def _of_errors(cloud: PointCloud, measure: str, function: Callable, cells: CellOptions) -> Estimate:
     fit = _fit(cloud, cells)
     if isinstance(fit, str):
         return _missing(cloud, measure, fit)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import NamedTuple
+from statistics import fmean
+from typing import Any, NamedTuple
 
 import torch
 
@@ -182,7 +183,7 @@ def gride(cloud: PointCloud, n1: int = 1, n2: int = 2) -> Estimate:
 
 
 def _gride(cloud: PointCloud, n1: int, n2: int) -> Estimate:
-    fields = {"n": cloud.n, "n_distinct": cloud.n_distinct, "details": {"n1": n1, "n2": n2}}
+    fields: dict[str, Any] = {"n": cloud.n, "n_distinct": cloud.n_distinct, "details": {"n1": n1, "n2": n2}}
     if cloud.n_distinct < max(MINIMUM_ROWS, n2 + 1):
         return missing("gride", DENTI, too_few(cloud, max(MINIMUM_ROWS, n2 + 1)), **fields)
     distances = _neighbor_distances(cloud, n2)
@@ -255,7 +256,8 @@ def scale_curve(cloud: PointCloud, convention: str = FACCO, smallest: int = 256)
     if cloud.n_distinct < MINIMUM_ROWS:
         return []
     generator = torch.Generator().manual_seed(cloud.seed)
-    parts, points = [cloud.subset(cloud.distinct)], []
+    parts = [cloud.subset(cloud.distinct)]
+    points: list[ScalePoint] = []
     while True:
         estimates = [intrinsic_dimension(part, convention) for part in parts]
         estimates = [estimate for estimate in estimates if estimate.value is not None]
@@ -270,7 +272,7 @@ def scale_curve(cloud: PointCloud, convention: str = FACCO, smallest: int = 256)
 def _scale_point(n: int, estimates: list[Estimate]) -> ScalePoint:
     values = torch.tensor([estimate.value for estimate in estimates], dtype=torch.float64)
     error = float(values.std()) / len(values) ** 0.5 if len(values) > 1 else estimates[0].standard_error
-    mean_distance = sum(estimate.details["mean_r1"] for estimate in estimates) / len(estimates)
+    mean_distance = fmean(estimate.details["mean_r1"] for estimate in estimates)
     return ScalePoint(n, float(values.mean()), error, mean_distance)
 
 

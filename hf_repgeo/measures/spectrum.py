@@ -233,7 +233,9 @@ def _leading_direction(cloud: PointCloud) -> Estimate | None:
     return Estimate("anisotropy", RAZZHIGAEV, value, error, method, n=cloud.n)
 
 
-def _fold_anisotropy(folds, along, norms, rows, mean) -> torch.Tensor:
+def _fold_anisotropy(
+    folds: torch.Tensor, along: torch.Tensor, norms: torch.Tensor, rows: torch.Tensor, mean: torch.Tensor
+) -> torch.Tensor:
     """Anisotropy with one fold left out each, `(folds,)`, the leading direction held fixed."""
     sums, squares, counts = fold_sums(folds, [along[:, None]])
     remaining = len(along) - counts

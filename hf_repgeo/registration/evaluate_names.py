@@ -74,8 +74,8 @@ def teach_evaluate(loading: ModuleType) -> None:
             return ask_evaluate(path, *args, **options)
         return loading.ImportableModule(MODULES[path], _fingerprint(path))
 
-    evaluation_module_factory.knows_hf_repgeo = True
-    loading.evaluation_module_factory = evaluation_module_factory
+    evaluation_module_factory.__dict__["knows_hf_repgeo"] = True
+    loading.__dict__["evaluation_module_factory"] = evaluation_module_factory
 
 
 def _ours(path, options: dict) -> bool:

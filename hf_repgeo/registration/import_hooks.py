@@ -11,9 +11,10 @@ import importlib
 import sys
 import warnings
 from collections.abc import Callable
+from importlib.abc import Loader
 from importlib.machinery import ModuleSpec
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 Callback = Callable[[ModuleType], None]
 
@@ -64,7 +65,7 @@ class _Watcher:
             return None
         spec = _found_by_others(name, path, target)
         if spec is not None and hasattr(spec.loader, "exec_module"):
-            spec.loader = _NotifyingLoader(spec.loader)
+            spec.loader = cast(Loader, _NotifyingLoader(spec.loader))
         return spec
 
 
@@ -89,8 +90,9 @@ class _NotifyingLoader:
         return self._loader.create_module(spec)
 
     def exec_module(self, module: ModuleType) -> None:
-        module.__spec__.loader = module.__loader__ = self._loader  # inspect, pickle and importlib.resources look there
-        name = module.__spec__.name
+        spec = cast(ModuleSpec, module.__spec__)
+        spec.loader = module.__loader__ = self._loader  # inspect, pickle and importlib.resources look there
+        name = spec.name
         self._loader.exec_module(module)
         imported = sys.modules.get(name, module)  # a module may have put another object into its place
         for callback in list(_callbacks[name]):

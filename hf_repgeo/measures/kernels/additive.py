@@ -13,6 +13,8 @@ search is one embedding_bag over a table of inner products.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import reduce
+from operator import add
 
 import torch
 from torch.nn.functional import embedding_bag
@@ -54,7 +56,7 @@ def beam_search(rows: torch.Tensor, words: torch.Tensor) -> torch.Tensor:
     return torch.cat(found)
 
 
-def _beam_block(alone, cross) -> torch.Tensor:
+def _beam_block(alone: list[torch.Tensor], cross: torch.Tensor) -> torch.Tensor:
     n, cells = alone[0].shape
     costs, first = alone[0].topk(min(BEAM, cells), dim=1, largest=False)  # (rows, beam)
     kept = first[:, :, None]  # (rows, beam, codebooks so far), as rows of `cross`
@@ -147,7 +149,13 @@ def _block(rows: torch.Tensor) -> int:
     return BLOCK_ROWS if rows.device.type == "cpu" else 32 * BLOCK_ROWS
 
 
-def _search_block(alone, cross, tables, codes, generator: torch.Generator) -> torch.Tensor:
+def _search_block(
+    alone: list[torch.Tensor],
+    cross: torch.Tensor,
+    tables: list[torch.Tensor],
+    codes: torch.Tensor,
+    generator: torch.Generator,
+) -> torch.Tensor:
     """`alone`: `|c|^2 - 2 <x, c>`, (rows, cells) for each codebook; `tables`: the columns of `cross`, likewise."""
     best = _descend(alone, tables, codes, generator)
     lowest = _costs(alone, cross, best)
@@ -161,7 +169,9 @@ def _search_block(alone, cross, tables, codes, generator: torch.Generator) -> to
     return best
 
 
-def _descend(alone, tables, codes, generator: torch.Generator) -> torch.Tensor:
+def _descend(
+    alone: list[torch.Tensor], tables: list[torch.Tensor], codes: torch.Tensor, generator: torch.Generator
+) -> torch.Tensor:
     """Iterated conditional modes: each codebook's best code given the others', `SWEEPS` times over."""
     offsets = _offsets(alone)
     places = codes + offsets  # each code's row in the tables, (rows, codebooks)
@@ -172,13 +182,13 @@ def _descend(alone, tables, codes, generator: torch.Generator) -> torch.Tensor:
     return places - offsets
 
 
-def _offsets(alone) -> torch.Tensor:
+def _offsets(alone: list[torch.Tensor]) -> torch.Tensor:
     return alone[0].shape[1] * torch.arange(len(alone), device=alone[0].device)
 
 
-def _costs(alone, cross, codes) -> torch.Tensor:
+def _costs(alone: list[torch.Tensor], cross: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
     """Squared error of each row less its squared norm, `(rows,)`."""
-    costs = sum(scores.gather(1, code[:, None])[:, 0] for scores, code in zip(alone, codes.T, strict=True))
+    costs = reduce(add, (scores.gather(1, code[:, None])[:, 0] for scores, code in zip(alone, codes.T, strict=True)))
     if len(alone) == 1:
         return costs
     places = codes + _offsets(alone)

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from types import ModuleType
 from typing import TypedDict
 
 import torch
@@ -111,7 +112,7 @@ def complete_options(d: int, quantizer: str = PRODUCT, **given: int | None) -> C
     for name, value in options.items():
         if not isinstance(value, int) or isinstance(value, bool):
             raise BadInput(name, came=repr(value), wanted="a whole number")
-    return CellOptions(quantizer=quantizer, **options)
+    return CellOptions(quantizer=quantizer, codebooks=options["codebooks"], bits=options["bits"])
 
 
 @torch.no_grad()
@@ -162,7 +163,8 @@ def quantize(
         >>> found.counts.tolist(), found.relative_error
         ([[16, 16, 16, 16], [16, 16, 16, 16]], 0.0)
     """
-    _, codebooks, bits = complete_options(rows.shape[1], quantizer, codebooks=codebooks, bits=bits).values()
+    options = complete_options(rows.shape[1], quantizer, codebooks=codebooks, bits=bits)
+    codebooks, bits = options["codebooks"], options["bits"]
     _check(rows, codebooks, bits)
     cells, report = 2**bits, progress or _silent
     order = torch.arange(len(rows)) if quantizer in _BY_FAISS else key_order(rows)
@@ -233,16 +235,22 @@ def _squared_norms(rows: torch.Tensor) -> torch.Tensor:
 
 
 def _product(rows: torch.Tensor, codebooks: int, cells: int, seed: int, progress: Progress) -> _Fit:
-    fits, blocks = [], rows.tensor_split(codebooks, dim=1)
+    fits: list[_Fit] = []
+    blocks = rows.tensor_split(codebooks, dim=1)
     for done, block in enumerate(blocks, start=1):
         if bool((block != block[:1]).any()) or (len(fits) == 0 and done == codebooks):
             block = block.contiguous()
             found = kmeans(block[:MAX_TRAINING_ROWS], cells)
             codes = found.cells if len(block) <= MAX_TRAINING_ROWS else nearest_centroids(block, found.centroids)
-            fits.append((codes, found.centroids, squared_errors(block, found.centroids, codes), found.iterations))
+            errors = squared_errors(block, found.centroids, codes)
+            fits.append(_Fit(codes, (found.centroids,), errors, found.iterations))
         progress(done, codebooks)
-    codes, words, errors, iterations = zip(*fits, strict=True)
-    return _Fit(torch.stack(codes, dim=1), words, torch.stack(errors).sum(0), max(iterations))
+    return _Fit(
+        codes=torch.stack([fit.codes for fit in fits], dim=1),
+        codebooks=tuple(fit.codebooks[0] for fit in fits),
+        errors=torch.stack([fit.errors for fit in fits]).sum(0),
+        iterations=max(fit.iterations for fit in fits),
+    )
 
 
 def _residual(rows: torch.Tensor, codebooks: int, cells: int, seed: int, progress: Progress) -> _Fit:
@@ -258,7 +266,7 @@ def _additive(rows: torch.Tensor, codebooks: int, cells: int, seed: int, progres
     return _summed(rows, words, codes, iterations)
 
 
-def _faiss(quantizer: str):
+def _faiss(quantizer: str) -> ModuleType:
     try:
         import faiss
     except ImportError:

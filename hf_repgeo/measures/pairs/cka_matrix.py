@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
@@ -67,7 +68,7 @@ def _hsic(products: torch.Tensor, joint: torch.Tensor, totals: torch.Tensor, n: 
     return torch.where(found.abs() > 1e-14 * products.abs(), found, 0.0)
 
 
-def _centred(cloud, argument: str) -> torch.Tensor:
+def _centred(cloud: Any, argument: str) -> torch.Tensor:
     """The centred rows, transposed, `(d, n)`: as the product reads them."""
     rows = PointCloud(cloud, jackknife=False, argument=argument).rows
     return (rows - rows.mean(0, dtype=torch.float64).to(rows.dtype)).T.contiguous()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from ..cloud import first_occurrences
@@ -98,7 +100,9 @@ def ranks(rows: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
     return torch.cat(found).to(torch.float64)
 
 
-def _mean_estimate(name: str, convention: str, values: torch.Tensor, pair: CloudPair, keep, details) -> Estimate:
+def _mean_estimate(
+    name: str, convention: str, values: torch.Tensor, pair: CloudPair, keep: torch.Tensor, details: dict[str, Any]
+) -> Estimate:
     """The mean over rows, with the error of leaving out one fold each."""
     error, method = None, None
     if pair.jackknife:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 
@@ -62,7 +63,7 @@ class CloudPair:
         1.0
     """
 
-    def __init__(self, X, Y, *, groups=None, jackknife: bool = True, seed: int = 0):
+    def __init__(self, X: Any, Y: Any, *, groups: Any = None, jackknife: bool = True, seed: int = 0):
         options = {"groups": groups, "jackknife": jackknife, "seed": seed}
         self.x = X if isinstance(X, PointCloud) else PointCloud(X, argument="X", **options)
         self.y = Y if isinstance(Y, PointCloud) else PointCloud(Y, argument="Y", **options)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 
 from ...errors import UnknownName
@@ -61,7 +64,7 @@ def linear_cka(pair: CloudPair, *, convention: str = "debiased") -> Estimate:
     return Estimate("linear_cka", convention, value, error, method, n=pair.n)
 
 
-def _alignment(pair: CloudPair, hsic, left_out: int | None) -> float | None:
+def _alignment(pair: CloudPair, hsic: Callable[[FoldSums, int | None], float], left_out: int | None) -> float | None:
     own = [hsic(sums, left_out) for sums in (pair.xx, pair.yy)]
     if min(own) <= 0:
         return None
@@ -95,12 +98,13 @@ class _Remaining:
     """Sums over all folds but one; the same names as in `FoldSums`."""
 
     def __init__(self, sums: FoldSums, left_out: int | None):
-        for name in ("a", "b", "la", "kb", "k", "l", "kl"):
-            value = getattr(sums, name)
-            setattr(self, name, value.sum(0) if left_out is None else value.sum(0) - value[left_out])
-        whole = sums.product.sum(0)
-        product = whole if left_out is None else whole - sums.product[left_out]
-        self.n = float(sums.counts.sum() - (0 if left_out is None else sums.counts[left_out]))
+        def remaining(by_fold: torch.Tensor) -> torch.Tensor:
+            return by_fold.sum(0) if left_out is None else by_fold.sum(0) - by_fold[left_out]
+
+        self.a, self.b, self.la, self.kb = (remaining(s) for s in (sums.a, sums.b, sums.la, sums.kb))
+        self.k, self.l, self.kl = (remaining(s) for s in (sums.k, sums.l, sums.kl))
+        product = remaining(sums.product)
+        self.n = float(remaining(sums.counts))
         self.squared_product = product.to(torch.float64).square().sum()
         self.product_times_b = (product.to(torch.float64) @ self.b) if left_out is not None else 0 * self.a
 
@@ -213,7 +217,7 @@ def _spread(pair: CloudPair, part: torch.Tensor) -> torch.Tensor:
 class _Moments:
     """Sums over some folds; `xx` and `xy` are centred on these folds' own means, `raw_xx` and `raw_xy` are not."""
 
-    def __init__(self, pair: CloudPair, part):
+    def __init__(self, pair: CloudPair, part: Any):
         self.n = float(pair.xy.counts[part].sum())
         self.x, self.y = pair.xy.a[part].sum(0), pair.xy.b[part].sum(0)
         self.yy = pair.xy.l[part].sum()
@@ -258,7 +262,7 @@ def _leading(sums: FoldSums, k: int) -> torch.Tensor:
     return torch.linalg.eigh((scatter + scatter.T) / 2).eigenvectors[:, -k:]
 
 
-def _leave_one_out(pair: CloudPair, value_without) -> tuple[float | None, str | None]:
+def _leave_one_out(pair: CloudPair, value_without: Callable[[int], float | None]) -> tuple[float | None, str | None]:
     """Standard error and its method from the values with one fold left out each."""
     if not pair.jackknife or len(pair.fold_sizes) < 2:
         return None, None

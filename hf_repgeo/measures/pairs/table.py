@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from statistics import fmean, stdev
+from typing import Any
 
 import torch
 
@@ -156,7 +157,9 @@ def resolve_comparisons(asked: list[str] | str | None) -> list[tuple[str, str]]:
     return list(dict.fromkeys(pairs))
 
 
-def evaluate_pair(pair: CloudPair, pairs: list[tuple[str, str]], *, null: bool = False, **options) -> list[Estimate]:
+def evaluate_pair(
+    pair: CloudPair, pairs: list[tuple[str, str]], *, null: bool = False, **options: Any
+) -> list[Estimate]:
     """The estimates of `(name, convention)` pairs on two clouds, in the order asked; shared sums are taken once.
 
     Args:
@@ -193,5 +196,5 @@ def _beside(estimate: Estimate, values: list[float | None]) -> Estimate:
     numbers = [value for value in values if value is not None]
     if len(numbers) < 2:
         return estimate
-    null = {"null": fmean(numbers), "null_sd": stdev(numbers), "null_kind": "random pairing"}
+    null: dict[str, Any] = {"null": fmean(numbers), "null_sd": stdev(numbers), "null_kind": "random pairing"}
     return replace(estimate, details=estimate.details | null)
