@@ -6,6 +6,7 @@ As in `spectrum.py`, functions ending in `_of` are differentiable, tensor to ten
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -292,7 +293,7 @@ def _entropy_ratios(cloud: PointCloud) -> torch.Tensor:
     return torch.cat([(differential_entropy(block * scale) - normal).exp() for block in blocks])
 
 
-def _principal_coordinates(cloud: PointCloud):
+def _principal_coordinates(cloud: PointCloud) -> Iterator[torch.Tensor]:
     """Columns of the rows' principal coordinates in float64, up to 64 at a time."""
     rows = cloud.rows.to(torch.float64) - cloud.moments.mean
     vectors = torch.linalg.svd(rows, full_matrices=False).Vh.T if cloud.n <= cloud.d else _eigenvectors(cloud)

@@ -11,9 +11,10 @@ rest on it. Those settings belong to the process: threads that want the same one
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
+from typing import Any
 
 import torch
 
@@ -34,10 +35,11 @@ class _Precision:
     precision waits until then.
     """
 
-    def __init__(self, read, write):
+    def __init__(self, read: Callable[[], str], write: Callable[[str], Any]):
         self._read, self._write = read, write
         self._turn = threading.Condition()
-        self._holders, self._held, self._before = 0, None, None
+        self._holders, self._before = 0, ""
+        self._held: str | None = None
 
     @contextmanager
     def held(self, precision: str) -> Iterator[None]:
@@ -58,7 +60,7 @@ class _Precision:
                     self._turn.notify_all()
 
     @classmethod
-    def of(cls, backend) -> _Precision | None:
+    def of(cls, backend: Any) -> _Precision | None:
         """Of a module such as `torch.backends.cuda.matmul`; `None` before PyTorch 2.9, which has no such setting."""
         if not hasattr(backend, "fp32_precision"):
             return None
