@@ -49,7 +49,7 @@ def test_a_checksum_is_the_multilinear_hash_of_the_bits(generator):
     words, odd = x.view(torch.int32).tolist(), _odd_numbers()[:70].tolist()
     expected = sum(word * factor for word, factor in zip(words, odd)) % 2**64
     assert int.from_bytes(checksum(x), "little") == expected
-    assert len(checksum(torch.zeros(BLOCK + 1))) == 16
+    assert len(checksum(torch.zeros(2 * BLOCK + 1))) == 3 * 8
 
 
 @pytest.mark.parametrize(
@@ -65,6 +65,13 @@ def test_a_checksum_sees_a_change_in_any_entry(dtype, shape):
         changed.view(-1)[entry] = 1
         seen.add(checksum(changed.to(dtype)))
     assert len(seen) == 1 + x.numel()
+
+
+def test_a_checksum_does_not_depend_on_how_many_blocks_are_summed_at_once(generator):
+    x = torch.randn(7 * BLOCK + 5, generator=generator)
+    whole = x.view(torch.int32).to(torch.int64)
+    sums = [(block * _odd_numbers()[: len(block)]).sum() for block in whole.split(BLOCK)]
+    assert checksum(x) == torch.stack(sums).numpy().tobytes()
 
 
 def test_a_checksum_reads_views_as_what_they_show():
