@@ -10,7 +10,7 @@ import platform
 from collections.abc import Callable, Iterable, Iterator
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
@@ -42,7 +42,7 @@ from .rows.representations import (
     token_representations,
 )
 from .rows.texts import corpus_of, packaged_sample
-from .rows.windows import draw_windows, make_windows, resolve_window, window_limit
+from .rows.windows import check_vocabulary, draw_windows, make_windows, resolve_window, window_limit
 from .runs.kept_rows import KeptRows
 from .runs.run_file import Run, open_run
 from .version import __version__
@@ -142,7 +142,7 @@ def profile(
     measures: str | list[str] | None = None,
     layers: list[int] | None = None,
     tokens: str | list[str] | None = None,
-    pooling: Literal["tokens", "cls", "mean"] = "tokens",
+    pooling: Literal["tokens", "cls", "last", "mean"] = "tokens",
     rows: int = 4096,
     batch_rows: int = MINIMUM_BATCH,
     window: int | None = None,
@@ -152,10 +152,13 @@ def profile(
     null: bool | Literal["isotropic", "gaussian", "shuffled"] = False,
     final_norm: Literal["applied", "raw"] = "applied",
     text_column: str | None = None,
-    tokenizer: PreTrainedTokenizerBase | None = None,
+    tokenizer: PreTrainedTokenizerBase | str | Path | None = None,
     revision: str | None = None,
-    dtype: str = "auto",
-    device: str | None = None,
+    dtype: str | torch.dtype = "auto",
+    device: str | torch.device | None = None,
+    device_map: str | dict | None = None,
+    quantization_config: Any = None,
+    allow_random_weights: bool = False,
     trust_remote_code: bool = False,
     batch_size: int = 8,
     seed: int = 0,
@@ -171,7 +174,8 @@ def profile(
     every layer. Patchiness is always taken over all rows at once.
 
     Args:
-        model: Hub id, local folder, `"pip:PACKAGE"`, `.gguf` file, or a model in memory.
+        model: Hub id, local folder, `"pip:PACKAGE"`, `.gguf` file, or a model in memory, also inside a wrapper: PEFT,
+            DataParallel, `torch.compile`, Accelerate, a LightningModule, a pipeline, a SentenceTransformer.
         texts: texts or conversations (lists of messages), one document each, taken as they are; the path of a text,
             JSON Lines, JSON or Parquet file; a `datasets` data set, of which the first 20,000 rows are read; or a
             `Corpus`. A single string is always a path. Default: the packaged sample of Wikipedia.
@@ -180,7 +184,8 @@ def profile(
         tokens: token policies, of `"all"` (the paper's), `"no_special"`, `"sink_robust"`, `"one_per_type"`; default:
             all four, from one forward pass. A policy that cannot fill a batch is measured on the rows it has, and
             beside it stands `all` on equally many rows (`all_as_...`).
-        pooling: `"tokens"`: every token is a row; `"cls"` or `"mean"`: every window is one.
+        pooling: `"tokens"`: every token is a row; `"cls"`, `"last"` or `"mean"`: every window is one, its first token,
+            its last, or the mean of all.
         rows: rows wanted for each policy.
         batch_rows: rows a batch; at least so many in each.
         window: tokens a window, special tokens included; default 512 or the model's limit. It changes the numbers: a
@@ -194,8 +199,12 @@ def profile(
             `point="final_norm"`, if the model has such a norm; `"raw"`: only the residual stream.
         text_column: of a data set, JSON or Parquet file; default: `text`, else the only column of texts, else the one
             of chat messages.
-        tokenizer: for a model in memory.
+        tokenizer: its folder or Hub id, or the tokenizer itself; default: the one beside the model.
         revision, dtype, device, trust_remote_code: see `hf_repgeo.rows.models.load_model`.
+        device_map: `"auto"` spreads the weights over devices, memory and disk; `"disk"` leaves them on disk, for a
+            model larger than memory; or transformers' own dict. Needs accelerate.
+        quantization_config: as in transformers.
+        allow_random_weights: measure a model although its checkpoint lacks weights; the report says which.
         batch_size: windows a forward pass; does not change the numbers. A model in which padding changes the rows of a
             text, as in FNet, runs windows of different lengths apart, and the warning `padding_leaks` says so.
         seed: of the draw of windows and rows, and of the measures.
@@ -231,10 +240,19 @@ def profile(
         raise UnknownName("pooling", pooling, POOLINGS)
     corpus = packaged_sample() if texts is None else corpus_of(texts, clean, text_column)
     loaded = load_model(
-        model, tokenizer=tokenizer, revision=revision, dtype=dtype, device=device, trust_remote_code=trust_remote_code
+        model,
+        tokenizer=tokenizer,
+        revision=revision,
+        dtype=dtype,
+        device=device,
+        device_map=device_map,
+        quantization_config=quantization_config,
+        allow_random_weights=allow_random_weights,
+        trust_remote_code=trust_remote_code,
     )
     window = resolve_window(window, window_limit(loaded.model, loaded.tokenizer))
     windows = make_windows(loaded.tokenizer, corpus.texts(loaded.tokenizer), window, pack, corpus.separator)
+    check_vocabulary(loaded.model, windows)
     by_token = pooling == "tokens"
     drawn = draw_windows(windows, seed, **({"tokens": oversample * rows} if by_token else {"count": rows}))
     provenance = {
@@ -276,15 +294,25 @@ def _measure_places(run: Run, batch_means: BatchMeans, collect: Callable[[], Rep
         if not run.has(place):
             with torch.no_grad():
                 rows = batch_means.measure(collected.states[place], collected.documents, collected.policies)
-            run.add(place, [row | {"warnings": [*row["warnings"], *_of_the_pool(collected.facts)]} for row in rows])
+            warnings = _of_the_place(place, collected, run.report.provenance)
+            run.add(place, [row | {"warnings": [*row["warnings"], *warnings]} for row in rows])
     run.finish()
     kept.delete()
 
 
-def _of_the_pool(facts: dict) -> list[str]:
-    if not facts.get("padding_leaks"):
-        return []
-    return ["padding_leaks: in this model padding changes the rows of a text; windows of different lengths ran apart"]
+def _of_the_place(place: tuple, collected: Representations, provenance: dict) -> list[str]:
+    """Warnings that all numbers of a place carry."""
+    warnings = []
+    if collected.facts.get("padding_leaks"):
+        said = "in this model padding changes the rows of a text; windows of different lengths ran apart"
+        warnings.append(f"padding_leaks: {said}")
+    if "random_weights" in provenance:
+        count = provenance["random_weights"]["count"]
+        warnings.append(f"random_weights: {count} weights were not in the checkpoint and are random")
+    if "cls" in collected.policies and place[0].endswith("decoder"):
+        said = "a first token that sees no later one says nothing of its text; pooling='last' has seen all of it"
+        warnings.append(f"cls_of_decoder: {said}")
+    return warnings
 
 
 def _check_counts(**counts: int) -> None:

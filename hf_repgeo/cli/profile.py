@@ -40,7 +40,8 @@ QUANTIZE = "hf_repgeo.measures.kernels.quantizers.quantize"
 TEXT = ("text_column", "clean")
 ROWS = ("tokens", "pooling", "rows", "batch_rows", "window", "pack", "oversample", "layers", "final_norm")
 MEASURES = ("measures", "null")
-RUN = ("revision", "dtype", "device", "batch_size", "seed", "trust_remote_code")
+RUN = ("tokenizer", "revision", "dtype", "device", "device_map", "batch_size", "seed")
+TRUST = ("allow_random_weights", "trust_remote_code")
 QUANTIZER = ("quantizer",)  # of the quantizer's own options
 
 
@@ -61,7 +62,7 @@ def add(commands) -> None:
     add_flags(measures, PROFILE, *MEASURES, measures="NAME,...")
     add_flags(measures, QUANTIZE, *QUANTIZER, quantizer="NAME")
     group = parser.add_argument_group("run")
-    add_flags(group, PROFILE, *RUN)
+    add_flags(group, PROFILE, *RUN, *TRUST)
     group.add_argument("--out", metavar="DIR", help="default: repgeo/ and the model's name")
     group.add_argument("--quiet", action="store_true", help="no progress bars")
     add_json_flag(group)
@@ -87,7 +88,7 @@ def run(options: argparse.Namespace) -> None:
 
     out = folder_of(options)
     out.mkdir(parents=True, exist_ok=True)
-    chosen = given(options, *TEXT, *ROWS, *MEASURES, *RUN, *QUANTIZER)
+    chosen = given(options, *TEXT, *ROWS, *MEASURES, *RUN, *TRUST, *QUANTIZER)
     with locked(out):
         report = profile(options.model, _texts(options), **chosen, out=out, progress=not options.quiet)
         report.to_parquet(out / "profile.parquet")

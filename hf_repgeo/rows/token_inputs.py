@@ -7,6 +7,7 @@ import inspect
 import torch
 
 from .capture import RESIDUAL, Tap, read_places
+from .devices import input_device
 from .passes import run
 
 PROBE_BATCH, PROBE_LENGTH = 3, 11  # unlike each other, so that the axes of a state can be told apart
@@ -25,7 +26,8 @@ def padded(ids: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
 def text_inputs(model, ids: torch.Tensor, mask: torch.Tensor) -> dict:
     """The arguments of a forward pass over token ids. A decoder behind an encoder reads the same text, one token later:
     its start token first, so that row j has read the tokens before j, as in training."""
-    ids, mask = ids.to(model.device), mask.to(model.device)
+    device = input_device(model)
+    ids, mask = ids.to(device), mask.to(device)
     arguments = {"input_ids": ids, "attention_mask": mask, "use_cache": False}
     if model.config.is_encoder_decoder:
         arguments |= {"decoder_input_ids": _shifted(model, ids), "decoder_attention_mask": mask}

@@ -100,6 +100,21 @@ def make_windows(
     )
 
 
+def check_vocabulary(model: PreTrainedModel, windows: Windows) -> None:
+    """Checks that the model's embeddings hold every token.
+
+    Raises:
+        BadInput: the tokenizer writes a token that the model does not know.
+    """
+    size = getattr(model.get_input_embeddings(), "num_embeddings", None)
+    largest = max(map(max, windows.ids))
+    if size is not None and largest >= size:
+        came = f"one that writes token {largest}, where the model's embeddings end at {size - 1}"
+        wanted = "the model's own tokenizer"
+        cure = "Pass it with tokenizer= (--tokenizer), or resize the model: resize_token_embeddings."
+        raise BadInput("tokenizer", came=came, wanted=wanted, cure=cure)
+
+
 def draw_windows(windows: Windows, seed: int, *, tokens: int | None = None, count: int | None = None) -> Windows:
     """Whole windows, uniformly without replacement, in text order.
 

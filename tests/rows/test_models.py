@@ -1,0 +1,261 @@
+"""Models: where they come from, what they come wrapped in, what is refused, what the report says of them."""
+
+import copy
+import json
+import shutil
+
+import pytest
+import torch
+
+import hf_repgeo
+from hf_repgeo.errors import BadInput
+from hf_repgeo.rows.models import load_model
+from hf_repgeo.rows.wrappers import unwrapped
+
+
+@pytest.fixture
+def folder(encoder_folder, tmp_path):
+    """A copy to break."""
+    return shutil.copytree(encoder_folder, tmp_path / "model")
+
+
+def measured(model, documents, **options):
+    usual = {"measures": "anisotropy", "tokens": "all", "rows": 200, "batch_rows": 100, "device": "cpu"}
+    return hf_repgeo.profile(model, documents, progress=False, **usual | options)
+
+
+def edit(folder, change):
+    """Rewrites the folder's weights."""
+    from safetensors.torch import load_file, save_file
+
+    weights = change(load_file(folder / "model.safetensors"))
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+
+
+# --- weights that are not there -------------------------------------------------------------------------------------
+
+
+def without(part):
+    return lambda weights: {name: tensor for name, tensor in weights.items() if part not in name}
+
+
+def renamed(weights):
+    return {name.replace("layer.1.", "layer.7."): tensor for name, tensor in weights.items()}
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (renamed, "encoder.layer.1."),
+        (without("word_embeddings"), "embeddings.word_embeddings.weight"),
+        (without("layer.0.attention.output.LayerNorm.bias"), "encoder.layer.0.attention.output.LayerNorm.bias"),
+        (lambda weights: {"pooler.dense.bias": weights["pooler.dense.bias"]}, "embeddings"),
+    ],
+)
+def test_missing_weights_that_feed_the_hidden_states_are_refused(folder, documents, change, named):
+    edit(folder, change)
+    with pytest.raises(BadInput, match=f"a checkpoint without .*such as '{named}.*allow_random_weights=True"):
+        measured(folder, documents)
+    report = measured(folder, documents, allow_random_weights=True)
+    assert named in " ".join(report.provenance["random_weights"]["names"])
+    assert not any("pooler" in name for name in report.provenance["random_weights"]["names"])
+    assert all(row["warnings"][-1].startswith("random_weights: ") for row in report)
+
+
+def test_a_missing_pooler_feeds_nothing(folder, documents, encoder, tokenizer):
+    edit(folder, without("pooler"))
+    before = torch.get_rng_state()
+    report = measured(folder, documents)
+    assert torch.equal(before, torch.get_rng_state())
+    assert "random_weights" not in report.provenance and not any(row["warnings"] for row in report)
+    del report.provenance["finished"]
+    assert report.rows == measured(encoder, documents, tokenizer=tokenizer, device=None).rows
+
+
+def test_weights_of_another_shape_are_refused(folder, documents):
+    edit(folder, lambda weights: weights | {"embeddings.word_embeddings.weight": torch.zeros(24, 16)})
+    with pytest.raises(BadInput, match="weights of another shape than its configuration says.*allow_random_weights"):
+        measured(folder, documents)
+    report = measured(folder, documents, allow_random_weights=True)
+    assert report.provenance["random_weights"] == {"count": 1, "names": ["embeddings.word_embeddings.weight"]}
+
+
+def test_weights_of_an_expert_that_no_token_chose_feed_the_hidden_states():
+    from hf_repgeo.rows.random_weights import _idle_inside
+
+    ran = {"layers", "layers.0", "layers.0.mlp", "layers.0.mlp.experts.1", "pooler", "pooler.dense"}
+    assert _idle_inside("layers.0.mlp.experts.0.up.weight", ran)
+    assert not _idle_inside("vision.layers.0.up.weight", ran) and not _idle_inside("pooler.dense.bias", ran)
+
+
+# --- broken files ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("model.safetensors", b"\x10"),
+        ("model.safetensors", b""),
+        ("model.safetensors", b"\xff" * 64),
+        ("config.json", b"{"),
+        ("config.json", b"[]"),
+        ("config.json", b"{}"),
+        ("config.json", b'{"model_type": "bert", "hidden_size": "wide"}'),
+        ("config.json", b'{"model_type": "bert", "num_attention_heads": 0}'),
+        ("config.json", b'{"model_type": "no-such-type"}'),
+        ("tokenizer.json", b"{"),
+        ("tokenizer.json", b'{"model": {}}'),
+        ("tokenizer_config.json", b"[1]"),
+    ],
+)
+def test_broken_files_are_one_sentence(folder, documents, file, content):
+    (folder / file).write_bytes(content)
+    with pytest.raises(BadInput) as caught:
+        measured(folder, documents)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 900
+
+
+def test_a_truncated_file_is_one_sentence(folder, documents):
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(BadInput, match="`model`: got .*SafetensorError"):
+        measured(folder, documents)
+
+
+@pytest.mark.parametrize("content", [b"", b"GGUF", b"GGUF\x03\0\0\0" + b"\xff" * 40, b"not one at all"])
+def test_a_broken_gguf_file_is_one_sentence(tmp_path, documents, content, monkeypatch):
+    pytest.importorskip("gguf")
+    monkeypatch.setenv("HF_REPGEO_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "model.gguf").write_bytes(content)
+    with pytest.raises(BadInput, match="`model`: got 'model.gguf' .*wanted a GGUF file"):
+        measured(tmp_path / "model.gguf", documents)
+
+
+def test_a_tokenizer_that_knows_more_than_the_model_is_refused(encoder, documents, tokenizer):
+    larger = copy.deepcopy(tokenizer)
+    larger.add_tokens([f"extra{i}" for i in range(20)])
+    with pytest.raises(
+        BadInput, match="`tokenizer`: got one that writes token 4., .*end at 23.*resize_token_embeddings"
+    ):
+        measured(encoder, ["the cat extra17"] * 9, tokenizer=larger, device=None)
+
+
+def test_options_that_would_be_ignored_are_refused(folder, encoder, documents, tokenizer):
+    with pytest.raises(BadInput, match="`revision`: got 'step1000' for .*which has none; wanted a model on the Hub"):
+        measured(folder, documents, revision="step1000")
+    for option, value in [("revision", "main"), ("device_map", "auto"), ("quantization_config", {"bits": 4})]:
+        with pytest.raises(BadInput, match=f"`{option}`: got .*wanted none for a model in memory"):
+            load_model(encoder, tokenizer=tokenizer, **{option: value})
+    with pytest.raises(BadInput, match="`dtype`: got 'float16' for a model in memory with 'float32'"):
+        load_model(encoder, tokenizer=tokenizer, dtype="float16")
+    with pytest.raises(BadInput, match="`device_map`: got 'auto' beside device='cpu'"):
+        measured(folder, documents, device_map="auto")
+    with pytest.raises(BadInput, match="`tokenizer`: got a int"):
+        load_model(encoder, tokenizer=7)
+
+
+def test_code_in_a_repository_is_named_with_the_flag_that_runs_it(folder, documents):
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"model_type": "theirs", "auto_map": {"AutoConfig": "code.C", "AutoModel": "code.M"}}
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "code.py").write_text("raise SystemExit('this code must not run')")
+    with pytest.raises(BadInput, match=r"holds code.*trust_remote_code=True \(--trust-remote-code\)"):
+        measured(folder, documents)
+
+
+# --- other files and places -----------------------------------------------------------------------------------------
+
+
+def test_bin_weights_another_tokenizer_folder_and_half_precision(folder, documents, tmp_path, encoder):
+    expected = measured(folder, documents).rows
+    torch.save(encoder.state_dict(), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    assert measured(folder, documents).rows == expected
+    (tmp_path / "tokenizer").mkdir()
+    for file in folder.glob("tokenizer*"):
+        file.rename(tmp_path / "tokenizer" / file.name)
+    with pytest.raises(BadInput, match=r"`tokenizer`: got none beside .*Pass tokenizer= \(--tokenizer\)"):
+        measured(folder, documents)
+    assert measured(folder, documents, tokenizer=str(tmp_path / "tokenizer")).rows == expected
+    half = measured(folder, documents, tokenizer=tmp_path / "tokenizer", dtype=torch.bfloat16)
+    assert half.provenance["dtype"] == "bfloat16"
+
+
+@pytest.mark.parametrize(
+    "device_map", ["auto", "disk", {"": "cpu"}, {"embeddings": "disk", "encoder": "cpu", "pooler": "cpu"}]
+)
+def test_weights_on_disk_give_the_numbers_of_weights_in_memory(folder, documents, device_map):
+    pytest.importorskip("accelerate")
+    expected = measured(folder, documents)
+    found = measured(folder, documents, device=None, device_map=device_map)
+    assert [row["value"] for row in found] == pytest.approx([row["value"] for row in expected], rel=1e-6)
+    if device_map == "disk":
+        assert found.provenance["device"] == "disk"
+        assert found.provenance["fingerprint"] != expected.provenance["fingerprint"]
+
+
+# --- wrappers -------------------------------------------------------------------------------------------------------
+
+
+class Around(torch.nn.Module):
+    def __init__(self, **models):
+        super().__init__()
+        for name, model in models.items():
+            setattr(self, name, model)
+
+
+def test_wrappers_are_looked_into(encoder, tokenizer):
+    from transformers import pipeline
+
+    pipe = pipeline("feature-extraction", model=encoder, tokenizer=tokenizer)
+    assert unwrapped(pipe) == (encoder, tokenizer)
+    wrapped = [torch.nn.DataParallel(encoder), torch.compile(encoder, backend="eager"), Around(net=Around(net=encoder))]
+    for given in [encoder, *wrapped]:
+        loaded = load_model(given, tokenizer=tokenizer)
+        assert loaded.model is encoder
+        assert loaded.source.get("wrapper") == (None if given is encoder else type(given).__name__)
+
+
+def test_what_holds_no_model_or_several_is_refused(encoder):
+    other = copy.deepcopy(encoder)
+    with pytest.raises(BadInput, match="a Around with 2 transformers models inside .*Pass one of them"):
+        unwrapped(Around(teacher=encoder, student=other))
+    with pytest.raises(BadInput, match="a Linear with 0 transformers models inside"):
+        unwrapped(torch.nn.Linear(2, 2))
+    with pytest.raises(BadInput, match="`model`: got a int; wanted a transformers model"):
+        load_model(7)
+
+
+def test_accelerate_and_lightning_modules_give_the_models_numbers(encoder, tokenizer, documents):
+    accelerate = pytest.importorskip("accelerate")
+    lightning = pytest.importorskip("lightning")
+
+    class Training(lightning.LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.net = encoder
+
+    expected = measured(encoder, documents, tokenizer=tokenizer).rows
+    assert measured(Training(), documents, tokenizer=tokenizer).rows == expected
+    prepared = accelerate.Accelerator(cpu=True).prepare(copy.deepcopy(encoder))
+    assert measured(prepared, documents, tokenizer=tokenizer).rows == expected
+
+
+def test_an_adapter_is_measured_and_named(encoder, tokenizer, documents):
+    peft = pytest.importorskip("peft")
+    settings = {"target_modules": ["query"], "init_lora_weights": False}
+    adapted = peft.get_peft_model(copy.deepcopy(encoder), peft.LoraConfig(**settings))
+    report = measured(adapted, documents, tokenizer=tokenizer)
+    assert report.provenance["adapter"] == "LORA 'default'" and report.provenance["wrapper"] == "PeftModel"
+    plain = measured(encoder, documents, tokenizer=tokenizer)
+    assert report.rows != plain.rows and report.provenance["fingerprint"] != plain.provenance["fingerprint"]
+    merged = measured(adapted.merge_and_unload(), documents, tokenizer=tokenizer)
+    assert [row["value"] for row in merged] == pytest.approx([row["value"] for row in report], rel=1e-4)
+
+
+def test_the_first_token_of_a_decoder_is_warned_of_and_the_last_is_not(encoder, decoder, documents, plain_tokenizer):
+    for model, pooling, warned in [(decoder, "cls", True), (decoder, "last", False), (encoder, "cls", False)]:
+        settings = {"tokenizer": plain_tokenizer, "tokens": None, "pack": "documents", "pooling": pooling, "rows": 40}
+        report = measured(model, documents, **settings)
+        assert any(w.startswith("cls_of_decoder") for w in report.warnings()) == warned
+        assert report.unique("tokens") == [pooling]
