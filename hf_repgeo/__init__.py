@@ -26,7 +26,9 @@ _HOME = {
     "Corpus": "rows.corpus",
     "GeometryCallback": "callbacks",
     "GeometryEvaluator": "sentence_evaluator",
+    "GeometryMonitor": "training.monitor",
     "GeometryReport": "report",
+    "LightningGeometryCallback": "training.lightning_callback",
     "MEASURES": "measures",
     "PointCloud": "measures",
     "RepgeoError": "errors",
@@ -57,7 +59,9 @@ __all__ = [
     "Corpus",
     "GeometryCallback",
     "GeometryEvaluator",
+    "GeometryMonitor",
     "GeometryReport",
+    "LightningGeometryCallback",
     "MEASURES",
     "PointCloud",
     "RepgeoError",
@@ -100,6 +104,8 @@ if TYPE_CHECKING:
     from .sparse_vae.configuration_sparse_vae import BLMBaselineConfig, SparseVAEConfig, SparseVAEForBLMConfig
     from .sparse_vae.modeling_blm_baseline import BLMBaseline
     from .sparse_vae.modeling_sparse_vae import SparseVAEForBLM, SparseVAEForSentenceEmbedding
+    from .training.lightning_callback import LightningGeometryCallback
+    from .training.monitor import GeometryMonitor
 
 
 def __getattr__(name: str):

@@ -17,15 +17,16 @@ from transformers import BertConfig, BertForMaskedLM, GPT2Config, GPT2LMHeadMode
 
 import hf_repgeo
 from hf_repgeo.callbacks import GeometryCallback
-from hf_repgeo.errors import BadInput, RepgeoError, UnknownName
+from hf_repgeo.errors import BadInput, UnknownName
 from hf_repgeo.measures import PointCloud, evaluate_all, resolve
 from hf_repgeo.report import GeometryReport
 from hf_repgeo.rows.forward import encoder_of, undisturbed
 from hf_repgeo.training.fixed_sample import FixedSample
 from hf_repgeo.training.log_values import flags
+from hf_repgeo.training.schedule import Thinning, planned_steps
 
 TEXTS = [" ".join(WORDS[(i * k + k) % len(WORDS)] for i in range(4 + k % 9)) for k in range(1, 41)]
-CHEAP = {"measures": ["anisotropy", "effective_rank"], "budget": None}
+CHEAP = {"measures": ["anisotropy", "effective_rank"], "budget": None, "log": "layers"}
 
 
 def make_model(kind: str):
@@ -41,7 +42,7 @@ def make_data(n: int = 24) -> list[dict]:
     return [{"input_ids": row, "attention_mask": torch.ones_like(row), "labels": row} for row in ids]
 
 
-def make_trainer(folder, model, kind=Trainer, **arguments) -> Trainer:
+def make_trainer(folder, model, kind=Trainer, callbacks=(), **arguments) -> Trainer:
     usual = {"per_device_train_batch_size": 2, "learning_rate": 1e-3, "logging_steps": 1, "save_strategy": "no"}
     usual |= {"max_steps": 6, "report_to": "none", "disable_tqdm": True, "use_cpu": True, "seed": 5}
     return kind(
@@ -50,6 +51,7 @@ def make_trainer(folder, model, kind=Trainer, **arguments) -> Trainer:
         train_dataset=make_data(),
         eval_dataset=make_data(4),
         processing_class=make_tokenizer(special=True),
+        callbacks=list(callbacks),
     )
 
 
@@ -153,15 +155,15 @@ def test_two_processes_train_as_without_and_agree(tmp_path):
         assert seen[rank]["with"] == seen[rank]["without"]
         assert seen[rank]["world"] == 2
     assert seen[0]["geometry"] == seen[1]["geometry"]
-    assert [line["step"] for line in seen[0]["geometry"]] == [1, 3]  # the first step, and the evaluation
+    assert [line["step"] for line in seen[0]["geometry"]] == [1, 3, 4, 6, 7, 9, 3, 6, 9]  # six, and the evaluations
     assert seen[0]["history"] == seen[1]["history"]
-    assert seen[0]["skipped"] == seen[1]["skipped"] == [2, 3]
+    assert seen[0]["skipped"] == seen[1]["skipped"] == [2, 5, 8]
     assert seen[0]["best"] == seen[1]["best"] is not None
 
 
 def one_of_two(folder: str) -> None:
     """What each process does in the test above."""
-    arguments = {"ddp_backend": "gloo", "eval_strategy": "steps", "eval_steps": 3, "max_steps": 3, "use_cpu": True}
+    arguments = {"ddp_backend": "gloo", "eval_strategy": "steps", "eval_steps": 3, "max_steps": 9, "use_cpu": True}
     arguments |= {"metric_for_best_model": "eval_geometry/anisotropy/layer_01", "greater_is_better": False}
     arguments |= {"gradient_accumulation_steps": 2}
     plain = arguments | {"metric_for_best_model": None}
@@ -188,7 +190,7 @@ def one_of_two(folder: str) -> None:
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """One training with every default measure, evaluated and saved at steps 3 and 6."""
-    callback = GeometryCallback(TEXTS, every=2, budget=None, layers=[0, -1])
+    callback = GeometryCallback(TEXTS, every=2, budget=None, layers=[0, -1], log="layers")
     arguments = {"eval_strategy": "steps", "eval_steps": 3, "save_strategy": "steps", "save_steps": 3}
     arguments |= {"metric_for_best_model": "eval_geometry/anisotropy/layer_01", "load_best_model_at_end": True}
     trainer = trained(tmp_path_factory.mktemp("run"), callback=callback, greater_is_better=False, **arguments)
@@ -196,7 +198,7 @@ def run(tmp_path_factory):
 
 
 def test_the_numbers_are_those_of_the_models_own_hidden_states(tmp_path):
-    callback = GeometryCallback(TEXTS, every=6, budget=None, layers=[0, -1])
+    callback = GeometryCallback(TEXTS, every=6, budget=None, layers=[0, -1], log="layers")
     trainer = trained(tmp_path, callback=callback)
     tokenizer, model = trainer.processing_class, trainer.model.eval()
     with torch.no_grad():
@@ -255,11 +257,11 @@ def test_an_evaluation_is_measured_and_can_choose_the_best_model(run):
 
 
 def test_a_step_and_its_evaluation_share_one_pass_but_other_weights_have_their_own(tmp_path, monkeypatch):
-    import hf_repgeo.callbacks
+    import hf_repgeo.training.monitor
 
     passes = []
-    kept = hf_repgeo.callbacks.sample_representations
-    monkeypatch.setattr(hf_repgeo.callbacks, "sample_representations", lambda *a: passes.append(1) or kept(*a))
+    kept = hf_repgeo.training.monitor.sample_representations
+    monkeypatch.setattr(hf_repgeo.training.monitor, "sample_representations", lambda *a: passes.append(1) or kept(*a))
     callback = GeometryCallback(TEXTS, every=3, **CHEAP)
     trainer = trained(tmp_path, callback=callback, eval_strategy="steps", eval_steps=3)
     assert len(passes) == 2 and callback.steps == [3, 6]
@@ -302,18 +304,51 @@ def test_probes_come_when_the_schedule_says(tmp_path, asked, arguments, steps):
     assert callback.steps == steps
 
 
-def test_the_budget_thins_steps_only_and_says_so(tmp_path, caplog):
+def test_a_default_run_has_six_points_from_the_first_to_the_last_step(tmp_path, caplog):
+    """No attach, no options, and measurements that cost far more than the budget."""
+    callback = GeometryCallback(TEXTS)
+    trainer = make_trainer(tmp_path, make_model("gpt2"), max_steps=60, logging_steps=10, callbacks=[callback])
+    with caplog.at_level(logging.WARNING, "hf_repgeo"):
+        trainer.train()
+    assert len(callback.steps) >= 6 and callback.steps[0] == 1 and callback.steps[-1] == 60
+    assert [line["step"] for line in geometry_lines(trainer)] == callback.steps
+    assert sum("loss" in line for line in trainer.state.log_history) == 6
+
+
+@pytest.mark.parametrize("last", [1, 2, 5, 6, 7, 10, 13, 20, 30, 61, 99, 1000, 123456])
+def test_the_default_plan_spans_the_training_with_six_points_where_there_are_six(last):
+    plan = planned_steps(None, 1, last)
+    assert plan == sorted(set(plan)) and plan[0] == 1 and plan[-1] == last
+    assert len(plan) >= min(6, last) and len(plan) < 6 + 3 * len(str(last))
+
+
+def test_the_budget_widens_the_gaps_evenly_and_keeps_six_points(tmp_path, caplog):
     callback = GeometryCallback(TEXTS, every=1, measures="anisotropy", budget=1e-9)
     with caplog.at_level(logging.WARNING, "hf_repgeo"):
-        trainer = trained(tmp_path, callback=callback, eval_strategy="steps", eval_steps=4)
-    assert callback.steps == [1, 4, 6]  # the first, and the evaluations
-    assert callback.history.provenance["skipped"] == [2, 3, 4, 5, 6]
+        trained(tmp_path, callback=callback, max_steps=9)
+    assert callback.steps == [1, 3, 4, 6, 7, 9]
+    assert callback.history.provenance["skipped"] == [2, 5, 8]
     assert len([m for m in caplog.messages if m.startswith("budget: no geometry at step 2")]) == 1
-    lines = geometry_lines(trainer, "eval_geometry/")
-    assert [line["eval_geometry/skipped"] for line in lines] == [3, 5]
     generous = GeometryCallback(TEXTS, every=1, measures="anisotropy", budget=1e9)
     trained(tmp_path / "generous", callback=generous)
     assert generous.steps == [1, 2, 3, 4, 5, 6]
+
+
+def test_thinning_keeps_the_share_of_time_and_even_gaps():
+    """A clock of our own: a step takes 1 s, a measurement 1 s, and a tenth of the time is allowed."""
+    thinning, now, taken = Thinning(list(range(1, 1001)), 0.1, (0, 0.0)), 0.0, []
+    for step in range(1, 1001):
+        now += 1.0
+        if thinning.keeps(step, thinning.stride(step, now)):
+            taken.append(step)
+            thinning.took(1.0)
+            now += 1.0
+    assert 50 <= len(taken) <= 106
+    regular = [step for step in taken if step % 16 == 0]
+    assert regular == list(range(16, 1001, 16)) and len(taken) - len(regular) <= 7
+    free = Thinning(list(range(1, 1001)), None, (0, 0.0))
+    free.took(9.0)
+    assert free.stride(500, 10.0) == 1
 
 
 def test_values_that_cannot_be_had_are_left_out_counted_and_explained(tmp_path, caplog):
@@ -414,7 +449,7 @@ def test_a_resumption_without_its_history_or_with_another_probe_says_so(tmp_path
         (tmp_path / "checkpoint-3" / "geometry.json").unlink()
         trained(tmp_path, callback=GeometryCallback(TEXTS, every=3, **CHEAP), **resume)
     told = [message for message in caplog.messages if "begins anew at step 3" in message]
-    assert len(told) == 2 and "another probe" in told[0] and "no geometry.json" in told[1]
+    assert len(told) == 2 and "other texts" in told[0] and "no geometry.json" in told[1]
     assert other.steps == [6]
 
 
@@ -445,7 +480,7 @@ def test_every_form_of_a_probe_is_the_same_probe():
     for form in forms:
         assert FixedSample.of(form, tokenizer, model) == expected
     assert FixedSample.of(ones[0], None, model).windows.ids == [encoded["input_ids"][0]]
-    with pytest.raises(BadInput, match="`probe`: got the string 'a cat'; .*pass one text in a list"):
+    with pytest.raises(BadInput, match="`texts`: got the string 'a cat'; .*pass one text in a list"):
         FixedSample.of("a cat", tokenizer, model)
     assert FixedSample.of(ones[0], None, model).provenance() != FixedSample.of(ones[1], None, model).provenance()
 
@@ -484,7 +519,7 @@ def test_texts_need_a_tokenizer():
 def test_a_small_probe_is_warned_about_and_used(tmp_path, caplog):
     with caplog.at_level(logging.WARNING, "hf_repgeo"):
         GeometryCallback(TEXTS).attach(make_trainer(tmp_path, make_model("bert")))
-    assert sum(message.startswith("few_rows: the probe has") for message in caplog.messages) == 1
+    assert sum(message.startswith("few_rows: the texts have") for message in caplog.messages) == 1
     caplog.clear()
     with caplog.at_level(logging.WARNING, "hf_repgeo"):
         GeometryCallback(TEXTS * 20).attach(make_trainer(tmp_path, make_model("bert")))
@@ -512,16 +547,22 @@ def test_wrong_arguments_are_refused_at_once(asked, error, message):
         GeometryCallback(TEXTS, **asked)
 
 
-def test_a_callback_without_a_trainer_says_how_to_attach_it(tmp_path):
-    trainer = make_trainer(tmp_path, make_model("bert"))
-    callback = GeometryCallback(TEXTS)
-    trainer.add_callback(callback)
-    with pytest.raises(RepgeoError, match=r"call GeometryCallback\(...\).attach\(trainer\)"):
+def test_it_works_however_it_is_added(tmp_path):
+    """In the Trainer's list, by add_callback, attached, or all of them: the same history."""
+    histories = []
+    for way in ("list", "add", "attach", "list, attach"):
+        callback = GeometryCallback(TEXTS, every=3, **CHEAP)
+        given = [callback] if "list" in way else []
+        trainer = make_trainer(tmp_path / way, make_model("bert"), callbacks=given)
+        if way == "add":
+            trainer.add_callback(callback)
+        if "attach" in way:
+            callback.attach(trainer)
+        assert sum(each is callback for each in trainer.callback_handler.callbacks) == 1
         trainer.train()
-    with pytest.raises(RepgeoError, match="no trainer to log with"):
-        trainer.evaluate()
-    callback.attach(trainer)
-    assert sum(each is callback for each in trainer.callback_handler.callbacks) == 1
+        assert "geometry/anisotropy/layer_01" in geometry_lines(trainer)[0]
+        histories.append(numbers(callback.history))
+    assert all(history == histories[0] for history in histories)
 
 
 def test_an_unknown_layer_is_refused_before_the_first_step(tmp_path):
@@ -553,13 +594,6 @@ def test_a_model_that_reads_no_text_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(type(trainer.model.bert), "forward", lambda self, pixel_values: None)
     with pytest.raises(BadInput, match="wanted a model that takes input_ids and attention_mask"):
         trainer.train()
-
-
-def test_fsdp_is_refused():
-    from types import SimpleNamespace
-
-    with pytest.raises(BadInput, match="got one with FSDP; wanted plain, DDP or DeepSpeed"):
-        GeometryCallback(TEXTS).attach(SimpleNamespace(is_fsdp_enabled=True))
 
 
 # --- models ---------------------------------------------------------------------------------------------------------

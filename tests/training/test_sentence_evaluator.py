@@ -118,7 +118,7 @@ def test_its_trainer_takes_both_and_the_model_card_shows_the_numbers(model, tmp_
     found = [line["eval_probe_effective_rank"] for line in lines if "eval_probe_effective_rank" in line]
     assert len(found) == 2 and trainer.state.best_metric == max(found)
     assert callback.steps == [1, 2, 3, 4] and callback.history.unique("layer") == [0, 1, 2]
-    assert sum("geometry/anisotropy/layer_02" in line for line in lines) == 4
+    assert sum("geometry/anisotropy/mean" in line for line in lines) == 4
     assert sum("loss" in line for line in lines) == 4
     card = (tmp_path / "checkpoint-4" / "README.md").read_text()
     assert "GeometryEvaluator" in card and "probe_effective_rank" in card

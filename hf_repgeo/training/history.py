@@ -1,0 +1,49 @@
+"""geometry.json: the history of a training beside its checkpoints."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..report import GeometryReport
+
+FILE = "geometry.json"
+KEPT = ("counts", "skipped")  # what counts on from the earlier training
+
+
+def save_history(history: GeometryReport, folder: Path) -> None:
+    """Writes the history into a folder that exists; into others nothing."""
+    if folder.is_dir():
+        history.to_json(folder / FILE)
+
+
+def earlier_history(files: list[Path], now: GeometryReport) -> tuple[GeometryReport | None, str]:
+    """The first history that can be read and was measured on the same texts, else `None` and the reason."""
+    why = f"no {FILE} in {files[-1].parent if files else 'any folder'}"
+    for path in files:
+        if path.exists():
+            try:
+                return _checked(GeometryReport.from_json(path), now), ""
+            except Exception as error:  # a file cut in half, or of another kind: the training goes on without it
+                why = f"{path}: {error}"
+    return None, why
+
+
+def _checked(earlier: GeometryReport, now: GeometryReport) -> GeometryReport:
+    """The earlier rows under the provenance of the training that goes on.
+
+    Raises:
+        ValueError: it is damaged, or of other texts.
+    """
+    facts = earlier.provenance if isinstance(earlier.provenance, dict) else {}
+    texts = facts.get("texts", facts.get("probe"))
+    if texts is None:
+        raise ValueError("it does not say what was measured")
+    if texts != now.provenance["texts"]:
+        raise ValueError("it is of other texts")
+    if not isinstance(facts.get("counts", {}), dict) or not isinstance(facts.get("skipped", []), list):
+        raise ValueError("its provenance is damaged")
+    whole = GeometryReport(provenance=now.provenance | {key: facts.get(key, now.provenance[key]) for key in KEPT})
+    for row in earlier.rows:
+        int(row["details"]["step"])
+        whole.add(**row)
+    return whole
