@@ -47,6 +47,14 @@ def test_one_batch_keeps_the_estimators_own_error(states):
     assert all(row["sd"] is None and row["n_batches"] == 1 for row in rows)
 
 
+def test_chance_stands_beside_every_number_of_a_layer(states):
+    protocol = BatchMeans(resolve(["anisotropy", "gride", "mean_cosine"]), {}, 1000, 250, seed=0, null=True)
+    for row in protocol.measure(states, torch.arange(1000), {"all": torch.arange(1000)}):
+        details = row["details"]
+        assert details["null_low"] < details["null"] < details["null_high"] and 0.01 < details["p"] <= 1
+        assert details["null_kind"] == {"anisotropy": "isotropic", "gride": "gaussian"}.get(row["measure"], "shuffled")
+
+
 def test_cells_and_counts_are_taken_over_all_rows_at_once(states):
     protocol = BatchMeans(
         resolve(["patchiness:lloyd", "duplicate_share", "anisotropy"]), {"bits": 3}, 1000, 250, seed=0

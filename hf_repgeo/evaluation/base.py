@@ -17,7 +17,7 @@ import pyarrow as pa
 import torch
 
 from ..errors import BadInput, UnknownName
-from ..measures import MEASURES, Estimate, PointCloud, check_null
+from ..measures import MEASURES, Estimate, PointCloud, check_null, check_options
 from ..rows.files import is_dataset, row_blocks
 from .streams import ARGUMENT, KeptRows, Stream, as_matrix, checked_rows, count_of, estimates_of
 
@@ -160,6 +160,7 @@ class GeometryMeasurement(evaluate.Measurement, ABC):
             UnknownName: an option that no measure has.
         """
         self._check(options)
+        check_options(self._own(options))
         check_null(options.get("null"))
         if self.num_process > 1:
             return super().compute(representations=representations, **options)

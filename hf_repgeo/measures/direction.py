@@ -15,6 +15,8 @@ from .kernels.products import BLOCK_ROWS, times_transposed
 if TYPE_CHECKING:
     from .cloud import PointCloud
 
+NEAR = 0.05  # mean squared distance from the mean direction
+
 
 def mean_cosine_of(rows: torch.Tensor) -> torch.Tensor:
     """Mean cosine over all pairs of different rows, tensor to tensor; `(n, d)`, no row of zeros."""
@@ -152,11 +154,27 @@ def uniformity(cloud: PointCloud) -> Estimate:
     if bool((norms == 0).any()):
         reason = f"zero_rows: {int((norms == 0).sum())} of {cloud.n} rows are all zeros and have no direction"
         return missing("uniformity", WANG, reason, n=cloud.n)
-    unit, total = cloud.rows / norms.to(cloud.rows.dtype), 0.0
-    blocks = unit.split(BLOCK_ROWS)
-    for i, a in enumerate(blocks):
-        for b in blocks[i:]:
-            kernel = (4 * times_transposed(a, b) - 4).clamp_max_(0).exp_()  # |u - v|^2 = 2 - 2 <u, v>
-            same = a is b
-            total += float(kernel.sum(dtype=torch.float64) - (len(a) if same else 0)) * (1 if same else 2)
-    return Estimate("uniformity", WANG, math.log(total / (cloud.n * (cloud.n - 1))), n=cloud.n)
+    return Estimate("uniformity", WANG, _log_mean_kernel(_centred_units(cloud.rows, norms)), n=cloud.n)
+
+
+def _centred_units(rows: torch.Tensor, norms: torch.Tensor) -> torch.Tensor:
+    """Unit rows less their mean, in the rows' dtype: a common direction costs the distances between them no digits."""
+    mean = _unit_sum(rows, norms[:, 0]) / len(rows)
+    blocks = zip(rows.split(BLOCK_ROWS), norms.split(BLOCK_ROWS), strict=True)
+    return torch.cat([(block.to(torch.float64) / lengths - mean).to(rows.dtype) for block, lengths in blocks])
+
+
+def _log_mean_kernel(units: torch.Tensor) -> float:
+    """`log mean exp(-2 |u - v|^2)` over pairs of different rows; of near ones by what the kernel lacks to 1."""
+    n, squares = len(units), units.square().sum(1)
+    near = float(squares.mean()) < NEAR
+    total, blocks = 0.0, list(zip(units.split(BLOCK_ROWS), squares.split(BLOCK_ROWS), strict=True))
+    for i, (a, a_squares) in enumerate(blocks):
+        for j, (b, b_squares) in enumerate(blocks[i:]):
+            exponent = 4 * times_transposed(a, b) - 2 * a_squares[:, None] - 2 * b_squares
+            kernel = exponent.clamp_max_(0).expm1_() if near else exponent.clamp_max_(0).exp_()
+            if j == 0:
+                kernel.fill_diagonal_(0)
+            total += float(kernel.sum(dtype=torch.float64)) * (1 if j == 0 else 2)
+    mean = total / (n * (n - 1))
+    return math.log1p(mean) if near else math.log(mean)
