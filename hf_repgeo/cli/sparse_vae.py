@@ -124,6 +124,7 @@ def run_localize(args: argparse.Namespace) -> int:
     from ..localization.controls import without_outliers
     from ..localization.figures import plot_localizations
     from ..localization.regions import receptive_fields
+    from ..localization.reports import localization_report
     from ..sparse_vae.configuration_sparse_vae import SparseVAEConfig
     from ..sparse_vae.embeddings import embed_sentences
 
@@ -138,14 +139,14 @@ def run_localize(args: argparse.Namespace) -> int:
     options = {"test_rows": test_rows, "how": args.how, "n_null": args.nulls, "seed": args.seed}
     output = Path(args.output)
     output.mkdir(parents=True, exist_ok=True)
-    report = {}
+    localized = {}
     for name, rows in (("all dimensions", table), ("without outliers", without_outliers(table))):
         found = {prop: localize_property(sentences, rows, prop, regions, **options) for prop in properties}
-        report[name] = {prop: one.as_dict() for prop, one in found.items()}
+        localized[name] = found
         plot_localizations(found, regions, config.shape).savefig(output / f"{name.replace(' ', '-')}.png", dpi=120)
         for prop, one in found.items():
             interval = "" if one.null_low is None else f"[{one.null_low:.2f}, {one.null_high:.2f}] "
             index = "-" if one.index is None else f"{one.index:.2f}"
             print(f"{name}, {prop}: log-probability {one.score:.2f}, index {index} {interval}{one.verdict}")
-    (output / "localization.json").write_text(json.dumps({"source": table.source, **report}, indent=1))
+    localization_report(localized, table.source).to_json(output / "localization.json")
     return 0

@@ -29,6 +29,7 @@ _HOMES = {
         "region_to_latent",
     ),
     ".controls": ("counterfactual_pairs", "interchange_flips", "permuted", "planted_table", "without_outliers"),
+    ".reports": ("localization_report",),
     ".transfer": ("EffectAgreement", "RungTransfer", "Transfer", "carry_over"),
     ".attention": ("ChunkAttention", "chunk_attention", "chunk_spans", "pooled_states", "read_by_layer"),
     ".figures": (

@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 
+from hf_repgeo import GeometryReport, load_report
 from hf_repgeo.blm import agreement_matrices, chunk_sentences, pair_instances, role_sentences, to_dataset
 from hf_repgeo.cli import sparse_vae as cli
 from hf_repgeo.errors import BadInput, UnknownName
@@ -376,15 +377,23 @@ def run_command(*words):
 def test_the_localize_command_writes_numbers_and_maps(encoder_in_a_file, tmp_path, capsys):
     words = ("localize", "any", "--kernel", 8, "--nulls", 30, "--properties", "subject", "--output", tmp_path)
     assert run_command(*words) == 0
-    report = json.loads((tmp_path / "localization.json").read_text())
-    assert report["all dimensions"]["subject"]["verdict"] == "localised"
+    report = GeometryReport.from_json(tmp_path / "localization.json")
+    row = report.row("locality_index", tokens="all dimensions", stack="subject")
+    assert row["details"]["verdict"] == "localised" and row["value"] > row["details"]["null_high"]
+    regions = report.provenance["localization"]["all dimensions"]["subject"]["regions"]
+    assert len(regions) > 1 and regions[0]["effect"] is not None
+    assert "locality_index" in str(report)
+    assert GeometryReport.from_parquet(report.to_parquet(tmp_path / "r.parquet")) == report
+    pushed = report.push_to_hub("me/model", to=tmp_path / "dry")
+    assert load_report(tmp_path / "dry") == report, pushed
     assert (tmp_path / "all-dimensions.png").is_file() and "all dimensions, subject" in capsys.readouterr().out
 
 
 def test_the_localize_command_finds_roles_too(encoder_in_a_file, tmp_path):
     words = ("localize", "any", "--kernel", 8, "--nulls", 30, "--sentences", "roles", "--output", tmp_path)
     assert run_command(*words, "--properties", "voice") == 0
-    assert json.loads((tmp_path / "localization.json").read_text())["all dimensions"]["voice"]["verdict"] == "localised"
+    report = GeometryReport.from_json(tmp_path / "localization.json")
+    assert report.row("locality_index", tokens="all dimensions")["details"]["verdict"] == "localised"
     with pytest.raises(BadInput, match="the only one with role sentences"):
         run_command(*words, "--language", "fr")
 
