@@ -19,9 +19,15 @@ from .profiling import versions
 from .report import GeometryReport
 from .rows.forward import Place, resolve_layers
 from .rows.models import Loaded, load_model
-from .rows.representations import Representations, pooled_representations, token_representations
+from .rows.representations import (
+    Representations,
+    oversample_for,
+    pooled_representations,
+    token_representations,
+    windows_for,
+)
 from .rows.texts import Corpus, corpus_of, packaged_sample
-from .rows.windows import Windows, draw_windows, make_windows, resolve_window, window_limit
+from .rows.windows import Windows, make_windows, resolve_window, window_limit
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -143,7 +149,8 @@ def paired_rows(
     limits = [limit for one in (first, second) if (limit := window_limit(one.model, one.tokenizer))]
     length = resolve_window(window, min(limits, default=None))
     if same_tokens(first, second):
-        windows = draw_windows(make_windows(first.tokenizer, corpus.documents, length), seed, tokens=2 * rows)
+        cut = make_windows(first.tokenizer, corpus.documents, length)
+        windows = windows_for(cut, first.tokenizer, [tokens], rows, oversample_for([tokens]), seed)
         choice = {"policies": [tokens], "rows": rows, "batch_size": batch_size, "seed": seed, **STREAM}
         found = [
             token_representations(one.model, one.tokenizer, windows, **choice)

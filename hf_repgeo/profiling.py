@@ -38,8 +38,10 @@ from .rows.representations import (
     POOLINGS,
     Representations,
     check_policies,
+    oversample_for,
     pooled_representations,
     token_representations,
+    windows_for,
 )
 from .rows.texts import corpus_of, packaged_sample
 from .rows.windows import check_vocabulary, draw_windows, make_windows, resolve_window, window_limit
@@ -148,7 +150,7 @@ def profile(
     window: int | None = None,
     pack: Literal["concatenate", "documents"] = "concatenate",
     clean: Literal["none", "wikitext", "wiki"] = "none",
-    oversample: int = 4,
+    oversample: int | None = None,
     null: bool | Literal["isotropic", "gaussian", "shuffled"] = False,
     final_norm: Literal["applied", "raw"] = "applied",
     text_column: str | None = None,
@@ -169,9 +171,9 @@ def profile(
     """Measures the geometry of a model's representations, layer by layer.
 
     The protocol of "The Shape of Learning": token representations of every layer, shuffled, in batches of at least
-    4096 rows; the value of a layer is the mean over batches. Whole windows of text are drawn at random until they hold
-    `oversample` times the rows wanted, only those are run, and rows are drawn uniformly inside them: the same rows in
-    every layer. Patchiness is always taken over all rows at once.
+    4096 rows; the value of a layer is the mean over batches. Whole windows of text are drawn at random, from as many
+    documents as possible, until they hold the rows that every policy needs; only those are run, and rows are drawn
+    uniformly inside them: the same rows in every layer. Patchiness is always taken over all rows at once.
 
     Args:
         model: Hub id, local folder, `"pip:PACKAGE"`, `.gguf` file, or a model in memory, also inside a wrapper: PEFT,
@@ -182,8 +184,8 @@ def profile(
         measures: as in `measure`.
         layers: 0 is what enters block 1, i what leaves block i, -1 what leaves the last. Default: all.
         tokens: token policies, of `"all"` (the paper's), `"no_special"`, `"sink_robust"`, `"one_per_type"`; default:
-            all four, from one forward pass. A policy that cannot fill a batch is measured on the rows it has, and
-            beside it stands `all` on equally many rows (`all_as_...`).
+            `"all"` and `"sink_robust"`, which share most of their rows. `"one_per_type"` runs four times as many
+            tokens. Beside a policy that lacks more than an eighth of its rows stands `all` on as many (`all_as_...`).
         pooling: `"tokens"`: every token is a row; `"cls"`, `"last"` or `"mean"`: every window is one, its first token,
             its last, or the mean of all.
         rows: rows wanted for each policy.
@@ -193,7 +195,7 @@ def profile(
         pack: `"concatenate"`: documents run on from window to window; `"documents"`: each starts its own.
         clean: `"wikitext"`: drop headings, undo ` @-@ ` and spaced punctuation, write "unknown" for `<unk>`; `"wiki"`:
             take prose out of a raw MediaWiki dump such as enwik8 (extra `wiki`).
-        oversample: run windows that hold this many times the rows wanted.
+        oversample: run windows that hold this many times the rows wanted; default 1, with `"one_per_type"` 4.
         null: as in `measure`.
         final_norm: `"applied"`: beside the last layer, also what the model's final norm makes of it, as rows with
             `point="final_norm"`, if the model has such a norm; `"raw"`: only the residual stream.
@@ -221,7 +223,8 @@ def profile(
         BadInput: no model, no text, or an argument out of range.
         UnknownName: a name that does not exist.
 
-    Cost: one forward pass over `oversample * rows` tokens; memory for at most about `2.5 * rows` rows of every layer.
+    Cost: one forward pass over hardly more than `oversample * rows` tokens, and about half as much again for the
+    default measures; memory for the rows of every layer, of each policy those that no other has.
 
     Source: Razzhigaev et al., "The Shape of Learning" (2024), section 3.
 
@@ -235,6 +238,7 @@ def profile(
     check_options(options, batch_means.pairs)
     check_null(null)
     policies = check_policies(tokens)
+    oversample = oversample_for(policies) if oversample is None else oversample
     _check_counts(rows=rows, batch_rows=batch_rows, oversample=oversample, batch_size=batch_size)
     if pooling not in POOLINGS:
         raise UnknownName("pooling", pooling, POOLINGS)
@@ -254,7 +258,10 @@ def profile(
     windows = make_windows(loaded.tokenizer, corpus.texts(loaded.tokenizer), window, pack, corpus.separator)
     check_vocabulary(loaded.model, windows)
     by_token = pooling == "tokens"
-    drawn = draw_windows(windows, seed, **({"tokens": oversample * rows} if by_token else {"count": rows}))
+    if by_token:
+        drawn = windows_for(windows, loaded.tokenizer, policies, rows, oversample, seed)
+    else:
+        drawn = draw_windows(windows, seed, count=rows)
     provenance = {
         **loaded.source,
         "fingerprint": model_fingerprint(loaded.model, loaded.place, cache_folder() / "file-hashes.json"),

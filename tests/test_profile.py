@@ -119,11 +119,27 @@ def test_a_value_missing_in_one_batch_is_missing_in_the_mean(states):
 
 
 def test_every_layer_policy_and_measure_is_there(run):
-    report = run()
+    report = run(tokens=["all", "no_special", "sink_robust", "one_per_type"])
     assert report.unique("layer") == [0, 1, 2] and report.unique("stack") == ["encoder"]
     assert report.unique("tokens") == ["all", "no_special", "sink_robust", "one_per_type", "all_as_one_per_type"]
     assert len(report) == 3 * 5 * 6
     assert all(row["n_batches"] == 3 for row in report.select(tokens="all"))
+
+
+def test_the_default_runs_hardly_more_tokens_than_rows_and_one_n_holds_for_every_policy(run):
+    report = run(window=32)
+    assert report.unique("tokens") == ["all", "sink_robust"] and set(report.unique("n")) == {300}
+    pool = report.provenance["pool"]
+    usable = 30 / 32  # of a window's tokens, [CLS] and [SEP] left out
+    assert 300 / usable <= pool["n_tokens"] <= 300 / usable + 3 + 32, "three rows to replace massive ones, one window"
+    assert pool["n_documents"] >= pool["n_windows"] and pool["first_share"] == pytest.approx(1 / 32, rel=0.1)
+
+
+def test_rows_means_what_it_says_for_every_policy(run):
+    report = run(rows=15, batch_rows=15, tokens=["all", "no_special", "sink_robust", "one_per_type"])
+    assert {policy: report.select(tokens=policy).rows[0]["n"] for policy in report.unique("tokens")} == dict.fromkeys(
+        ["all", "no_special", "sink_robust", "one_per_type"], 15
+    )
 
 
 def test_provenance_says_how_to_do_it_again(run):

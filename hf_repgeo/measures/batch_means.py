@@ -15,6 +15,8 @@ from . import MEASURES, Estimate, PointCloud, evaluate_all, missing, with_chance
 
 SHARED_SEARCH = 1.25  # policies share one neighbour search while their union is at most so much larger than the largest
 
+FEW_SHARE = 7 / 8  # of a batch: with fewer rows, a policy is compared with `all` on as many
+
 
 @dataclass(frozen=True)
 class BatchMeans:
@@ -79,11 +81,11 @@ class BatchMeans:
         return sorted(rows, key=lambda row: order.index(row["tokens"]))
 
     def _cases(self, policies: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Rows of each policy, and beside each that cannot fill a batch, `all` on as many random rows."""
+        """Rows of each policy, and beside each that lacks many of a batch's rows, `all` on as many random ones."""
         cases = {policy: positions for policy, positions in policies.items() if len(positions) > 1}
         whole = policies.get("all", torch.empty(0))
         for policy, positions in list(cases.items()):
-            if len(positions) < min(self.batch_rows, len(whole)):
+            if len(positions) < FEW_SHARE * min(self.batch_rows, len(whole)):
                 order = torch.randperm(len(whole), generator=torch.Generator().manual_seed(self.seed))
                 cases[f"all_as_{policy}"] = whole[order[: len(positions)]]
         return cases

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -11,15 +12,18 @@ import torch
 
 from ..errors import UnknownName
 from .forward import Place, forward_windows, runs_unpadded
-from .windows import Windows
+from .windows import Windows, draw_windows
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 POLICIES = ("all", "no_special", "sink_robust", "one_per_type")
+DEFAULT_POLICIES = ("all", "sink_robust")  # nearly the same rows, so that they share most of the arithmetic
+TYPES_OVERSAMPLE = 4  # windows hold this many times the rows wanted where each token type counts once
 POOLINGS = ("tokens", "cls", "last", "mean")
 MASSIVE_NORM = 5.0  # a token is massive when its norm exceeds this many times its layer's median
-SPARE_SHARE = 8  # 1 / SPARE_SHARE more rows are kept than wanted, to replace massive ones
+SPARE_SHARE = 8  # 1 / SPARE_SHARE more rows are kept than wanted, where there are as many, to replace massive ones
+MASSIVE_SHARE = 1 / 128  # of the tokens, or fewer, are massive in most models: for these more tokens are run
 
 
 @dataclass(frozen=True)
@@ -73,7 +77,7 @@ class _Pool:
             first = torch.full((int(inverse.max()) + 1,), len(types)).scatter_reduce(
                 0, inverse, torch.arange(len(types)), "amin"
             )
-            return self.order[torch.sort(first).values]
+            return self.order[torch.sort(first).values][:rows]
         allowed = self.order
         if policy != "all":
             allowed = allowed[~self.special[allowed]]
@@ -82,13 +86,32 @@ class _Pool:
         return allowed[:rows]
 
 
+def oversample_for(policies: list[str]) -> int:
+    """How many times the rows wanted windows must hold: repeated token types are most of any text."""
+    return TYPES_OVERSAMPLE if "one_per_type" in policies else 1
+
+
+def windows_for(
+    windows: Windows, tokenizer: PreTrainedTokenizerBase, policies: list[str], rows: int, oversample: int, seed: int
+) -> Windows:
+    """Windows drawn until they hold `oversample` times the rows that every policy needs, and no more."""
+    dropped = set(tokenizer.all_special_ids) if set(policies) != {"all"} else set()
+    headless = "sink_robust" in policies
+
+    def usable(ids: list[int]) -> int:
+        return sum(i not in dropped for i in (ids[1:] if headless else ids))
+
+    needed = rows + math.ceil(rows * MASSIVE_SHARE) if headless else rows
+    return draw_windows(windows, seed, tokens=oversample * needed, usable=usable)
+
+
 def check_policies(policies: str | list[str] | tuple[str, ...] | None) -> list[str]:
-    """The token policies asked for; all of them for `None`.
+    """The token policies asked for; `None`: `all` and `sink_robust`, from one run of hardly more tokens than rows.
 
     Raises:
         UnknownName: one that does not exist.
     """
-    asked = list(POLICIES) if policies is None else [policies] if isinstance(policies, str) else list(policies)
+    asked = list(DEFAULT_POLICIES) if policies is None else [policies] if isinstance(policies, str) else list(policies)
     for policy in asked:
         if policy not in POLICIES:
             raise UnknownName("token policy", policy, POLICIES)
@@ -170,7 +193,7 @@ def _rows_and_norms(kept: torch.Tensor, positions: torch.Tensor) -> Callable:
 def _chosen(policy: str, allowed: torch.Tensor, massive: torch.Tensor, rows: int) -> torch.Tensor:
     if policy == "sink_robust":
         allowed = allowed[~massive[allowed]]
-    return allowed if policy == "one_per_type" else allowed[:rows]
+    return allowed[:rows]
 
 
 def _massive(norms: list[torch.Tensor]) -> torch.Tensor:
@@ -184,6 +207,7 @@ def _facts(pool: _Pool, windows: Windows, massive: torch.Tensor) -> dict:
         "n_windows": len(windows),
         "n_tokens": len(pool.ids),
         "n_documents": len(torch.unique(pool.documents)),
+        "first_share": float(pool.first.float().mean()),
         "token_types": len(torch.unique(pool.ids)),
         "massive_share": float(massive.float().mean()),
         "special_share": float(pool.special.float().mean()),

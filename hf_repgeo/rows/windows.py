@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -115,20 +116,41 @@ def check_vocabulary(model: PreTrainedModel, windows: Windows) -> None:
         raise BadInput("tokenizer", came=came, wanted=wanted, cure=cure)
 
 
-def draw_windows(windows: Windows, seed: int, *, tokens: int | None = None, count: int | None = None) -> Windows:
-    """Whole windows, uniformly without replacement, in text order.
+def draw_windows(
+    windows: Windows,
+    seed: int,
+    *,
+    tokens: int | None = None,
+    count: int | None = None,
+    usable: Callable[[list[int]], int] = len,
+) -> Windows:
+    """Whole windows at random without replacement, from as many documents as there are; in text order.
+
+    No document gives a second window before each has given one, so that standard errors rest on many documents.
 
     Args:
         windows: all there are.
         seed: of the draw.
-        tokens: draw until they hold so many tokens.
-        count: draw so many.
+        tokens: draw until they hold at least this many usable tokens.
+        count: draw this many windows.
+        usable: how many tokens of a window count.
     """
-    order = torch.randperm(len(windows), generator=torch.Generator().manual_seed(seed))
+    order = _documents_in_turn(windows, torch.randperm(len(windows), generator=torch.Generator().manual_seed(seed)))
     if count is None:
-        held = torch.tensor([len(ids) for ids in windows.ids])[order].cumsum(0)
+        held = torch.tensor([usable(windows.ids[i]) for i in order]).cumsum(0)
         count = int(torch.searchsorted(held, tokens)) + 1
-    return windows.select(sorted(order[:count].tolist()))
+    return windows.select(sorted(order[:count]))
+
+
+def _documents_in_turn(windows: Windows, order: torch.Tensor) -> list[int]:
+    """The order, but the first windows of all documents before the second of any; a window is its middle token's."""
+    turns: Counter[int] = Counter()
+    ranked = []
+    for place, i in enumerate(order.tolist()):
+        owner = windows.documents[i][len(windows.documents[i]) // 2]
+        ranked.append((turns[owner], place, i))
+        turns[owner] += 1
+    return [i for _, _, i in sorted(ranked)]
 
 
 def _frame(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:

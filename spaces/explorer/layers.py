@@ -16,7 +16,7 @@ from hf_repgeo.gradio_app.app import MODEL_ROWS, check_request
 from hf_repgeo.measures import MEASURES, resolve
 from hf_repgeo.plots import DEFAULT_PANELS
 from hf_repgeo.report_text import number
-from hf_repgeo.rows.representations import POLICIES
+from hf_repgeo.rows.representations import DEFAULT_POLICIES, oversample_for
 from hf_repgeo.rows.texts import SAMPLE
 
 Reports = dict[str, GeometryReport]
@@ -194,7 +194,8 @@ def call_of(report: GeometryReport) -> str:
     )
     asked = {key: given[key] for key in ("layers", "window", "pack", "oversample", "rows", "batch_rows", "seed")}
     asked |= {"clean": text.get("clean", "none"), "revision": given.get("commit") or given.get("revision")}
-    asked |= {"tokens": None if given["tokens"] == list(POLICIES) else given["tokens"]}
+    asked |= {"tokens": None if given["tokens"] == list(DEFAULT_POLICIES) else given["tokens"]}
+    asked["oversample"] = None if given["oversample"] == oversample_for(given["tokens"]) else given["oversample"]
     asked |= {"measures": _measures(given["measures"]), "null": given.get("null", False)}
     asked |= {"final_norm": "raw" if given["final_norm"] == "raw" else "applied"}
     defaults = inspect.signature(profile).parameters

@@ -48,6 +48,15 @@ def test_windows_are_drawn_whole_and_by_the_seed(windows):
     assert draw_windows(windows, 5, tokens=10**9) == windows
 
 
+def test_every_document_gives_a_window_before_any_gives_a_second(tokenizer, documents):
+    windows = make_windows(tokenizer, documents, 12, pack="documents")  # six windows a document
+    for count in (7, 40):
+        drawn = draw_windows(windows, 3, count=count)
+        assert len({owners[0] for owners in drawn.documents}) == count
+    twice = [owners[0] for owners in draw_windows(windows, 3, count=80).documents]
+    assert sorted(twice) == sorted([*range(40), *range(40)])
+
+
 def test_the_window_is_the_models_limit_or_512(encoder, tokenizer):
     assert window_limit(encoder, tokenizer) == 64
     assert resolve_window(None, 64) == 64 and resolve_window(None, 4096) == 512 and resolve_window(20, None) == 20
