@@ -15,15 +15,16 @@ import inspect
 import io
 import json
 import os
+import resource
 import subprocess
 import sys
 import warnings
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 PAGE = Path(__file__).parents[1] / "docs" / "models.md"
 BLOCKS, IMAGE, WORDS = 3, 32, 128
+MOST_PARAMETERS, MOST_MEMORY = 30_000_000, 6 * 2**30
 
 # Sizes by the name under which configurations ask for them.
 TINY = {
@@ -78,9 +79,14 @@ def tiny_model(kind: str):
     import torch
     from transformers import AutoModel
 
+    config = tiny_config(kind)
+    with torch.device("meta"):
+        size = sum(parameter.numel() for parameter in AutoModel.from_config(config).parameters())
+    if size > MOST_PARAMETERS:
+        raise MemoryError(f"its smallest configuration here has {size / 1e6:.0f} million parameters")
     with torch.random.fork_rng():
         torch.default_generator.manual_seed(0)
-        return AutoModel.from_config(tiny_config(kind)).eval()
+        return AutoModel.from_config(config).eval()
 
 
 # --- inputs ---------------------------------------------------------------------------------------------------------
@@ -194,6 +200,7 @@ def in_a_process(kinds: list[str]) -> list[dict]:
 def main(arguments: list[str]) -> None:
     warnings.simplefilter("ignore")
     if arguments[:1] == ["--json"]:
+        resource.setrlimit(resource.RLIMIT_AS, (MOST_MEMORY, MOST_MEMORY))
         for kind in arguments[1:]:
             with contextlib.redirect_stderr(io.StringIO()):
                 found = examine(kind)
@@ -203,10 +210,9 @@ def main(arguments: list[str]) -> None:
 
     kinds = arguments or sorted(MODEL_MAPPING_NAMES)
     chunks = [kinds[start : start + 40] for start in range(0, len(kinds), 40)]
-    with ThreadPoolExecutor(2) as pool:
-        rows = [row for part in pool.map(in_a_process, chunks) for row in part]
-    for row in rows:
-        print(json.dumps(row))
+    for chunk in chunks:
+        for row in in_a_process(chunk):
+            print(json.dumps(row), flush=True)
 
 
 if __name__ == "__main__":

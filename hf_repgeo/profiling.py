@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -46,6 +47,7 @@ from .rows.representations import (
 from .rows.texts import corpus_of, packaged_sample
 from .rows.windows import check_vocabulary, draw_windows, make_windows, resolve_window, window_limit
 from .runs.kept_rows import KeptRows
+from .runs.media import MediaInput, profile_media
 from .runs.run_file import Run, open_run
 from .version import __version__
 
@@ -154,6 +156,9 @@ def profile(
     null: bool | Literal["isotropic", "gaussian", "shuffled"] = False,
     final_norm: Literal["applied", "raw"] = "applied",
     text_column: str | None = None,
+    images=None,
+    audio=None,
+    processor=None,
     tokenizer: PreTrainedTokenizerBase | str | Path | None = None,
     revision: str | None = None,
     dtype: str | torch.dtype = "auto",
@@ -201,6 +206,10 @@ def profile(
             `point="final_norm"`, if the model has such a norm; `"raw"`: only the residual stream.
         text_column: of a data set, JSON or Parquet file; default: `text`, else the only column of texts, else the one
             of chat messages.
+        images: instead of texts: files, a folder, PIL images, arrays, or a data set's column of images; a row is a
+            patch. Beside texts, one for each image: a row is a token of text or image (`tokens="text"`, `"image"`).
+        audio: instead of texts: sound files, a folder, arrays, or a data set's column of audio; a row is a frame.
+        processor: of images or audio, for a model in memory.
         tokenizer: its folder or Hub id, or the tokenizer itself; default: the one beside the model.
         revision, dtype, device, trust_remote_code: see `hf_repgeo.rows.models.load_model`.
         device_map: `"auto"` spreads the weights over devices, memory and disk; `"disk"` leaves them on disk, for a
@@ -237,11 +246,37 @@ def profile(
     batch_means = BatchMeans(resolve(measures), options, rows, batch_rows, as_seed(seed), null)
     check_options(options, batch_means.pairs)
     check_null(null)
-    policies = check_policies(tokens)
-    oversample = oversample_for(policies) if oversample is None else oversample
+    media = images is not None or audio is not None
+    policies = [tokens] if isinstance(tokens, str) else tokens if media else check_policies(tokens)
+    oversample = oversample_for(policies or []) if oversample is None else oversample
     _check_counts(rows=rows, batch_rows=batch_rows, oversample=oversample, batch_size=batch_size)
     if pooling not in POOLINGS:
         raise UnknownName("pooling", pooling, POOLINGS)
+    if media:
+        source = {
+            "revision": revision,
+            "dtype": dtype,
+            "device": device,
+            "device_map": device_map,
+            "quantization_config": quantization_config,
+            "allow_random_weights": allow_random_weights,
+            "trust_remote_code": trust_remote_code,
+        }
+        given = MediaInput(images, audio, texts, processor)
+        return profile_media(
+            model,
+            given,
+            batch_means,
+            source,
+            layers,
+            final_norm,
+            policies,
+            rows,
+            seed,
+            out,
+            versions(),
+            partial(_bar, progress),
+        )
     corpus = packaged_sample() if texts is None else corpus_of(texts, clean, text_column)
     loaded = load_model(
         model,

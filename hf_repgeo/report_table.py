@@ -253,13 +253,13 @@ class ReportTable:
         return datasets.Dataset(self.to_arrow().replace_schema_metadata(None))
 
 
-def _in_stream(row: dict, known: set) -> bool:
+def _in_stream(row: dict[str, Any], known: set[tuple[str, int]]) -> bool:
     return row["point"] in (None, STREAM) or (
         row["point"] == "final_norm" and (row["stack"], row["layer"]) not in known
     )
 
 
-def _with_points(rows: list[dict], provenance: dict) -> list[dict]:
+def _with_points(rows: list[dict[str, Any]], provenance: dict[str, Any]) -> list[dict[str, Any]]:
     """Rows of a report of format 1, which had no points: its last layer came after the final norm if it says so."""
     if not rows or "point" in rows[0]:
         return rows
@@ -271,7 +271,7 @@ def _with_points(rows: list[dict], provenance: dict) -> list[dict]:
     return [{column: _old_value(row, column, normed) for column in COLUMNS} for row in rows]
 
 
-def _old_value(row: dict, column: str, normed: dict[str, int]):
+def _old_value(row: dict[str, Any], column: str, normed: dict[str, int]) -> Any:
     if column != "point" or row["layer"] is None:
         return row.get(column)
     return "final_norm" if normed.get(row["stack"]) == row["layer"] else STREAM

@@ -102,11 +102,16 @@ def places_of(model, windows: Windows, layers: list[int] | None = None, final_no
     Raises:
         UnknownName: a layer that no stack has, or another `final_norm`.
     """
+    return select_taps(stacks_of(model, windows), layers, final_norm)
+
+
+def select_taps(stacks: list[Stack], layers: list[int] | None, final_norm: str) -> list[Tap]:
+    """The taps of these stacks at the layers and points asked for; see `places_of`."""
     if final_norm not in FINAL_NORMS:
         raise UnknownName("final_norm", final_norm, FINAL_NORMS)
     points = (RESIDUAL, FINAL_NORM) if final_norm == "applied" else (RESIDUAL,)
     taps = []
-    for stack in stacks_of(model, windows):
+    for stack in stacks:
         wanted = resolve_layers(layers, stack.layers)
         taps += [tap for tap in stack.taps if tap.place.layer in wanted and tap.place.point in points]
     return taps

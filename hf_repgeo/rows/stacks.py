@@ -252,6 +252,8 @@ def _with_hidden_states(model: nn.Module, inputs: dict) -> dict:
 def _hidden_states(output) -> Iterator[torch.Tensor]:
     """The tensors of every field of an output that is called hidden states, looking into outputs inside it."""
     for name, value in output.items() if hasattr(output, "items") else ():
+        if name.startswith("reshaped"):  # the same states again, as maps
+            continue
         if name.endswith("hidden_states") and isinstance(value, (tuple, list)):
             yield from (state for state in value if torch.is_tensor(state))
         elif hasattr(value, "items"):

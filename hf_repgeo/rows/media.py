@@ -1,0 +1,162 @@
+"""Images and sounds, in whatever form they come, and the processor that turns them into a model's input."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from ..errors import BadInput, MissingExtra
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+IMAGE_FILES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+SOUND_FILES = (".wav", ".flac", ".ogg", ".mp3")
+IMAGE_FORMS = "images: files, a folder of them, PIL images, arrays (height, width, 3), or a data set's column of images"
+SOUND_FORMS = "sounds: files, a folder of them, arrays at the model's sampling rate, or a data set's column of audio"
+
+
+def read_images(given: Any) -> Iterator[Image]:
+    """Images in RGB, one after another.
+
+    Args:
+        given: a file, a folder, or an iterable of files, PIL images, arrays `(height, width, 3)` or `(height, width)`
+            of bytes or of numbers in [0, 1], `(3, height, width)` tensors, or what a `datasets` column of images holds,
+            decoded or not.
+
+    Raises:
+        BadInput: nothing in it, or something that is no image.
+        MissingExtra: Pillow is not installed.
+    """
+    try:
+        from PIL import Image, UnidentifiedImageError
+    except ImportError:
+        raise MissingExtra("pillow", "vision", "reading images") from None
+    for item in _items(given, IMAGE_FILES, "images", IMAGE_FORMS):
+        try:
+            yield _image(item, Image).convert("RGB")
+        except (OSError, UnidentifiedImageError, TypeError, ValueError) as error:
+            came = f"{_called(item)} ({str(error).splitlines()[0]})"
+            raise BadInput("images", came=came, wanted=IMAGE_FORMS) from None
+
+
+def _image(item: Any, pillow) -> Image:
+    if isinstance(item, pillow.Image):
+        return item
+    if isinstance(item, Mapping):
+        item = io.BytesIO(item["bytes"]) if item.get("bytes") else item["path"]
+    if isinstance(item, (str, Path, io.BytesIO)):
+        return pillow.open(item)
+    array = np.asarray(item)
+    if array.ndim == 3 and array.shape[0] in (1, 3) and array.shape[2] not in (1, 3):
+        array = np.moveaxis(array, 0, 2)
+    scaled = array if array.dtype == np.uint8 else np.clip(array * 255.0, 0, 255).round().astype(np.uint8)
+    return pillow.fromarray(scaled.squeeze(-1) if scaled.ndim == 3 and scaled.shape[2] == 1 else scaled)
+
+
+def read_sounds(given: Any, rate: int) -> Iterator[np.ndarray]:
+    """Sounds as one channel of float32 numbers at `rate` samples a second.
+
+    Args:
+        given: a file, a folder, or an iterable of files, arrays `(samples,)` at that rate, or what a `datasets` column
+            of audio holds, decoded (`array` and `sampling_rate`) or not (`bytes` or `path`).
+        rate: samples a second that the model wants; files of another rate are interpolated linearly.
+
+    Raises:
+        BadInput: nothing in it, or something that is no sound.
+        MissingExtra: soundfile is not installed, and something has to be decoded.
+    """
+    for item in _items(given, SOUND_FILES, "audio", SOUND_FORMS):
+        try:
+            samples, own_rate = _sound(item, rate)
+            yield _at_rate(_one_channel(np.asarray(samples, dtype=np.float32)), own_rate, rate)
+        except (OSError, RuntimeError, TypeError, ValueError, KeyError) as error:
+            if isinstance(error, (BadInput, MissingExtra)):
+                raise
+            came = f"{_called(item)} ({str(error).splitlines()[0]})"
+            raise BadInput("audio", came=came, wanted=SOUND_FORMS) from None
+
+
+def _sound(item: Any, rate: int) -> tuple[Any, int]:
+    if isinstance(item, Mapping) and item.get("array") is not None:
+        return item["array"], item["sampling_rate"]
+    if isinstance(item, Mapping):
+        item = io.BytesIO(item["bytes"]) if item.get("bytes") else item["path"]
+    if not isinstance(item, (str, Path, io.BytesIO)):
+        return item, rate
+    try:
+        import soundfile
+    except ImportError:
+        raise MissingExtra("soundfile", "audio", "decoding sound files") from None
+    return soundfile.read(item if isinstance(item, io.BytesIO) else str(item), dtype="float32")
+
+
+def _one_channel(samples: np.ndarray) -> np.ndarray:
+    if samples.ndim == 2:
+        samples = samples.mean(int(np.argmin(samples.shape)))
+    if samples.ndim != 1 or len(samples) < 2 or not np.isfinite(samples).all():
+        raise BadInput("audio", came=f"an array of shape {samples.shape}", wanted="two or more finite samples")
+    return samples
+
+
+def _at_rate(samples: np.ndarray, own: int, rate: int) -> np.ndarray:
+    if own == rate:
+        return samples
+    count = max(2, round(len(samples) * rate / own))
+    given = torch.from_numpy(np.ascontiguousarray(samples))[None, None]
+    return torch.nn.functional.interpolate(given, size=count, mode="linear", antialias=False)[0, 0].numpy()
+
+
+def _items(given: Any, endings: tuple[str, ...], argument: str, wanted: str) -> Iterator[Any]:
+    """The single images or sounds of a file, a folder or an iterable."""
+    if isinstance(given, (str, Path)):
+        given = _files(Path(given), endings, argument, wanted)
+    elif isinstance(given, Mapping) or not isinstance(given, Iterable):
+        given = [given]
+    empty = True
+    for item in given:
+        empty = False
+        yield item
+    if empty:
+        raise BadInput(argument, came="none", wanted=wanted)
+
+
+def _files(path: Path, endings: tuple[str, ...], argument: str, wanted: str) -> list[Path]:
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        raise BadInput(argument, came=f"{str(path)!r}, which does not exist", wanted=wanted)
+    return sorted(file for file in path.rglob("*") if file.suffix.lower() in endings)
+
+
+def _called(item: Any) -> str:
+    return repr(str(item)) if isinstance(item, (str, Path)) else f"a {type(item).__name__}"
+
+
+# --- processors -----------------------------------------------------------------------------------------------------
+
+
+def load_processor(place: str, kind: str, **options):
+    """The processor saved with a model.
+
+    Args:
+        place: folder or Hub id.
+        kind: `"images"`, `"audio"`, or `"both"` for images with texts.
+
+    Raises:
+        BadInput: there is none.
+    """
+    import transformers
+
+    names = {"images": "AutoImageProcessor", "audio": "AutoFeatureExtractor", "both": "AutoProcessor"}
+    try:
+        return getattr(transformers, names[kind]).from_pretrained(place, **options)
+    except (OSError, ValueError, ImportError) as error:
+        came = f"none beside {place!r} ({str(error).strip().splitlines()[0]})"
+        cure = "Pass processor=, or save it into the same folder."
+        raise BadInput("processor", came=came, wanted="the model's processor", cure=cure) from None

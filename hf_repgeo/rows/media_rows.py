@@ -1,0 +1,150 @@
+"""Rows of images and sounds: patches, frames and tokens, drawn evenly while the model runs.
+
+Layers of one model may hold different numbers of rows (Swin halves its map at every stage), so places are gathered in
+groups of equally many rows an item; inside a group every layer has the same rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+
+import torch
+
+from ..errors import BadInput, UnknownName
+from .capture import Place, Tap, read_places
+from .passes import run
+from .representations import MASSIVE_NORM, Representations
+
+MEDIA_POLICIES = ("all", "no_special", "sink_robust", "text", "image")
+MOST_SPECIAL = 16  # CLS and register tokens in front of the patches
+MARGIN = 2.0  # times the rows wanted are kept, so that policies which leave some out still have enough
+
+
+@dataclass
+class Item:
+    """What one pass reads.
+
+    Attributes:
+        inputs: of the model, for one image, one sound, or one image with its text.
+        share: share of the rows that is real, from the front; less than 1 where a sound is filled up with silence.
+        patches: of an image, where it is known: rows before them are special (CLS, registers).
+        image_tokens: for a text with images in it, `(tokens,)` True where a token stands for a part of an image.
+    """
+
+    inputs: dict
+    share: float = 1.0
+    image_tokens: torch.Tensor | None = None
+    patches: int | None = None
+
+
+@dataclass
+class _Group:
+    """Places whose rows belong together, and what was kept of them so far."""
+
+    seen: int = 0
+    states: dict[Place, list[torch.Tensor]] = field(default_factory=dict)
+    norms: dict[Place, list[torch.Tensor]] = field(default_factory=dict)
+    keys: list[torch.Tensor] = field(default_factory=list)
+    documents: list[torch.Tensor] = field(default_factory=list)
+    kinds: list[torch.Tensor] = field(default_factory=list)  # 0 ordinary, 1 special, 2 image
+
+
+def media_representations(
+    model,
+    taps: list[Tap],
+    items: Iterable[Item],
+    count: int,
+    *,
+    rows: int,
+    policies: list[str] | None,
+    seed: int = 0,
+    progress: Callable[[Iterator, int], Iterator] | None = None,
+) -> list[Representations]:
+    """Rows of every place, in groups of places that share their rows.
+
+    Args:
+        model: in any mode.
+        taps: the places to read.
+        items: what to run, one pass each, nothing padded.
+        count: how many items there are.
+        rows: rows wanted for each policy.
+        policies: of `"all"`; `"no_special"`: without CLS and register tokens; `"sink_robust"`: also without rows whose
+            norm exceeds 5 x the median of their layer in any layer; `"text"` and `"image"`: tokens of either kind.
+            Default: those that the model has.
+        seed: of the draw.
+        progress: wraps the iteration.
+
+    Raises:
+        UnknownName: a policy that does not exist.
+        BadInput: a policy that has no row here.
+    """
+    for policy in policies or ():
+        if policy not in MEDIA_POLICIES:
+            raise UnknownName("token policy", policy, MEDIA_POLICIES)
+    generator = torch.Generator().manual_seed(seed)
+    groups: dict[tuple, _Group] = {}
+    membership: dict[Place, tuple] = {}
+    for number, item in enumerate(progress(iter(items), count) if progress else items):
+        states = _states(model, taps, item)
+        keys: dict[int, torch.Tensor] = {}
+        for place, state in states.items():
+            length = len(state)
+            keys.setdefault(length, torch.rand(length, generator=generator))
+            name = membership.setdefault(place, (length, place.stack if item.image_tokens is not None else ""))
+            _keep(groups.setdefault(name, _Group()), place, state, keys[length], number, count, rows, item)
+    return [_drawn(group, rows, policies, number + 1) for group in groups.values()]
+
+
+def _states(model, taps: list[Tap], item: Item) -> dict[Place, torch.Tensor]:
+    """Place -> `(n, features)` of one item, on the CPU."""
+    take = lambda state: state.flatten(0, 1)[: max(1, round(item.share * state.shape[1]))].cpu()  # noqa: E731
+    with read_places(model, taps, take) as found:
+        run(model, **item.inputs)
+    return {place: state for place, state in found.items() if state is not None}
+
+
+def _keep(group: _Group, place, state, keys, number: int, count: int, rows: int, item: Item) -> None:
+    """The rows of one place of one item whose key is small enough; the same ones in all places of the group."""
+    share = min(1.0, MARGIN * rows / max(1, count * len(state)))
+    chosen = torch.nonzero(keys < share)[:, 0]
+    group.states.setdefault(place, []).append(state[chosen].clone())
+    group.norms.setdefault(place, []).append(torch.linalg.vector_norm(state[chosen].float(), dim=1))
+    if place != next(iter(group.states)):
+        return
+    group.seen += len(state)
+    group.keys.append(keys[chosen])
+    group.documents.append(torch.full((len(chosen),), number))
+    group.kinds.append(_kinds(item, len(state))[chosen])
+
+
+def _kinds(item: Item, length: int) -> torch.Tensor:
+    """`(length,)` of an item's rows: 0 ordinary, 1 special, 2 a part of an image among text."""
+    kinds = torch.zeros(length, dtype=torch.int64)
+    if item.image_tokens is not None and len(item.image_tokens) == length:
+        kinds[item.image_tokens] = 2
+    in_front = length - item.patches if item.patches else 0
+    kinds[: in_front if 0 < in_front <= MOST_SPECIAL else 0] = 1
+    return kinds
+
+
+def _drawn(group: _Group, rows: int, policies: list[str] | None, items: int) -> Representations:
+    kinds, keys = torch.cat(group.kinds), torch.cat(group.keys)
+    norms = [torch.cat(part) for part in group.norms.values()]
+    massive = torch.stack([norm > MASSIVE_NORM * norm.nanmedian() for norm in norms]).any(0)
+    allowed = {
+        "all": torch.ones_like(massive),
+        "no_special": kinds != 1,
+        "sink_robust": (kinds != 1) & ~massive,
+        "text": kinds == 0 if bool((kinds == 2).any()) else torch.zeros_like(massive),
+        "image": kinds == 2,
+    }
+    known = [policy for policy in MEDIA_POLICIES if bool(allowed[policy].any())]
+    wanted = policies or [policy for policy in known if policy != "no_special" or bool((kinds == 1).any())]
+    chosen = {policy: order[allowed[policy][order]][:rows] for policy in wanted if len(order := keys.argsort())}
+    chosen = {policy: positions for policy, positions in chosen.items() if len(positions) > 1}
+    if not chosen:
+        raise BadInput("tokens", came=", ".join(wanted), wanted="a policy that has rows in this model")
+    facts = {"n_items": items, "n_tokens": group.seen, "massive_share": float(massive.float().mean())}
+    states = {place: torch.cat(part) for place, part in group.states.items()}
+    return Representations(states, torch.cat(group.documents), chosen, facts)

@@ -1,0 +1,53 @@
+"""Which part of a model reads an input: the whole, or one tower of several."""
+
+from __future__ import annotations
+
+import inspect
+
+from torch import nn
+
+from ..errors import BadInput
+from .passes import run
+
+
+def reader_of(model: nn.Module, inputs: dict) -> nn.Module:
+    """The model itself if it runs on these inputs alone, else its largest part that does.
+
+    CLIP reads images and texts together; its text tower reads texts alone.
+
+    Args:
+        model: in any mode.
+        inputs: small ones, of the kind that will be read.
+
+    Raises:
+        BadInput: nothing in it runs on these inputs.
+    """
+    from transformers import PreTrainedModel
+
+    problem = None
+    for part in model.modules():
+        if not isinstance(part, PreTrainedModel) or not _takes(part, inputs):
+            continue
+        try:
+            run(part, **{name: value for name, value in inputs.items() if _known(part, name)})
+            return part
+        except Exception as error:  # whatever a forward pass raises: the next part is tried
+            problem = problem or error
+    why = f" ({type(problem).__name__}: {(str(problem).strip().splitlines() or [''])[0]})" if problem else ""
+    given = " and ".join(name for name in inputs if name in ("input_ids", *MEDIA))
+    came = f"{type(model).__name__}, no part of which runs on {given} alone{why}"
+    raise BadInput("model", came=came, wanted=f"a model that takes {given}")
+
+
+MEDIA = ("pixel_values", "input_values", "input_features")
+
+
+def _takes(part: nn.Module, inputs: dict) -> bool:
+    """Whether every main input has a parameter of its own in the part's forward."""
+    accepted = inspect.signature(part.forward).parameters
+    return all(name in accepted for name in inputs if name in ("input_ids", *MEDIA))
+
+
+def _known(part: nn.Module, name: str) -> bool:
+    accepted = inspect.signature(part.forward).parameters
+    return name in accepted or any(p.kind is inspect.Parameter.VAR_KEYWORD for p in accepted.values())

@@ -1,0 +1,156 @@
+"""Images and sounds: rows are patches and frames, the same in every layer of one length, and never padding."""
+
+import numpy as np
+import pytest
+import torch
+from conftest import seeded
+
+import hf_repgeo
+from hf_repgeo.errors import BadInput, UnknownName
+from hf_repgeo.rows.media import read_images, read_sounds
+from hf_repgeo.rows.media_items import image_items, sound_items
+from hf_repgeo.rows.media_rows import media_representations
+from hf_repgeo.rows.passes import run
+from hf_repgeo.rows.stacks import find_stacks
+
+SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48}
+IMAGES = [np.random.default_rng(i).random((40, 36, 3)) for i in range(12)]
+WAVES = [np.random.default_rng(i).standard_normal(8000).astype("float32") for i in range(3)]
+
+
+class Patches:
+    """An image processor without files: 32 x 32 pixels in [0, 1]."""
+
+    def __call__(self, images, return_tensors):
+        pixels = torch.from_numpy(np.asarray(images.resize((32, 32)))).permute(2, 0, 1).float() / 255
+        return {"pixel_values": pixels[None]}
+
+
+@pytest.fixture(scope="module")
+def vit():
+    from transformers import ViTConfig, ViTModel
+
+    return seeded(ViTModel, ViTConfig(**SMALL, image_size=32, patch_size=8, hidden_dropout_prob=0.3))
+
+
+def rows_of(model, items, **options):
+    items = list(items)
+    taps = [tap for stack in find_stacks(model, items[0].inputs) for tap in stack.taps]
+    defaults = {"rows": 10**6, "policies": None}
+    return media_representations(model, taps, items, len(items), **defaults | options)
+
+
+def test_rows_of_an_image_are_its_patches_behind_the_class_token(vit):
+    [found] = rows_of(vit, image_items(vit, Patches(), IMAGES))
+    states = [run(vit, **item.inputs, output_hidden_states=True) for item in image_items(vit, Patches(), IMAGES)]
+    whole = torch.cat([one.hidden_states[1][0] for one in states])
+    assert torch.allclose(found.states["encoder", 1, "residual"], whole, atol=1e-5) and len(whole) == 12 * 17
+    normed = torch.cat([one.last_hidden_state[0] for one in states])
+    assert torch.allclose(found.states["encoder", 2, "final_norm"], normed, atol=1e-5)
+    assert sorted(found.policies["no_special"].tolist()) == [i for i in range(12 * 17) if i % 17]
+    assert torch.equal(found.documents, torch.arange(12).repeat_interleave(17))
+
+
+def test_rows_are_drawn_evenly_and_are_the_same_in_every_layer(vit):
+    [found] = rows_of(vit, image_items(vit, Patches(), IMAGES), rows=40)
+    [all_rows] = rows_of(vit, image_items(vit, Patches(), IMAGES))
+    first, last = ("encoder", 1, "residual"), ("encoder", 2, "residual")
+    places = [(all_rows.states[first] == row).all(1).nonzero()[0, 0] for row in found.states[first]]
+    assert torch.equal(all_rows.states[last][torch.stack(places)], found.states[last])
+    assert len(found.policies["all"]) == 40 and len(found.states[first]) < 12 * 17
+    assert len(torch.unique(found.documents[found.policies["all"]])) > 6
+
+
+def test_layers_of_different_maps_are_groups_of_their_own():
+    from transformers import SwinConfig, SwinModel
+
+    config = SwinConfig(image_size=32, patch_size=4, embed_dim=16, depths=[1, 1], num_heads=[2, 2], window_size=4)
+    model = seeded(SwinModel, config)
+    groups = rows_of(model, image_items(model, Patches(), IMAGES[:3]))
+    sizes = {place.layer: len(state) for group in groups for place, state in group.states.items()}
+    assert sizes == {0: 3 * 64, 1: 3 * 16, 2: 3 * 16}
+
+
+def test_images_alone_go_through_the_image_tower_of_clip():
+    from transformers import CLIPConfig, CLIPModel
+
+    text = SMALL | {"vocab_size": 50, "bos_token_id": 1, "eos_token_id": 2}
+    config = CLIPConfig(text_config=text, vision_config=SMALL | {"image_size": 32, "patch_size": 8})
+    report = hf_repgeo.profile(
+        seeded(CLIPModel, config), images=IMAGES, processor=Patches(), measures="anisotropy", rows=60, batch_rows=30,
+        progress=False,
+    )  # fmt: skip
+    assert report.unique("layer") == [0, 1, 2] and report.unique("stack") == ["encoder"]
+    assert report.unique("tokens") == ["all", "no_special", "sink_robust"]
+
+
+def test_a_model_in_train_mode_reads_images_as_in_eval_mode(vit):
+    def measured(model):
+        return hf_repgeo.profile(
+            model, images=IMAGES, processor=Patches(), measures="anisotropy", rows=60, batch_rows=30, progress=False
+        ).rows
+
+    state = torch.get_rng_state()
+    training = measured(vit.train())
+    assert vit.training and torch.equal(state, torch.get_rng_state())
+    assert training == measured(vit.eval())
+
+
+def test_silence_that_fills_a_sound_up_gives_no_rows():
+    from transformers import WhisperConfig, WhisperFeatureExtractor, WhisperModel
+
+    sizes = {
+        f"{part}_{what}": 2 for part in ("encoder", "decoder") for what in ("layers", "attention_heads", "ffn_dim")
+    }
+    tokens = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 1}
+    model = seeded(WhisperModel, WhisperConfig(vocab_size=9, d_model=16, **sizes, **tokens)).get_encoder()
+    items = list(sound_items(model, WhisperFeatureExtractor(), WAVES[:1]))
+    assert items[0].share == pytest.approx(0.5 / 30)
+    [found] = rows_of(model, items)
+    assert len(found.states["encoder", 0, "residual"]) == 25  # half a second, of 1500 frames in 30 seconds
+    whole = run(model, **items[0].inputs).last_hidden_state[0]
+    assert torch.allclose(found.states["encoder", 2, "final_norm"], whole[:25], atol=1e-5)
+
+
+def test_images_are_read_from_files_arrays_and_columns(tmp_path):
+    from PIL import Image
+
+    array = (np.arange(48).reshape(4, 4, 3) * 5).astype(np.uint8)
+    Image.fromarray(array).save(tmp_path / "one.png")
+    coded = {"bytes": (tmp_path / "one.png").read_bytes(), "path": None}
+    forms = [tmp_path / "one.png", str(tmp_path / "one.png"), Image.fromarray(array), array, array / 255.0, coded]
+    turned = torch.from_numpy(array).permute(2, 0, 1)
+    for image in [*read_images(forms), *read_images(tmp_path), *read_images([turned])]:
+        assert np.array_equal(np.asarray(image), array)
+
+
+def test_sounds_are_read_from_files_arrays_and_columns(tmp_path):
+    soundfile = pytest.importorskip("soundfile", reason="the extra 'audio' is not installed")
+    wave = np.sin(np.arange(1600) / 20).astype(np.float32)
+    soundfile.write(tmp_path / "one.wav", wave, 16000, subtype="FLOAT")
+    coded = {"bytes": (tmp_path / "one.wav").read_bytes(), "path": None}
+    forms = [tmp_path / "one.wav", wave, coded, {"array": wave, "sampling_rate": 16000}, np.stack([wave, wave])]
+    for samples in read_sounds(forms, 16000):
+        assert np.allclose(samples, wave, atol=1e-6)
+    assert len(next(read_sounds([tmp_path / "one.wav"], 8000))) == 800
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"images": []}, "`images`: got none; wanted images: files, a folder"),
+        ({"images": "nowhere.png"}, "`images`: got 'nowhere.png', which does not exist"),
+        ({"images": [object()]}, "`images`: got a object"),
+        ({"images": IMAGES, "audio": WAVES}, "`audio`: got audio beside images or texts; wanted one of them"),
+    ],
+)
+def test_what_is_no_image_is_refused_in_a_sentence(vit, given, words):
+    with pytest.raises(BadInput, match=words):
+        hf_repgeo.profile(vit, **given, processor=Patches(), progress=False)
+
+
+def test_a_model_without_a_processor_and_an_unknown_policy_are_refused(vit):
+    with pytest.raises(BadInput, match=r"`processor`: got none beside 'ViTModel' .* Pass processor=, or save it"):
+        hf_repgeo.profile(vit, images=IMAGES, progress=False)
+    with pytest.raises(UnknownName, match="unknown token policy 'patches'"):
+        hf_repgeo.profile(vit, images=IMAGES, processor=Patches(), tokens="patches", progress=False)
