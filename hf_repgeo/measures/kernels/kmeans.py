@@ -140,7 +140,7 @@ class _Piece:
 def _fill_empty(
     rows: torch.Tensor, cells: torch.Tensor, means: torch.Tensor, counts: torch.Tensor
 ) -> tuple[torch.Tensor, bool]:
-    """Empty cells restart at the farthest row of the cells with the largest error; also whether any could be filled."""
+    """Cells of large error give half of their rows to the empty ones; also whether any could be filled."""
     empty = torch.nonzero(counts == 0)[:, 0]
     if not len(empty):
         return means, False
@@ -148,8 +148,8 @@ def _fill_empty(
     by_cell = torch.zeros(len(means), dtype=errors.dtype, device=errors.device).index_add_(0, cells, errors)
     worst = [k for k in by_cell.topk(min(len(empty), len(means))).indices.tolist() if float(by_cell[k]) > 0]
     for cell, place in zip(worst, empty.tolist()):
-        members = torch.nonzero(cells == cell)[:, 0]
-        means[place] = rows[members[errors[members].argmax()]]
+        halves = _Piece.of(rows[cells == cell], torch.zeros_like(means[0])).halves()
+        means[cell], means[place] = halves[0].mean, halves[-1].mean
     return means, bool(worst)
 
 
