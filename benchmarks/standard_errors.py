@@ -85,6 +85,7 @@ def cloud_draws(name: str, n: int, d: int, draws: int) -> Iterator[Draw]:
 
 def document_draws(model: str, layer: int, text: Path, tokens: int, documents: int, most: int) -> Iterator[Draw]:
     rows = document_rows(model, layer, text, tokens, most)
+    rows = rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))]  # neighbours may share a topic
     for part in rows.split(documents):
         if len(part) == documents:
             yield part.flatten(0, 1), torch.arange(documents).repeat_interleave(tokens)
@@ -96,10 +97,10 @@ def document_rows(model: str, layer: int, text: Path, tokens: int, most: int) ->
     if path.exists():
         return torch.load(path)
     loaded = load_model(model, dtype="float32", device="cpu")
-    texts = [text for text in corpus_of(str(text)).documents if len(text) > 14 * tokens]
+    texts = [text for text in corpus_of(str(text)).documents if len(text) > 1200]
     found = []
-    for text in texts[:most]:
-        ids = loaded.tokenizer(text, truncation=True, max_length=tokens + 1, return_tensors="pt")["input_ids"]
+    for text in texts[:: max(1, len(texts) // most)][:most]:
+        ids = torch.tensor([loaded.tokenizer(text)["input_ids"][: tokens + 1]])
         if ids.shape[1] == tokens + 1:
             with torch.no_grad():
                 states = loaded.model(input_ids=ids, output_hidden_states=True).hidden_states
@@ -112,8 +113,8 @@ def document_rows(model: str, layer: int, text: Path, tokens: int, most: int) ->
 # --- calibration ------------------------------------------------------------------------------------------------------
 
 
-def calibration(draws: Iterator[Draw]) -> dict[str, tuple[float | None, float | None]]:
-    """For each measure: true scatter over mean reported error, and coverage of the 95 % intervals."""
+def calibration(draws: Iterator[Draw]) -> dict[str, tuple]:
+    """For each measure: true scatter over mean reported error, coverage of the 95 % intervals, what the error is."""
     found: dict[str, list] = {}
     for rows, groups in draws:
         cloud = PointCloud(rows, groups=groups)
@@ -123,15 +124,17 @@ def calibration(draws: Iterator[Draw]) -> dict[str, tuple[float | None, float | 
     return {name: _ratio([e for e, _ in ones], ones[0][1]) for name, ones in found.items()}
 
 
-def _ratio(estimates: list, freedom: int) -> tuple[float | None, float | None]:
-    """No ratio where an error is withheld in most draws."""
+def _ratio(estimates: list, freedom: int) -> tuple[float | None, float | None, str]:
+    """Ratio, coverage, and what the error is called in most draws; no ratio where most draws have no error."""
     values = [e.value for e in estimates if e.value is not None]
     with_error = [e for e in estimates if e.standard_error]
     if len(with_error) < len(estimates) / 2:
-        return None, None
+        return None, None, ""
     mean, quantile = fmean(values), tail(0.95, freedom)
     held = [abs(e.value - mean) <= quantile * e.standard_error for e in with_error]
-    return stdev(values) / fmean(e.standard_error for e in with_error), fmean(held)
+    bounds = [e.se_method.partition(", ")[2] for e in with_error]
+    said = max(set(bounds), key=bounds.count)
+    return stdev(values) / fmean(e.standard_error for e in with_error), fmean(held), said
 
 
 def table(columns: dict[str, dict]) -> str:
@@ -141,10 +144,12 @@ def table(columns: dict[str, dict]) -> str:
     return text
 
 
-def _cell(ratio: float | None, coverage: float | None) -> str:
+def _cell(ratio: float | None, coverage: float | None, said: str) -> str:
     if ratio is None:
         return "withheld"
     shown = f"{ratio:.2f} ({coverage:.0%})"
+    if said:
+        return f"{shown}, {said}"
     return shown if RIGHT[0] <= ratio <= RIGHT[1] else f"**{shown}**"
 
 
@@ -175,7 +180,8 @@ def stamp(option: str) -> str:
 def write(path: Path, part: int, text: str) -> None:
     """Put a part into the file and leave the other as it is."""
     head = "# Standard errors: true scatter / mean reported error (coverage of 95 % intervals)\n\n"
-    head += f"Bold: outside {RIGHT[0]} to {RIGHT[1]}. Withheld: no error is given, and a warning says why.\n\n"
+    head += f"Bold: outside {RIGHT[0]} to {RIGHT[1]}. Bounds are what the errors call themselves. Withheld: no error,\n"
+    head += "and a warning says why.\n\n"
     before = path.read_text() if path.exists() else head + "\n\n".join(PARTS) + "\n"
     start, mark, rest = before.partition(PARTS[part])
     tail_of_file = "".join(rest.partition(PARTS[1])[1:]) if part == 0 else ""
@@ -186,7 +192,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="*", help="model and layer, in turn")
     parser.add_argument("--text", type=Path, help="a file of many documents")
-    parser.add_argument("--n", type=int, default=2048)
+    parser.add_argument("--n", type=int, default=4096)
     parser.add_argument("--d", type=int, default=64)
     parser.add_argument("--draws", type=int, default=40)
     parser.add_argument("--tokens", type=int, default=86, help="of each document")

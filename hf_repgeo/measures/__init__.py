@@ -19,7 +19,7 @@ from .cloud import PointCloud
 from .diagnostics import duplicate_share, massive_share, top_coordinate_share
 from .dimension import intrinsic_dimension
 from .direction import mean_cosine, partition_function, uniformity
-from .estimate import Estimate, missing
+from .estimate import FEWEST_GROUPS, Estimate, missing
 from .inputs import check_count
 from .moments import Moments
 from .nulls import check_interval, check_null, with_interval, with_null
@@ -171,7 +171,15 @@ def _evaluate(cloud: PointCloud, name: str, convention: str, options: dict) -> E
     arguments = {option: value for option, value in options.items() if option in measure.takes}
     if len(measure.conventions) > 1:
         arguments["convention"] = convention
-    return measure.function(cloud, **arguments)
+    return _told_few_groups(cloud, measure, measure.function(cloud, **arguments))
+
+
+def _told_few_groups(cloud: PointCloud, measure: Measure, estimate: Estimate) -> Estimate:
+    few = cloud.n_groups < FEWEST_GROUPS and cloud.jackknife and not cloud.streamed
+    if not few or measure.needs == "counts" or estimate.value is None:
+        return estimate
+    said = f"few_groups: no standard error from {cloud.n_groups} groups of rows; at least {FEWEST_GROUPS} are needed"
+    return estimate.warned(said)
 
 
 def interval_of(cloud: PointCloud, estimates: list[Estimate], level: float = 0.95, **options: Any) -> list[Estimate]:

@@ -17,13 +17,22 @@ import torch
 from ..errors import BadInput, UnknownName
 from .conventions import LLOYD, MARBUT, MARBUT_CODE
 from .estimate import Estimate, jackknife, missing
-from .kernels.quantizers import ADDITIVE, FAISS_PQ, PRODUCT, CellOptions, Quantization, complete_options
+from .kernels.quantizers import (
+    ADDITIVE,
+    FAISS_PQ,
+    PRODUCT,
+    CellOptions,
+    Quantization,
+    complete_options,
+    refitted_counts,
+)
 
 if TYPE_CHECKING:
     from .cloud import PointCloud
 
 FEW_ROWS_PER_CELL = 39  # k-means wants as many to place a centroid; with fewer, cells fit the sample's own accidents
 COPIES_SHARE = 0.01
+CLUMPED = 1.1  # patchiness from which rows count as clumped
 ADDITIVE_SEEDS = 3  # an additive quantizer's search may move its patchiness as much as the rows do
 
 
@@ -332,19 +341,49 @@ def _counted(
 ) -> Estimate:
     """The mean over fits of a function of the counts, with its jackknife error."""
     values = [float(function(fit.counts)) for fit in fits]
-    error, method = None, None
+    error, method, doubts = None, None, ()
     if cloud.jackknife:
-        error, method = jackknife(torch.stack([function(leave_one_out_counts(cloud, fit)) for fit in fits]).mean(0))
+        error, method, doubts = _error(cloud, function, fits)
     details = fit_details(cloud, fits[0])
     if len(fits) > 1:
         scatter = stdev(values)
         details |= {"quantizer_seeds": len(fits), "seed_standard_deviation": scatter}
         if error is not None:
             error, method = hypot(error, scatter / sqrt(len(fits))), f"{method} and {len(fits)} seeds"
-    warnings = cell_warnings(cloud, fits[0])
+    warnings = cell_warnings(cloud, fits[0]) + doubts
     return Estimate(
         measure, convention, fmean(values), error, method, cloud.n, cloud.n_distinct, warnings=warnings, details=details
     )
+
+
+def _error(cloud: PointCloud, function: Callable, fits: list[Quantization]) -> tuple:
+    """Standard error with the cells held fixed, its method and warnings; of rows alone in clumps, that of cells too.
+
+    Where documents are the groups, they move the number far more than the cells do. Where every row stands alone and
+    rows are clumped, which clumps share a cell moves it more than the rows' own counts.
+    """
+    error, method = jackknife(torch.stack([function(leave_one_out_counts(cloud, fit)) for fit in fits]).mean(0))
+    clumped = float(lloyd_patchiness_of(fits[0].counts)) > CLUMPED
+    if error is None or not (cloud.rows_stand_alone and clumped):
+        return error, method, ()
+    if fits[0].quantizer != PRODUCT or cloud.n < 2 * fits[0].cells + len(cloud.folds.unique()):
+        said = "moving_cells: the cells move with the sample, more than can be said at the cost of one fit"
+        return None, None, (f"{said}; ask for an interval",)
+    return hypot(error, _error_of_cells(cloud, function, fits[0])), f"{method} and cells of halves", ()
+
+
+def _error_of_cells(cloud: PointCloud, function: Callable, fit: Quantization) -> float:
+    """Scatter of a function of the counts by that of the cells, from cells fitted to either half of the rows.
+
+    Each codebook gives one difference, whose square over 2 is the variance with half of the rows, over 4 with all.
+    """
+    first = cloud.folds % 2 == 0
+    one, other = refitted_counts(cloud.rows, fit, first), refitted_counts(cloud.rows, fit, ~first)
+    variance = 0.0
+    for m in range(len(fit.counts)):
+        swapped = [torch.cat([fit.counts[:m], counts[m : m + 1], fit.counts[m + 1 :]]) for counts in (one, other)]
+        variance += float(function(swapped[0]) - function(swapped[1])) ** 2 / 4
+    return sqrt(variance)
 
 
 def leave_one_out_counts(cloud: PointCloud, fit: Quantization) -> torch.Tensor:

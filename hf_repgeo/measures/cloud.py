@@ -172,6 +172,25 @@ class PointCloud:
         order = torch.randperm(n_groups, generator=torch.Generator().manual_seed(self.seed))
         return (order % n_folds).to(group.device)[group]
 
+    @cached_property
+    def rows_stand_alone(self) -> bool:
+        """Whether every row is a group of its own."""
+        return self.n_groups == self.n
+
+    @cached_property
+    def n_groups(self) -> int:
+        """Number of groups of rows, such as documents."""
+        return len(torch.unique(self.groups))
+
+    @cached_property
+    def heaviest_group(self) -> float:
+        """The largest share that one group has of the variance, over the mean share of a group. O(n d)."""
+        mean = self.moments.mean.to(self.rows.dtype)
+        energies = torch.cat([torch.linalg.vector_norm(block - mean, dim=1) for block in self.rows.split(512)]).square()
+        _, group = torch.unique(self.groups, return_inverse=True)
+        shares = torch.zeros(self.n_groups, dtype=energies.dtype, device=energies.device).index_add_(0, group, energies)
+        return float(shares.max() / shares.mean())
+
     def codes(
         self,
         quantizer: str = PRODUCT,

@@ -23,6 +23,7 @@ from .near_copies import without_near_copies
 from .rounding import neighbor_loss
 
 MINIMUM_ROWS = 20  # fewer usable ratios and no convention says anything
+SHARED_NEIGHBORS = 1.1  # true scatter over that of independent ratios: 0.9 to 1.3 over clouds and real rows
 USED_SHARE = 0.9  # of the ratios, the smallest; the largest tenth feels the density's change most (Facco et al.)
 AUTHORS_SHARE = 5  # the authors of "The Shape of Learning" use the smallest fifth
 FEW_RATIOS = 50  # fewer, and the estimate scatters by more than a seventh
@@ -132,9 +133,9 @@ def intrinsic_dimension(cloud: PointCloud, convention: str = FACCO) -> Estimate:
             where the rows are about as compact as a ball.
 
     Returns:
-        Estimate: value > 0. `standard_error`: for the lines a delete-a-group jackknife over `cloud.folds` with the
-        neighbours held fixed, for `"mle"` that of the likelihood. Both take the rows' ratios as independent; that
-        neighbours share neighbours makes the true error a tenth larger (a fifth for `"razzhigaev"`). `details`:
+        Estimate: value > 0. `standard_error`: a delete-a-group jackknife over `cloud.folds` with the neighbours held
+        fixed; for `"mle"` and `"ball"` that of the likelihood where every row is a group of its own. Both take the
+        rows' ratios as independent; a tenth is added, since neighbours share neighbours. `details`:
         `n_used` ratios, the `used_share` they are, `n_ties` ratios of exactly 1, `mean_r1` and `mean_r2` in the units
         of the rows; `"ball"` adds its `reading` (the value of `"mle"`) and the `reference` shape, and its error is that
         of the reading times the slope of the reference curve.
@@ -216,9 +217,10 @@ _Fitted = tuple[float, float | None, str | None, int]  # value, standard error, 
 
 
 def _by_line(cloud: PointCloud, log_mu: torch.Tensor, order: torch.Tensor) -> _Fitted:
-    value = float(two_nn_line(log_mu))
-    error, method = jackknife(two_nn_line(log_mu, folds_kept(cloud, order))) if cloud.jackknife else (None, None)
-    return value, error, method, int(len(log_mu) * USED_SHARE)
+    error, method = None, None
+    if cloud.jackknife:
+        error, method = shared_neighbors(*jackknife(two_nn_line(log_mu, folds_kept(cloud, order))))
+    return float(two_nn_line(log_mu)), error, method, int(len(log_mu) * USED_SHARE)
 
 
 def _by_authors(cloud: PointCloud, log_mu: torch.Tensor, order: torch.Tensor) -> _Fitted:
@@ -228,17 +230,26 @@ def _by_authors(cloud: PointCloud, log_mu: torch.Tensor, order: torch.Tensor) ->
     value = float(two_nn_authors(log_mu, n_removed))
     error, method = None, None
     if cloud.jackknife:
-        error, method = jackknife(two_nn_authors(log_mu, n_removed, folds_kept(cloud, order)))
+        error, method = shared_neighbors(*jackknife(two_nn_authors(log_mu, n_removed, folds_kept(cloud, order))))
     n_left = len(log_mu) - n_removed
     return value, error, method, max(0, min(n_left // AUTHORS_SHARE, n_left - 1))
 
 
 def _by_likelihood(cloud: PointCloud, log_mu: torch.Tensor, order: torch.Tensor) -> _Fitted:
     value, n_used = two_nn_likelihood(log_mu)
-    return float(value), float(value) / n_used**0.5, "likelihood", n_used
+    error, method = float(value) / n_used**0.5, "likelihood"
+    if not cloud.rows_stand_alone:
+        kept = folds_kept(cloud, order) if cloud.jackknife else ()
+        error, method = jackknife(torch.tensor([float(two_nn_likelihood(log_mu[fold])[0]) for fold in kept]))
+    return float(value), *shared_neighbors(error, method), n_used
 
 
 CONVENTIONS = {FACCO: _by_line, RAZZHIGAEV: _by_authors, MLE: _by_likelihood, BALL: _by_likelihood}
+
+
+def shared_neighbors(error: float | None, method: str | None) -> tuple[float | None, str | None]:
+    """The error of a number of neighbours: a tenth more than ratios have that are independent of each other."""
+    return (None if error is None else SHARED_NEIGHBORS * error), method
 
 
 def folds_kept(cloud: PointCloud, order: torch.Tensor) -> torch.Tensor:

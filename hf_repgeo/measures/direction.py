@@ -60,7 +60,22 @@ def mean_cosine(cloud: PointCloud) -> Estimate:
         unit_rows = cloud.rows / norms[:, None].to(cloud.rows.dtype)
         sums, counts = cell_sums(unit_rows, cloud.folds, int(cloud.folds.max()) + 1)
         error, method = jackknife(_pair_mean(unit_sum - sums, cloud.n - counts))
+        if error:
+            error = max(error**2 - _second_order_variance(sums.to(torch.float64), counts), error**2 / 2) ** 0.5
     return Estimate("mean_cosine", OFF_DIAGONAL, float(value), error, method, n=cloud.n_seen)
+
+
+def _second_order_variance(sums: torch.Tensor, counts: torch.Tensor) -> float:
+    """`2 tr(C^2) / n^2`, C the covariance of unit rows, from the sums of the jackknife's folds, `(folds, d)`.
+
+    It is all the variance there is where directions have no preference; the jackknife counts it twice (see
+    `spectral_errors`). Sums of two folds are independent, so their squared product has the mean `n_g n_h tr(C^2)`.
+    """
+    n, folds = counts.sum(), len(counts)
+    apart = sums - counts[:, None] * sums.sum(0) / n
+    squared = (apart @ apart.T).square() / torch.outer(counts, counts)
+    trace = (squared.sum() - squared.diagonal().sum()) / (folds * (folds - 1)) if folds > 1 else squared.sum()
+    return float(2 * trace / n**2)
 
 
 def _unit_sum(rows: torch.Tensor, norms: torch.Tensor) -> torch.Tensor:

@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 
+FEWEST_GROUPS = 5  # fewer have no standard error
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -52,10 +54,10 @@ def missing(measure: str, convention: str, reason: str, **fields: Any) -> Estima
 def jackknife(leave_one_out: torch.Tensor) -> tuple[float | None, str | None]:
     """Delete-a-group jackknife: standard error and its method from the `(g,)` values with one group left out each.
 
-    `sqrt((g - 1) / g * sum_j (value_j - mean)^2)`; groups are folds of nearly equal size. `(None, None)` for g < 2 or
-    when a value cannot be had.
+    `sqrt((g - 1) / g * sum_j (value_j - mean)^2)`; groups are folds of nearly equal size. `(None, None)` for fewer than
+    `FEWEST_GROUPS`, whose spread says next to nothing, or when a value is missing.
     """
     g = len(leave_one_out)
-    if g < 2 or not bool(torch.isfinite(leave_one_out).all()):
+    if g < FEWEST_GROUPS or not bool(torch.isfinite(leave_one_out).all()):
         return None, None
     return float(((g - 1) * leave_one_out.var(correction=0)).sqrt()), f"jackknife({g} groups)"

@@ -11,7 +11,16 @@ import torch
 from ..errors import BadInput, UnknownName
 from .cloud import PointCloud, first_occurrences
 from .conventions import DENTI, FACCO, LEVINA, MACKAY
-from .dimension import MINIMUM_ROWS, copies_warning, folds_kept, intrinsic_dimension, ties_warning, too_few, underflow
+from .dimension import (
+    MINIMUM_ROWS,
+    copies_warning,
+    folds_kept,
+    intrinsic_dimension,
+    shared_neighbors,
+    ties_warning,
+    too_few,
+    underflow,
+)
 from .estimate import Estimate, jackknife, missing
 from .inputs import check_count
 from .kernels.neighbors import nearest
@@ -154,9 +163,9 @@ def gride(cloud: PointCloud, n1: int = 1, n2: int = 2) -> Estimate:
         n1, n2: orders of the two neighbours, 1 <= n1 < n2.
 
     Returns:
-        Estimate: value > 0; standard error from the observed Fisher information (`"likelihood"`), which takes the
-        ratios as independent: the true error is a fifth larger. Ratios of 1 are left out (`n_ties` in the details).
-        `None` as in `intrinsic_dimension`.
+        Estimate: value > 0; standard error from the observed Fisher information (`"likelihood"`), over groups of rows
+        by jackknife; both take the ratios as independent, and a tenth is added. Ratios of 1 are left out (`n_ties` in
+        the details). `None` as in `intrinsic_dimension`.
 
     Raises:
         BadInput: not 1 <= n1 < n2.
@@ -196,8 +205,18 @@ def _gride(cloud: PointCloud, n1: int, n2: int) -> Estimate:
         reason = f"all_ratios_one: neighbours {n1} and {n2} of each row are at one distance, as on a grid"
         return missing("gride", DENTI, reason, **fields)
     value, error = _generalised_ratios(log_mu[log_mu > 0], n1, n2)
+    error, method = shared_neighbors(*_gride_error(cloud, log_mu, n1, n2, error))
     warnings = copies_warning(cloud) + ties_warning(n_ties, len(log_mu)) + neighbor_loss(cloud, distances[:, 0])
-    return Estimate("gride", DENTI, value, error, "likelihood", warnings=warnings, **fields)
+    return Estimate("gride", DENTI, value, error, method, warnings=warnings, **fields)
+
+
+def _gride_error(cloud, log_mu, n1: int, n2: int, alone: float) -> tuple[float | None, str | None]:
+    """The likelihood's error where every row is a group of its own, else a jackknife over groups."""
+    if cloud.rows_stand_alone:
+        return alone, "likelihood"
+    kept = folds_kept(cloud, torch.arange(len(log_mu), device=log_mu.device)) if cloud.jackknife else ()
+    left = [log_mu[fold & (log_mu > 0)] for fold in kept]
+    return jackknife(torch.tensor([_generalised_ratios(part, n1, n2)[0] for part in left]))
 
 
 def _generalised_ratios(log_mu: torch.Tensor, n1: int, n2: int) -> tuple[float, float]:

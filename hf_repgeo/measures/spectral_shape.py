@@ -153,7 +153,7 @@ def stable_rank(cloud: PointCloud) -> Estimate:
         >>> round(stable_rank(PointCloud(X)).value, 6)
         1.111111
     """
-    return spectral(cloud, "stable_rank", CENTRED, stable_rank_of)
+    return spectral(cloud, "stable_rank", CENTRED, stable_rank_of, counts_rank=False)
 
 
 def spectral_entropy(cloud: PointCloud) -> Estimate:

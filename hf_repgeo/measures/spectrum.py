@@ -16,6 +16,7 @@ from .conventions import EIGENVALUES, RAZZHIGAEV, ROY_VETTERLI, RUDMAN
 from .eigen import fold_sums, lanczos, leading_share, well_centred
 from .estimate import Estimate, jackknife, missing
 from .rounding import spectral_loss
+from .spectral_errors import spectral_error, with_heavy_tails
 
 if TYPE_CHECKING:
     from .cloud import PointCloud
@@ -84,7 +85,7 @@ def anisotropy(cloud: PointCloud) -> Estimate:
         estimate = _leading_direction(cloud)
         if estimate is not None:  # else a flat spectrum or no spread at all: the full decomposition decides
             return estimate
-    return spectral(cloud, "anisotropy", RAZZHIGAEV, anisotropy_of)
+    return spectral(cloud, "anisotropy", RAZZHIGAEV, anisotropy_of, counts_rank=False)
 
 
 def anisotropy_of_moments(moments: Moments, argument: str = "moments") -> Estimate:
@@ -167,7 +168,7 @@ def participation_ratio(cloud: PointCloud) -> Estimate:
         >>> round(participation_ratio(PointCloud(X)).value, 6)
         1.219512
     """
-    return spectral(cloud, "participation_ratio", EIGENVALUES, participation_ratio_of)
+    return spectral(cloud, "participation_ratio", EIGENVALUES, participation_ratio_of, counts_rank=False)
 
 
 def iso_score(cloud: PointCloud) -> Estimate:
@@ -196,7 +197,7 @@ def iso_score(cloud: PointCloud) -> Estimate:
     """
     if cloud.d == 1:
         return missing("iso_score", RUDMAN, "one_dimension: one column has nothing to be even about", n=cloud.n_seen)
-    estimate = spectral(cloud, "iso_score", RUDMAN, lambda eigenvalues: iso_score_of(eigenvalues, cloud.d))
+    estimate = spectral(cloud, "iso_score", RUDMAN, lambda values: iso_score_of(values, cloud.d), counts_rank=False)
     return estimate if estimate.value is None or cloud.n_seen > cloud.d else estimate.warned(_rank_limited(cloud))
 
 
@@ -204,15 +205,17 @@ def _rank_limited(cloud: PointCloud) -> str:
     return f"rank_limited: {cloud.n_seen} rows cannot spread over {cloud.d} columns"
 
 
-def spectral(cloud: PointCloud, measure: str, convention: str, function: Callable) -> Estimate:
-    """`function` of the cloud's eigenvalues, with its jackknife standard error."""
+def spectral(
+    cloud: PointCloud, measure: str, convention: str, function: Callable, counts_rank: bool = True
+) -> Estimate:
+    """`function` of the cloud's eigenvalues, with its standard error; `counts_rank` as in `spectral_error`."""
     if not float(cloud.spectrum.sum()) > 0:
         return missing(measure, convention, NO_SPREAD, n=cloud.n_seen)
-    error, method = None, None
+    error, method, doubts = None, None, ()
     if cloud.jackknife and not cloud.streamed:  # a stream's error would need all of its rows
-        error, method = jackknife(function(cloud.fold_spectra))
+        error, method, doubts = spectral_error(cloud, function, counts_rank)
     value = float(function(cloud.spectrum))
-    warnings = spectral_loss(cloud, value, function)
+    warnings = spectral_loss(cloud, value, function) + doubts
     return Estimate(measure, convention, value, error, method, n=cloud.n_seen, warnings=warnings)
 
 
@@ -226,11 +229,13 @@ def _leading_direction(cloud: PointCloud) -> Estimate | None:
         return None
     along = (rows @ direction.to(rows.dtype)).to(torch.float64)
     along = along - along.mean()
-    error, method = None, None
+    error, method, doubts = None, None, ()
     if cloud.jackknife:
         error, method = jackknife(_fold_anisotropy(cloud.folds, along, norms, rows, mean))
+    if error:
+        method, doubts = with_heavy_tails(cloud, method)
     value = float(along.square().sum()) / total
-    return Estimate("anisotropy", RAZZHIGAEV, value, error, method, n=cloud.n)
+    return Estimate("anisotropy", RAZZHIGAEV, value, error, method, n=cloud.n, warnings=doubts)
 
 
 def _fold_anisotropy(

@@ -253,6 +253,18 @@ def _product(rows: torch.Tensor, codebooks: int, cells: int, seed: int, progress
     )
 
 
+@torch.no_grad()
+def refitted_counts(rows: torch.Tensor, fit: Quantization, chosen: torch.Tensor) -> torch.Tensor:
+    """Counts of all rows in cells of the product quantizer that are fitted to the chosen ones, `(codebooks, cells)`."""
+    counts = []
+    for block in (rows - fit.shift).tensor_split(fit.dead_blocks + len(fit.codebooks), dim=1):
+        if bool((block != block[:1]).any()):
+            block = block.contiguous()
+            centroids = kmeans(block[chosen][:MAX_TRAINING_ROWS], fit.cells).centroids
+            counts.append(torch.bincount(nearest_centroids(block, centroids), minlength=fit.cells))
+    return torch.stack(counts)
+
+
 def _residual(rows: torch.Tensor, codebooks: int, cells: int, seed: int, progress: Progress) -> _Fit:
     words, iterations = fit_residual(rows[:MAX_TRAINING_ROWS], codebooks, cells, progress)
     return _summed(rows, words, beam_search(rows, words), iterations)

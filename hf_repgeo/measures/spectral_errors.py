@@ -1,0 +1,88 @@
+"""How far to trust a number of the spectrum: the jackknife, what its first order leaves out, and where it fails.
+
+The jackknife of a function of the covariance holds the eigenvectors fixed: right to first order. Where the spectrum is
+flat the function is near its extreme, the first order nearly vanishes, and what is left of it is the noise of the
+eigenvalues themselves. The variance of a statistic with a first-order part S1 and a second-order part S2 is S1 + S2,
+and its jackknife expects S1 + 2 S2 (Efron & Stein, "The jackknife estimate of variance", Annals of Statistics 9, 1981);
+so S2, known for normal rows, is taken off.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import torch
+
+from .estimate import jackknife
+
+if TYPE_CHECKING:
+    from .cloud import PointCloud
+
+FLAT = 1.0  # second order over the jackknife's variance; 1/2 where there is no first order, above where neither holds
+HEAVY = 10.0  # times the mean share of the variance: a group that no other sample may hold
+MOST_PAIRS = 1024  # eigenvalues whose pairs are summed; of more, evenly spaced ones
+Error = tuple[float | None, str | None, tuple[str, ...]]
+
+
+def spectral_error(cloud: PointCloud, function: Callable, counts_rank: bool) -> Error:
+    """Standard error of `function` of the cloud's eigenvalues, its method, and warnings.
+
+    Args:
+        cloud: at least two rows, not all equal.
+        function: eigenvalues `(..., k)` to `(...,)`.
+        counts_rank: whether weak directions move the function much. Then there is no error for n <= d, where the
+            rows decide their number, and with documents as groups it is a lower bound (true scatter 1.1 to 1.6 times).
+    """
+    if counts_rank and cloud.n <= cloud.d:
+        said = f"rank_limited: {cloud.n} rows cannot span {cloud.d} columns; the value counts rows and has no error"
+        return None, None, (said,)
+    error, method = jackknife(function(cloud.fold_spectra))
+    if not error:
+        return error, method, ()
+    second = second_order_variance(function, cloud.spectrum, cloud.n)
+    corrected = max(error**2 - second, error**2 / 2) ** 0.5
+    if counts_rank and not cloud.rows_stand_alone:  # a document has weak directions of its own, which are held fixed
+        return corrected, f"{method}, lower bound", ()
+    if second > FLAT * error**2:
+        return corrected, f"{method}, upper bound", ("flat_spectrum: leading directions are hardly told apart",)
+    return corrected, *with_heavy_tails(cloud, method)
+
+
+def with_heavy_tails(cloud: PointCloud, method: str) -> tuple[str, tuple[str, ...]]:
+    """The method of an error and its warnings, where one group of rows holds far more of the variance than others."""
+    if cloud.heaviest_group <= HEAVY:
+        return method, ()
+    what = "one row" if cloud.rows_stand_alone else "one group of rows"
+    said = f"heavy_tails: {what} holds {cloud.heaviest_group:.0f} times the mean share of the variance"
+    return f"{method}, lower bound", (f"{said}; the standard error is a lower bound",)
+
+
+def second_order_variance(function: Callable, eigenvalues: torch.Tensor, n: int) -> float:
+    """Variance from the second-order term of a function of the covariance of n normal rows.
+
+    `1 / n^2 sum_{j, k} g_jk^2 lambda_j^2 lambda_k^2`, with the divided differences `g_jk` of the function's slopes:
+    the derivative rotates with the eigenvectors, and those of near eigenvalues mix.
+
+    Args:
+        function: differentiable, `(k,)` eigenvalues to `()`.
+        eigenvalues: `(k,)` float64, descending.
+        n: number of rows.
+
+    Example:
+        >>> import torch
+        >>> from hf_repgeo.measures.spectral_errors import second_order_variance
+        >>> from hf_repgeo.measures.spectrum import participation_ratio_of
+        >>> equal = torch.ones(50, dtype=torch.float64) - torch.arange(50) * 1e-6
+        >>> round(second_order_variance(participation_ratio_of, equal, 1000) ** 0.5 * 1000 / 50, 2)    # 2 d / n
+        1.98
+    """
+    values = eigenvalues[eigenvalues > 1e-12 * eigenvalues[0]].detach().clone().requires_grad_()
+    with torch.enable_grad():
+        (slopes,) = torch.autograd.grad(function(values), values)
+    step = -(-len(values) // MOST_PAIRS)
+    values, slopes = values.detach()[::step], slopes[::step]
+    gaps = values[:, None] - values
+    told_apart = gaps.abs() > 1e-9 * values[0]
+    mixing = torch.where(told_apart, (slopes[:, None] - slopes) / torch.where(told_apart, gaps, 1.0), 0.0)
+    return float((mixing * values * values[:, None]).square().sum()) * step**2 / n**2
