@@ -130,7 +130,9 @@ def patchiness(
 
     Returns:
         Estimate: value in [0, K] for `"lloyd"`. The standard error leaves out one group of rows at a time with the
-        codebooks held fixed; over several seeds it contains their scatter, `details["seed_standard_deviation"]`.
+        codebooks held fixed. Where every row is a group of its own and rows are clumped (above 1.1), it adds the
+        scatter of the cells, from refits to both halves of the rows; other quantizers have no error there
+        (`moving_cells`). Over several seeds it contains their scatter, `details["seed_standard_deviation"]`.
         Value `None` for fewer rows than cells (`too_few_rows`) and when all rows are equal (`no_spread`). Warnings:
         `few_rows_per_cell`, `duplicates`, `dead_blocks` (constant columns fill a block, which is left out),
         `few_different_rows` (a block has fewer different rows than cells), `quantizer_failed` (the quantizer stands for

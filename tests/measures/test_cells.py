@@ -254,8 +254,27 @@ def test_the_jackknife_error_is_the_spread_over_fresh_rows_in_fixed_cells():
         estimate = patchiness(cloud, codebooks=1, bits=3)
         values.append(estimate.value)
         errors.append(estimate.standard_error)
-    assert estimate.se_method == "jackknife(20 groups)"
+    assert estimate.se_method == "jackknife(20 groups) and cells of halves"
     assert np.mean(errors) == pytest.approx(np.std(values), rel=0.15)
+
+
+def test_where_clumps_share_cells_the_error_contains_the_scatter_of_the_cells():
+    values, errors = [], []
+    for seed in range(12):
+        members = torch.randint(30, (2600,), generator=torch.Generator().manual_seed(seed))
+        rows = normal(30, 32, seed=99)[members] + normal(2600, 32, seed=seed) / 3
+        estimate = patchiness(PointCloud(rows))
+        values.append(estimate.value)
+        errors.append(estimate.standard_error)
+    assert 0.5 < np.std(values, ddof=1) / np.mean(errors) < 1.6  # with the cells held fixed: 2 to 3
+
+
+def test_other_quantizers_give_no_error_for_clumped_rows_that_stand_alone():
+    rows = dirichlet_clusters(1500, 16, 50)
+    estimate = patchiness(PointCloud(rows), quantizer="residual", bits=5)
+    assert estimate.standard_error is None and "moving_cells" in estimate.codes
+    documents = patchiness(PointCloud(rows, groups=torch.arange(1500) // 50), quantizer="residual", bits=5)
+    assert documents.standard_error > 0 and "moving_cells" not in documents.codes
 
 
 def test_without_jackknife_there_is_no_error():
