@@ -90,7 +90,7 @@ def test_the_linters_have_nothing_to_say(tool):
 
 
 def test_the_types_hold():
-    """Everywhere but in the modules that pyproject.toml names; the measures and the report in every signature."""
+    """Everywhere but in the rooms that pyproject.toml names; the measures and the report in every signature."""
     result = subprocess.run([sys.executable, "-m", "mypy"], capture_output=True, text=True, cwd=ROOT)
     assert result.returncode == 0, result.stdout + result.stderr
 

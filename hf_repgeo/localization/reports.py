@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from ..report import GeometryReport
 from .ablation import Localization
@@ -40,7 +41,12 @@ def localization_report(found: Mapping[str, Mapping[str, Localization]], source:
     return report
 
 
-def _details(one: Localization) -> dict[str, float | int | str]:
+def _details(one: Localization) -> dict[str, Any]:
     beside = {"null": one.null_mean, "null_low": one.null_low, "null_high": one.null_high}
-    details = {"score": one.score, "verdict": one.verdict, "n_null": one.n_null, "null_kind": "shuffled dimensions"}
+    details: dict[str, Any] = {
+        "score": one.score,
+        "verdict": one.verdict,
+        "n_null": one.n_null,
+        "null_kind": "shuffled dimensions",
+    }
     return details | {name: value for name, value in beside.items() if value is not None}
