@@ -55,8 +55,8 @@ DIRECT = 1 << 22  # distances at a time by the definition: 32 MiB
 ALIGNED = 32  # columns that bfloat16 products take at a time
 NOBODY = 1e38  # half squared distance of padding; those of rows are at most 8 d
 ROUGH_ROWS = 1024  # from which bfloat16 is worth its preparation
-PROBES = 64  # rows that tell the length R
-LENGTH = 2.0  # R over the median distance of the probes from their nearest row
+SAMPLED_ROWS = 64  # rows that tell the length R
+LENGTH = 2.0  # R over the median distance of the sampled rows from their nearest row
 FEW_OPEN = 0.5  # share of rows without proof up to which they are searched again one by one
 TIE = 1e-10  # relative: distances that are closer than this to each other may be taken for one another
 
@@ -300,9 +300,9 @@ class _Points:
 
     def _usual_distance(self) -> float:
         """The median distance of a few rows from their nearest, about."""
-        probes = torch.arange(0, len(self.norms), -(-len(self.norms) // PROBES), device=self.norms.device)
-        block = times_transposed(self.flipped(probes), self.extended)
-        block.scatter_(1, probes[:, None], torch.inf)
+        sampled = torch.arange(0, len(self.norms), -(-len(self.norms) // SAMPLED_ROWS), device=self.norms.device)
+        block = times_transposed(self.flipped(sampled), self.extended)
+        block.scatter_(1, sampled[:, None], torch.inf)
         return float((2 * block.amin(1).clamp_min(0)).sqrt().median())
 
     def flipped(self, which: slice | torch.Tensor) -> torch.Tensor:
