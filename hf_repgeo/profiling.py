@@ -44,6 +44,7 @@ from .rows.representations import (
     token_representations,
     windows_for,
 )
+from .rows.sentences import check_sentence_transformer, sentence_facts, sentence_representations
 from .rows.texts import corpus_of, packaged_sample
 from .rows.windows import check_vocabulary, draw_windows, make_windows, resolve_window, window_limit
 from .runs.kept_rows import KeptRows
@@ -146,7 +147,7 @@ def profile(
     measures: str | list[str] | None = None,
     layers: list[int] | None = None,
     tokens: str | list[str] | None = None,
-    pooling: Literal["tokens", "cls", "last", "mean"] = "tokens",
+    pooling: Literal["tokens", "cls", "last", "mean", "sentence"] = "tokens",
     rows: int = 4096,
     batch_rows: int = MINIMUM_BATCH,
     window: int | None = None,
@@ -192,7 +193,7 @@ def profile(
             `"all"` and `"sink_robust"`, which share most of their rows. `"one_per_type"` runs four times as many
             tokens. Beside a policy that lacks more than an eighth of its rows stands `all` on as many (`all_as_...`).
         pooling: `"tokens"`: every token is a row; `"cls"`, `"last"` or `"mean"`: every window is one, its first token,
-            its last, or the mean of all.
+            its last, or the mean of all; `"sentence"`: every text is one, through a SentenceTransformer's own modules.
         rows: rows wanted for each policy.
         batch_rows: rows a batch; at least so many in each.
         window: tokens a window, special tokens included; default 512 or the model's limit. It changes the numbers: a
@@ -278,6 +279,7 @@ def profile(
             partial(_bar, progress),
         )
     corpus = packaged_sample() if texts is None else corpus_of(texts, clean, text_column)
+    around = check_sentence_transformer(model) if pooling == "sentence" else None
     loaded = load_model(
         model,
         tokenizer=tokenizer,
@@ -299,7 +301,7 @@ def profile(
         drawn = draw_windows(windows, seed, count=rows)
     provenance = {
         **loaded.source,
-        "fingerprint": model_fingerprint(loaded.model, loaded.place, cache_folder() / "file-hashes.json"),
+        "fingerprint": model_fingerprint(loaded.model, loaded.place, cache_folder() / "file-hashes.json", around),
         "text": corpus.provenance(),
         "windows": windows_fingerprint(drawn),
         "layers": layers,
@@ -309,6 +311,7 @@ def profile(
         "oversample": oversample,
         "final_norm": final_norm,
         "stacks": {stack.name: stack.facts() for stack in stacks_of(loaded.model, windows)},
+        **(sentence_facts(around) if around is not None else {}),
         **batch_means.provenance(),
         **versions(),
     }
@@ -316,6 +319,9 @@ def profile(
     forward["progress"] = _bar(progress, "forward")
 
     def collect() -> Representations:
+        if pooling == "sentence":
+            texts = list(corpus.texts(loaded.tokenizer))
+            return sentence_representations(model, loaded.model, texts, windows, rows=rows, seed=seed, **forward)
         if not by_token:
             return pooled_representations(loaded.model, drawn, pooling, **forward)
         choice = {"policies": policies, "rows": rows, "seed": seed}

@@ -22,7 +22,12 @@ NAMES = ("_name_or_path", "_commit_hash", "transformers_version", "architectures
 WEIGHT_FILES = (".safetensors", ".bin", ".gguf", ".pt", ".pth")
 
 
-def model_fingerprint(model: PreTrainedModel, place: str | None = None, cache_file: Path | None = None) -> str:
+def model_fingerprint(
+    model: PreTrainedModel,
+    place: str | None = None,
+    cache_file: Path | None = None,
+    around: torch.nn.Module | None = None,
+) -> str:
     """Tells two models apart: by every bit of their weights, and by their configuration.
 
     The weights are hashed where they lie: each block of 2^15 words of 32 bits gives the sum of word times a fixed
@@ -34,6 +39,7 @@ def model_fingerprint(model: PreTrainedModel, place: str | None = None, cache_fi
         model: on any device, of any dtype, quantized or not.
         place: the folder that it was loaded from, for weights on disk.
         cache_file: keeps the files' hashes by path, size and time.
+        around: a module around the model whose own weights and layout count too, such as a SentenceTransformer.
 
     Returns:
         str: 32 hexadecimal digits, equal on every device.
@@ -42,9 +48,9 @@ def model_fingerprint(model: PreTrainedModel, place: str | None = None, cache_fi
 
     Source: Lemire and Kaser, "Strongly universal string hashing is fast" (2014), section 3: multilinear hashing.
     """
-    digest = hashlib.sha256(_configuration(model).encode())
+    digest = hashlib.sha256(f"{_configuration(model)} {around or ''!r}".encode())
     left_on_disk = False
-    for name, tensor in sorted(model.state_dict().items()):
+    for name, tensor in sorted((model if around is None else around).state_dict().items()):
         if not isinstance(tensor, torch.Tensor):
             continue
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype} ".encode())

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 POLICIES = ("all", "no_special", "sink_robust", "one_per_type")
 DEFAULT_POLICIES = ("all", "sink_robust")  # nearly the same rows, so that they share most of the arithmetic
 TYPES_OVERSAMPLE = 4  # windows hold this many times the rows wanted where each token type counts once
-POOLINGS = ("tokens", "cls", "last", "mean")
+POOLINGS = ("tokens", "cls", "last", "mean", "sentence")
 MASSIVE_NORM = 5.0  # a token is massive when its norm exceeds this many times its layer's median
 SPARE_SHARE = 8  # 1 / SPARE_SHARE more rows are kept than wanted, where there are as many, to replace massive ones
 MASSIVE_SHARE = 1 / 128  # of the tokens, or fewer, are massive in most models: for these more tokens are run
