@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from .conventions import BIT_EQUAL, NORM_OVER_5_MEDIANS, VARIANCE
 from .estimate import Estimate, missing
+from .rounding import variance_loss
 from .spectrum import NO_SPREAD
 
 if TYPE_CHECKING:
@@ -75,6 +76,7 @@ def top_coordinate_share(cloud: PointCloud) -> Estimate:
         return missing("top_coordinate_share", VARIANCE, NO_SPREAD, n=cloud.n)
     share, coordinate = float(variances.max() / variances.sum()), int(variances.argmax())
     estimate = Estimate("top_coordinate_share", VARIANCE, share, n=cloud.n, details={"coordinate": coordinate})
+    estimate = estimate.warned(*variance_loss(cloud))
     if share <= ROGUE_SHARE or cloud.d == 1:
         return estimate
     said = f"coordinate {coordinate} holds {share:.0%} of the variance; the other numbers speak mostly of it"

@@ -1,7 +1,8 @@
 """Rows that are copies in all but a few digits: found by their distances, and an answer without them.
 
 Exact copies are left out before neighbours are searched. Near-copies, such as one sentence padded to two lengths, are
-not, and each gives a ratio r2 / r1 that is huge for no other reason: 2 % of them take a dimension from 10 to 2.
+not, and each gives a ratio r2 / r1 that is huge for no other reason: 2 % of them take Gride from 10 to 2, and
+a few in thousands move it.
 """
 
 from __future__ import annotations
@@ -17,10 +18,8 @@ from .estimate import Estimate
 if TYPE_CHECKING:
     from .cloud import PointCloud
 
-NEAR = (
-    1e-3  # of the median distance to the second neighbour; in d dimensions a share of about 1e-3^d is so near by chance
-)
-SHARE = 0.005  # of the rows, from which they are said
+NEAR = 1e-3  # of the median distance to the second neighbour; in d dimensions about 1e-3^d of the rows are so by chance
+MOVED = 0.02  # of the value: from which near-copies are said
 
 
 class NearCopies(NamedTuple):
@@ -32,11 +31,11 @@ class NearCopies(NamedTuple):
 
 
 def find_near_copies(cloud: PointCloud) -> NearCopies | None:
-    """The near-copies among a cloud's distinct rows, or `None` where there are hardly any."""
+    """The near-copies among a cloud's distinct rows, or `None` where there are none."""
     distances = cloud.neighbors.distances
     near = distances[:, 0] < NEAR * distances[:, 1].median()
     count = int(near.sum())
-    if count <= SHARE * len(near):
+    if not count:
         return None
     radius = float(distances[near, 0].max())
     return NearCopies(count, radius, thinned(cloud, radius))
@@ -59,15 +58,17 @@ def thinned(cloud: PointCloud, radius: float) -> PointCloud:
 
 
 def without_near_copies(cloud: PointCloud, measure: Callable[[PointCloud], Estimate]) -> Estimate:
-    """`measure` of the cloud; where there are near-copies a warning, and its value without them in the details."""
+    """`measure` of the cloud; where near-copies move it, a warning, and its value without them in the details."""
     estimate = measure(cloud)
     near = cloud.once(find_near_copies) if estimate.value is not None else None
     if near is None:
         return estimate
     count, radius, others = near
     alone, radius = measure(others).value, radius * cloud.unit
+    if alone is not None and abs(alone - estimate.value) <= MOVED * alone:
+        return estimate
     said = f"near_copies: {count} of {cloud.n_distinct} rows lie within {radius:.2g} of another, under a thousandth of"
-    said += " the usual distance, and they decide the value" + (f"; without them it is {alone:.4g}" if alone else "")
+    said += " the usual distance, and they move the value" + (f"; without them it is {alone:.4g}" if alone else "")
     details = {"near_copies": count, "near_copies_radius": radius, "n_without_near_copies": others.n}
     if alone is not None:
         details["value_without_near_copies"] = alone

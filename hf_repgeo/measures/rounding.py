@@ -57,6 +57,13 @@ def spectral_loss(cloud: PointCloud, value: float, function: Callable) -> tuple[
     return (f"rounding: {_of(cloud)} {told}; {CURE}",)
 
 
+def variance_loss(cloud: PointCloud) -> tuple[str, ...]:
+    """A warning where rounding makes up 2 % of the variance."""
+    noise = cloud.once(rounding_noise)
+    share = noise / float(cloud.column_variances.sum()) if noise else 0.0
+    return (f"rounding: {_of(cloud)} makes up {min(share, 1):.0%} of the variance; {CURE}",) if share > LOSS else ()
+
+
 def neighbor_loss(cloud: PointCloud, first: torch.Tensor) -> tuple[str, ...]:
     """A warning where rounding makes up 2 % of the squared distances `first` to the nearest neighbours, `(n,)`."""
     share = 2 * cloud.once(rounding_noise) / float(first.median()) ** 2

@@ -15,6 +15,7 @@ import torch
 from ..errors import UnknownName
 from .conventions import AGRAWAL, AGRAWAL_CODE, CENTRED, GARRIDO, IDENTITY, MARBUT, MARBUT_CODE, VON_NEUMANN
 from .estimate import Estimate, missing
+from .rounding import variance_loss
 from .spectrum import NO_SPREAD, iso_score_of, spectral
 
 if TYPE_CHECKING:
@@ -283,7 +284,7 @@ def vasicek_mse(cloud: PointCloud, convention: str = MARBUT) -> Estimate:
         return missing("vasicek_mse", convention, NO_SPREAD, n=cloud.n)
     squares = (1 - cloud.once(_entropy_ratios)).square()
     value = squares.mean() if convention == MARBUT else squares.sum() / cloud.d
-    return Estimate("vasicek_mse", convention, float(value), n=cloud.n)
+    return Estimate("vasicek_mse", convention, float(value), n=cloud.n, warnings=variance_loss(cloud))
 
 
 def _entropy_ratios(cloud: PointCloud) -> torch.Tensor:

@@ -15,7 +15,7 @@ from ..errors import BadInput
 from .conventions import EIGENVALUES, RAZZHIGAEV, ROY_VETTERLI, RUDMAN
 from .eigen import fold_sums, lanczos, leading_share, well_centred
 from .estimate import Estimate, jackknife, missing
-from .rounding import spectral_loss
+from .rounding import spectral_loss, variance_loss
 from .spectral_errors import spectral_error, with_heavy_tails
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def anisotropy(cloud: PointCloud) -> Estimate:
     if not cloud.streamed and "spectrum" not in cloud.__dict__:
         estimate = _leading_direction(cloud)
         if estimate is not None:  # else a flat spectrum or no spread at all: the full decomposition decides
-            return estimate
+            return estimate.warned(*variance_loss(cloud))
     return spectral(cloud, "anisotropy", RAZZHIGAEV, anisotropy_of, counts_rank=False)
 
 

@@ -41,7 +41,18 @@ def test_near_copies_are_said_and_left_out_of_a_second_answer(share, noise):
 
 @pytest.mark.parametrize("dimension", [1, 2, 8])
 def test_rows_that_are_near_by_chance_are_no_near_copies(dimension):
-    assert find_near_copies(PointCloud(manifold(4000, 20, dimension))) is None
+    X = manifold(4000, 20, dimension)
+    assert not any("near_copies" in warning for warning in measure(X, NEIGHBORS).warnings())
+    assert dimension < 8 or find_near_copies(PointCloud(X)) is None
+
+
+def test_two_pairs_in_two_thousand_are_said_where_they_move_the_value():
+    X = manifold(2000)
+    near = torch.cat([X, X[:2] + 1e-7])
+    rows = {row["measure"]: row for row in measure(near, ["intrinsic_dimension:facco", "gride"])}
+    assert rows["intrinsic_dimension"]["warnings"] == []  # the smallest 90 % of the ratios do not hold them
+    assert rows["gride"]["value"] < 0.97 * rows["gride"]["details"]["value_without_near_copies"]
+    assert rows["gride"]["warnings"][0].startswith("near_copies: 4 of 2002 rows")
 
 
 def test_of_a_cluster_of_near_copies_one_row_stays():
@@ -66,6 +77,14 @@ def test_the_loss_to_rounding_is_measured(dtype, scale, offset):
     told = float(warning.split("about ")[1].split(" ")[0])
     assert told == pytest.approx(measure(X).value("effective_rank"), rel=0.03)
     assert measure((X * scale).to(torch.float32), "effective_rank").warnings() == []
+
+
+def test_rounding_that_makes_up_variance_is_measured():
+    rounded = (manifold() * 0.5 + 1000).half()
+    share = 100 * 40 * 0.5**2 / 12 / float(PointCloud(rounded).column_variances.sum())
+    for name in ("anisotropy", "top_coordinate_share", "vasicek_mse:marbut"):
+        [row] = measure(rounded, name)
+        assert float(row["warnings"][0].split("makes up ")[1].split("%")[0]) == pytest.approx(share, rel=0.2), name
 
 
 def test_rounding_that_moves_neighbours_is_measured():
