@@ -43,8 +43,15 @@ TINY = {
     "proj_dim": 32, "projection_dim": 32, "vision_feature_layer": -1,
     "q_lora_rank": 16, "kv_lora_rank": 16, "qk_rope_head_dim": 8,
     "qk_nope_head_dim": 8, "v_head_dim": 8, "first_k_dense_replace": 1, "state_size": 8, "mamba_d_state": 8,
-    "num_mel_bins": 16, "n_group": 1, "topk_group": 1, "out_hidden_size": 32, "num_codebooks": 2, "n_mels": 16,
+    "num_mel_bins": 16, "n_group": 1, "topk_group": 1, "out_hidden_size": 32, "num_codebooks": 2,
+    "rotary_dim": 4, "n_mels": 16,
 }  # fmt: skip
+SPECIAL = {  # sizes that hang together
+    "gpt_neo": {"attention_types": [[["global"], BLOCKS]]},
+    "mamba2": {"num_heads": 8, "head_dim": 8, "n_groups": 1},
+    "longformer": {"attention_window": 4},
+    "funnel": {"block_sizes": [1, 1, 1], "num_decoder_layers": 1},
+}
 TOKENS = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 1, "sep_token_id": 3}
 
 
@@ -52,16 +59,17 @@ def tiny_config(kind: str):
     """The configuration of a type with every size made small, sub-configurations included."""
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-    return _tiny(CONFIG_MAPPING[kind])
+    return _tiny(CONFIG_MAPPING[kind], SPECIAL.get(kind, {}))
 
 
-def _tiny(config_class):
+def _tiny(config_class, special: dict | None = None):
     """Sizes are given to the constructor, which derives others from them."""
     accepted = _parameters(config_class)
     parts = getattr(config_class, "sub_configs", {})
     given = {name: _tiny(part) for name, part in parts.items() if hasattr(part, "model_type")}
     sizes = {name: value for name, value in TINY.items() if name in accepted}
     sizes |= {name: TOKENS.get(name, 100) for name in accepted if name.endswith(("_token_id", "_token_index"))}
+    sizes |= special or {}
     for options in ({**sizes, **given}, sizes, given, {}):
         with contextlib.suppress(Exception):
             return config_class(**options)
@@ -145,14 +153,14 @@ def examine(kind: str) -> dict:
 def _running(model) -> tuple[str, dict]:
     from hf_repgeo.rows.passes import run
 
-    problem = RuntimeError("takes none of the inputs that are tried")
+    problem = None
     for modality, inputs in inputs_of(model):
         try:
             run(model, **inputs)
             return modality, inputs
         except Exception as error:
-            problem = error
-    raise problem
+            problem = problem or error
+    raise problem or RuntimeError("takes none of the inputs that are tried")
 
 
 def _profiled(model, inputs: dict) -> dict:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -32,7 +33,7 @@ from .measures.kernels.switch import family
 from .report import GeometryReport
 from .rows.corpus import Corpus
 from .rows.files import cloud_of_stream, is_dataset, read_rows, row_blocks
-from .rows.forward import stacks_of
+from .rows.forward import stacks_of, text_reader
 from .rows.identity import model_fingerprint, windows_fingerprint
 from .rows.models import cache_folder, load_model
 from .rows.representations import (
@@ -248,7 +249,7 @@ def profile(
     check_options(options, batch_means.pairs)
     check_null(null)
     media = images is not None or audio is not None
-    policies = [tokens] if isinstance(tokens, str) else tokens if media else check_policies(tokens)
+    policies = check_policies(tokens) if not media else [tokens] if isinstance(tokens, str) else tokens
     oversample = oversample_for(policies or []) if oversample is None else oversample
     _check_counts(rows=rows, batch_rows=batch_rows, oversample=oversample, batch_size=batch_size)
     if pooling not in POOLINGS:
@@ -294,6 +295,7 @@ def profile(
     window = resolve_window(window, window_limit(loaded.model, loaded.tokenizer))
     windows = make_windows(loaded.tokenizer, corpus.texts(loaded.tokenizer), window, pack, corpus.separator)
     check_vocabulary(loaded.model, windows)
+    loaded = replace(loaded, model=text_reader(loaded.model, windows))
     by_token = pooling == "tokens"
     if by_token:
         drawn = windows_for(windows, loaded.tokenizer, policies, rows, oversample, seed)

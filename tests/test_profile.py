@@ -171,6 +171,26 @@ def test_decoders_and_encoder_decoders_are_measured(run, decoder, encoder_decode
     assert {row["stack"]: row["layer"] for row in report} == {"encoder": 2, "decoder": 2}
 
 
+def test_texts_go_through_the_text_tower_of_clip(run):
+    from conftest import SIZES, seeded
+    from transformers import CLIPConfig, CLIPModel
+
+    text = SIZES | {"max_position_embeddings": 64, "bos_token_id": 2, "eos_token_id": 3}
+    picture = {name: size for name, size in SIZES.items() if name != "vocab_size"}
+    config = CLIPConfig(text_config=text, vision_config=picture | {"image_size": 32, "patch_size": 8})
+    report = run(seeded(CLIPModel, config), tokens="all", measures="anisotropy")
+    assert report.unique("stack") == ["decoder"] and report.unique("layer") == [0, 1, 2]
+    assert {row["layer"] for row in report.select(point="final_norm")} == {2}
+
+
+def test_a_model_of_images_refuses_texts_in_a_sentence(run):
+    from transformers import ViTConfig, ViTModel
+
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    with pytest.raises(BadInput, match="ViTModel, no part of which runs on input_ids alone"):
+        run(ViTModel(ViTConfig(**sizes, image_size=32, patch_size=8)))
+
+
 def test_windows_can_be_rows(run):
     report = run(pooling="cls", pack="documents", rows=50, batch_rows=50, measures="anisotropy")
     assert report.unique("tokens") == ["cls"] and report.rows[0]["n"] == 40

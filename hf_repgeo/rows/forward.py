@@ -8,9 +8,10 @@ from weakref import WeakKeyDictionary
 
 import torch
 
-from ..errors import UnknownName
+from ..errors import BadInput, UnknownName
 from .capture import FINAL_NORM, RESIDUAL, Place, Tap, read_places
 from .passes import encoder_of, run, undisturbed
+from .readers import reader_of
 from .stacks import Stack, find_stacks
 from .token_inputs import padded, padding_leaks, probe_ids, text_inputs
 from .windows import Windows
@@ -78,7 +79,15 @@ def runs_unpadded(model, windows: Windows) -> bool:
 
 
 def _read(model, taps: list[Tap], inputs: dict, mask: torch.Tensor, take: Callable) -> dict[Place, Any]:
-    with read_places(model, taps, lambda rows: take(rows[mask.to(rows.device)])) as found:
+    """What `take` makes of the tokens' rows; rows that a model hangs behind its tokens are left out."""
+
+    def of_tokens(rows: torch.Tensor) -> Any:
+        if rows.shape[1] < mask.shape[1]:
+            came = f"{type(model).__name__}, with {rows.shape[1]} rows for {mask.shape[1]} tokens in one of its layers"
+            raise BadInput("model", came=came, wanted="a model with a row for every token")
+        return take(rows[:, : mask.shape[1]][mask.to(rows.device)])
+
+    with read_places(model, taps, of_tokens) as found:
         run(model, **inputs)
     return found
 
@@ -94,6 +103,16 @@ def stacks_of(model, windows: Windows) -> list[Stack]:
     probe = probe_ids(windows.ids)
     _known[model] = shape, find_stacks(model, text_inputs(model, probe, torch.ones_like(probe)))
     return _known[model][1]
+
+
+def text_reader(model, windows: Windows):
+    """The part of a model that reads texts: itself, or its text tower.
+
+    Raises:
+        BadInput: nothing in it runs on token ids alone.
+    """
+    probe = probe_ids(windows.ids)
+    return reader_of(model, text_inputs(model, probe, torch.ones_like(probe)))
 
 
 def places_of(model, windows: Windows, layers: list[int] | None = None, final_norm: str = "applied") -> list[Tap]:

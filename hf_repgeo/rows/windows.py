@@ -107,7 +107,10 @@ def check_vocabulary(model: PreTrainedModel, windows: Windows) -> None:
     Raises:
         BadInput: the tokenizer writes a token that the model does not know.
     """
-    size = getattr(model.get_input_embeddings(), "num_embeddings", None)
+    try:
+        size = getattr(model.get_input_embeddings(), "num_embeddings", None)
+    except NotImplementedError:  # models of several towers
+        size = getattr(model.config.get_text_config(), "vocab_size", None)
     largest = max(map(max, windows.ids))
     if size is not None and largest >= size:
         came = f"one that writes token {largest}, where the model's embeddings end at {size - 1}"

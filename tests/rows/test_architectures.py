@@ -1,0 +1,62 @@
+"""Sixty architectures as tiny random models: their stacks are found, counted and checked."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "zoo.py"
+specification = importlib.util.spec_from_file_location("zoo", SCRIPT)
+zoo = importlib.util.module_from_spec(specification)
+specification.loader.exec_module(zoo)
+
+ENCODERS = """albert bert bert-generation big_bird camembert convbert data2vec-text deberta deberta-v2 distilbert
+    electra ernie esm flaubert fnet ibert layoutlm longformer megatron-bert mobilebert modernbert mpnet nystromformer
+    rembert roberta roformer xlm xlm-roberta xlnet yoso""".split()
+DECODERS = """bloom codegen cohere ctrl falcon gemma gemma2 gemma3_text gpt2 gpt_bigcode gpt_neo gpt_neox gptj granite
+    llama mamba mamba2 mistral mixtral mpt olmo olmo2 opt persimmon phi phi3 qwen2 qwen2_moe qwen3 rwkv stablelm
+    starcoder2""".split()
+TWO_STACKS = "bart mbart t5 pegasus marian".split()
+IMAGES = "beit deit dinov2 dinov2_with_registers swin vit".split()
+SOUNDS = "hubert wav2vec2 whisper".split()
+
+
+def depths(kind):
+    found = zoo.examine(kind)
+    assert found["outcome"] == "profiled", found
+    return found
+
+
+@pytest.mark.parametrize("kind", ENCODERS)
+def test_encoders_have_one_stack_of_three_blocks(kind):
+    found = depths(kind)
+    assert found["places"].startswith("encoder 0-3") and found["depths"] == [3]
+
+
+@pytest.mark.parametrize("kind", DECODERS)
+def test_decoders_have_one_causal_stack_of_three_blocks(kind):
+    found = depths(kind)
+    assert found["places"].startswith("decoder 0-3") and found["depths"] == [3]
+
+
+@pytest.mark.parametrize("kind", TWO_STACKS)
+def test_encoder_decoders_have_one_of_each(kind):
+    found = depths(kind)
+    assert [place.split()[0] for place in found["places"].split("; ")] == ["encoder", "decoder"]
+    assert found["depths"] == [3, 3]
+
+
+@pytest.mark.parametrize("kind", [*IMAGES, *SOUNDS])
+def test_models_of_images_and_sounds_have_their_stacks(kind):
+    assert "encoder 0-" in depths(kind)["places"]
+
+
+def test_a_configuration_that_cannot_be_made_small_is_not_built():
+    found = zoo.examine("aya_vision_no_such_type")
+    assert found["outcome"] == "does not run"
+
+
+def test_a_model_whose_blocks_are_not_called_as_modules_is_refused():
+    """SqueezeBERT calls the `forward` of its blocks by hand, which no hook sees."""
+    found = zoo.examine("squeezebert")
+    assert found["outcome"] == "refused" and "in which none was seen to run" in found["why"]
