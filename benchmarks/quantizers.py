@@ -63,7 +63,7 @@ class Fits:
 
 
 def ours(name: str, rows: torch.Tensor, seed: int) -> tuple[torch.Tensor, float]:
-    found = quantize(rows, name, seed=seed)
+    found = quantize(rows, name, codebooks=BOOKS, bits=BITS, seed=seed)
     return found.counts, found.relative_error
 
 

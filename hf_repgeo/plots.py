@@ -42,7 +42,7 @@ def plot_layers(
         matplotlib.figure.Figure: not shown, not saved.
 
     Raises:
-        BadInput: no report holds a value to draw.
+        BadInput: no report holds a value to draw, or they count patchiness in different cells.
     """
     from matplotlib.figure import Figure
 
@@ -51,6 +51,7 @@ def plot_layers(
     curves = [curve for name, report in named.items() for curve in _curves(name, report, tokens, len(named) > 1)]
     if not curves or not panels:
         raise BadInput("reports", came="no measured layer", wanted="at least one report with values by layer")
+    _check_cells(named, panels)
     columns = min(2, len(panels))
     lines = -(-len(panels) // columns)
     figure = Figure(figsize=(5.2 * columns, 3.3 * lines + 0.9), layout="constrained")
@@ -65,6 +66,21 @@ def plot_layers(
     )
     figure.suptitle(_title(named), fontsize="medium")
     return figure
+
+
+def _check_cells(named: dict[str, ReportTable], panels: list[str]) -> None:
+    """Refuses numbers of different quantizers or numbers of cells, which cannot be compared."""
+    shown = {panel.partition(":")[0] for panel in panels}
+    kinds: dict[str, str] = {}
+    for name, report in named.items():
+        for row in report:
+            if row["measure"] in shown and "quantizer" in (row["details"] or {}):
+                details = row["details"]
+                kinds.setdefault(f"{details.get('cells', 'unknown')} cells ({details['quantizer']})", name)
+    if len(kinds) > 1:
+        came = " and ".join(f"numbers of {kind} in {name!r}" for kind, name in kinds.items())
+        cure = "Measure them again in the same cells, or name other measures to draw."
+        raise BadInput("reports", came=came, wanted="one kind of cells", cure=cure)
 
 
 def _named(reports) -> dict[str, ReportTable]:

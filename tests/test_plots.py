@@ -59,3 +59,18 @@ def test_nothing_is_shown_or_left_open():
 def test_a_report_without_layers_cannot_be_drawn():
     with pytest.raises(BadInput, match="no measured layer"):
         plot_layers(GeometryReport())
+
+
+def test_numbers_of_different_cells_are_not_drawn_together():
+    def patchy(name, **details):
+        made = GeometryReport(provenance={"model": name})
+        for layer in range(2):
+            made.add(layer=layer, tokens="all", measure="patchiness", convention="lloyd", value=1.0, details=details)
+        return made
+
+    now, then = patchy("a", quantizer="product", cells=64), patchy("b", quantizer="product")
+    with pytest.raises(BadInput, match=r"64 cells \(product\) in 'a' and .*unknown cells.*wanted one kind of cells"):
+        plot_layers([now, then])
+    with pytest.raises(BadInput, match="Measure them again in the same cells"):
+        plot_layers([now, patchy("b", quantizer="additive", cells=64)])
+    assert len(plot_layers([now, patchy("b", quantizer="product", cells=64)]).axes) == 1

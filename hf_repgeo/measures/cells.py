@@ -26,6 +26,7 @@ from .kernels.quantizers import (
     complete_options,
     refitted_counts,
 )
+from .spectral_errors import with_heavy_tails
 
 if TYPE_CHECKING:
     from .cloud import PointCloud
@@ -112,7 +113,7 @@ def patchiness(
     1: more even than chance. The cells adapt to the cloud, so compare clouds with the same n, d and cells only.
 
     With the default, k-means cells of blocks of columns, a Gaussian of at least 2,500 rows and 32 columns reads 0.98 to
-    1.02. Where few directions carry the rows it reads more, since k-means leaves more rows in a cell where they are
+    1.03. Where few directions carry the rows it reads more, since k-means leaves more rows in a cell where they are
     dense: up to 1.1 for eigenvalues 1 / i^2, 1.2 in 2 columns. `null="gaussian"` gives the value to compare with.
 
     Args:
@@ -361,17 +362,21 @@ def _counted(
 def _error(cloud: PointCloud, function: Callable, fits: list[Quantization]) -> tuple:
     """Standard error with the cells held fixed, its method and warnings; of rows alone in clumps, that of cells too.
 
-    Where documents are the groups, they move the number far more than the cells do. Where every row stands alone and
-    rows are clumped, which clumps share a cell moves it more than the rows' own counts.
+    Where every row stands alone and rows are clumped, which clumps share a cell moves the number more than the rows'
+    own counts. Documents move it more than either, and their share in the scatter of the cells cannot be told apart.
     """
     error, method = jackknife(torch.stack([function(leave_one_out_counts(cloud, fit)) for fit in fits]).mean(0))
-    clumped = float(lloyd_patchiness_of(fits[0].counts)) > CLUMPED
-    if error is None or not (cloud.rows_stand_alone and clumped):
+    if not error:
         return error, method, ()
+    method, doubts = with_heavy_tails(cloud, method)
+    if float(lloyd_patchiness_of(fits[0].counts)) <= CLUMPED or not cloud.rows_stand_alone:
+        return error, method, doubts
     if fits[0].quantizer != PRODUCT or cloud.n < 2 * fits[0].cells + len(cloud.folds.unique()):
         said = "moving_cells: the cells move with the sample, more than can be said at the cost of one fit"
         return None, None, (f"{said}; ask for an interval",)
-    return hypot(error, _error_of_cells(cloud, function, fits[0])), f"{method} and cells of halves", ()
+    groups, _, bound = method.partition(", ")
+    method = ", ".join(filter(None, [f"{groups} and cells of halves", bound]))
+    return hypot(error, _error_of_cells(cloud, function, fits[0])), method, doubts
 
 
 def _error_of_cells(cloud: PointCloud, function: Callable, fit: Quantization) -> float:
