@@ -44,11 +44,14 @@ _HOME = {
     "plot_comparison": "plots",
     "plot_layers": "plots",
     "plot_scale_curves": "plots",
+    "plot_sweep": "plots",
+    "plot_training": "plots",
     "profile": "profiling",
     "push_report": "hub.push",
     "read_dataset": "rows.text_datasets",
     "read_text": "rows.text_files",
     "scale_curve": "measures",
+    "sweep": "sweeps",
 }
 
 __all__ = [
@@ -78,11 +81,14 @@ __all__ = [
     "plot_comparison",
     "plot_layers",
     "plot_scale_curves",
+    "plot_sweep",
+    "plot_training",
     "profile",
     "push_report",
     "read_dataset",
     "read_text",
     "scale_curve",
+    "sweep",
 ]
 
 if TYPE_CHECKING:
@@ -92,7 +98,7 @@ if TYPE_CHECKING:
     from .hub.push import push_report
     from .measures import MEASURES, PointCloud, scale_curve
     from .measures.pairs import COMPARISONS
-    from .plots import plot_comparison, plot_layers, plot_scale_curves
+    from .plots import plot_comparison, plot_layers, plot_scale_curves, plot_sweep, plot_training
     from .profiling import measure, profile
     from .registration.evaluate_names import measurement_path
     from .report import GeometryReport, load_report
@@ -104,6 +110,7 @@ if TYPE_CHECKING:
     from .sparse_vae.configuration_sparse_vae import BLMBaselineConfig, SparseVAEConfig, SparseVAEForBLMConfig
     from .sparse_vae.modeling_blm_baseline import BLMBaseline
     from .sparse_vae.modeling_sparse_vae import SparseVAEForBLM, SparseVAEForSentenceEmbedding
+    from .sweeps import sweep
     from .training.lightning_callback import LightningGeometryCallback
     from .training.monitor import GeometryMonitor
 

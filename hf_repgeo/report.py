@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import time
+from base64 import b64encode
 from collections.abc import Callable
 from dataclasses import dataclass
+from html import escape
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .errors import RepgeoError
 from .hub.push import Pushed, find_report, push_report
+from .plots import plot_layers, plot_training
 from .report_table import ReportTable
-from .report_text import describe
+from .report_text import describe, has_steps
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -22,6 +27,18 @@ class GeometryReport(ReportTable):
 
     def __repr__(self) -> str:
         return describe(self)
+
+    def _repr_html_(self) -> str:
+        """For notebooks: the text, and the figure where there are layers."""
+        text = f"<pre>{escape(describe(self))}</pre>"
+        try:
+            figure = plot_training(self) if has_steps(self) else plot_layers(self)
+        except RepgeoError:  # nothing to draw
+            return text
+        buffer = BytesIO()
+        figure.savefig(buffer, format="png", dpi=100)
+        picture = b64encode(buffer.getvalue()).decode()
+        return f'<img src="data:image/png;base64,{picture}" alt="geometry by layer" style="max-width: 100%"/>{text}'
 
     def push_to_hub(self, repo_id: str, **options: Any) -> Pushed:
         """Pushes the report to a model repository, or writes what would go up; see `hf_repgeo.push_report`.

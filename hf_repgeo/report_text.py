@@ -16,16 +16,45 @@ HEADINGS = {
 }
 
 
+UNSHOWN = ("matrix", "failed")  # a heat map says the one better, the warnings tell the other
+
+
 def describe(report: ReportTable) -> str:
     """A heading with the provenance, a table a token policy, and the warnings with how often they occur."""
     blocks = [_heading(report)]
     for stack in report.unique("stack"):
         for tokens in report.unique("tokens"):
-            protocols = [name for name in report.unique("protocol") if name != "matrix"]  # a heat map says it better
+            protocols = [name for name in report.unique("protocol") if name not in UNSHOWN]
             part = report.stream().select(stack=stack, tokens=tokens, protocol=protocols)
             if len(part):
-                blocks.append(_table(part, stack, tokens))
+                blocks.append((_by_step if has_steps(part) else _table)(part, stack, tokens))
     return "\n\n".join([*blocks, *_warnings(report)])
+
+
+def has_steps(report: ReportTable) -> bool:
+    """Whether the rows were measured at several steps of a training, or at several checkpoints."""
+    return len({row["details"].get("step") for row in report} - {None}) > 1
+
+
+def _by_step(report: ReportTable, stack: str | None, tokens: str | None) -> str:
+    """Steps down and measures across; a cell is the mean over layers with the least and the greatest."""
+    measures = [name for name in HEADINGS if name in report.unique("measure")] or report.unique("measure")
+    lines = [["step", *(HEADINGS.get(measure, measure) for measure in measures)]]
+    for step in sorted({row["details"]["step"] for row in report if row["details"].get("step") is not None}):
+        here = [row for row in report if row["details"].get("step") == step]
+        lines.append([str(step), *(_over_layers([row for row in here if row["measure"] == m]) for m in measures)])
+    title = ", ".join(part for part in (stack, f"tokens: {tokens}" if tokens else None, _counts(report)) if part)
+    return f"{title}; mean over layers (least to greatest)\n" + _aligned(lines)
+
+
+def _over_layers(rows: list[dict]) -> str:
+    rows = [row for row in rows if row["convention"] == rows[0]["convention"]]
+    values = [row["value"] for row in rows if row["value"] is not None]
+    if not values:
+        return _cell(rows[:1])
+    if len(values) == 1:
+        return f"{number(values[0])} (layer {next(row['layer'] for row in rows if row['value'] is not None)})"
+    return f"{number(sum(values) / len(values))} ({number(min(values), 3)} to {number(max(values), 3)})"
 
 
 def _heading(report: ReportTable) -> str:

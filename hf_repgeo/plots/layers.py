@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .errors import BadInput
-from .measures import MEASURES
-from .measures.pairs import COMPARISONS
+from ..errors import BadInput
+from ..measures import MEASURES
+from ..measures.pairs import COMPARISONS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from .report_table import ReportTable
+    from ..report_table import ReportTable
 
 # Okabe & Ito's palette without its yellow: distinguishable with any colour vision; markers and dashes say it again.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
