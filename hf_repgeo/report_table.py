@@ -201,8 +201,8 @@ class ReportTable:
                     wanted="a report",
                     cure="Upgrade hf_repgeo.",
                 )
-            return cls(_with_points(content["rows"], content["provenance"]), content["provenance"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            return cls(_checked(content["rows"], content["provenance"]), content["provenance"])
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             if isinstance(error, RepgeoError):
                 raise
             raise BadInput("path", came=f"{str(path)!r} ({error})", wanted="a report written by to_json") from None
@@ -226,10 +226,10 @@ class ReportTable:
         try:
             table = pyarrow.parquet.read_table(path)
             provenance = json.loads(table.schema.metadata[b"hf_repgeo"])["provenance"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            rows = [{**row, "details": json.loads(row["details"])} for row in table.to_pylist()]
+            return cls(_checked(rows, provenance), provenance)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise BadInput("path", came=f"{str(path)!r} ({error})", wanted="a report written by to_parquet") from None
-        rows = [{**row, "details": json.loads(row["details"])} for row in table.to_pylist()]
-        return cls(_with_points(rows, provenance), provenance)
 
     def to_arrow(self) -> pyarrow.Table:
         """The rows as a `pyarrow.Table`; `details` as JSON text."""
@@ -257,6 +257,27 @@ def _in_stream(row: dict[str, Any], known: set[tuple[str, int]]) -> bool:
     return row["point"] in (None, STREAM) or (
         row["point"] == "final_norm" and (row["stack"], row["layer"]) not in known
     )
+
+
+def _checked(rows: list[dict[str, Any]], provenance: dict[str, Any]) -> list[dict[str, Any]]:
+    """The rows of a file with every column, each of its type.
+
+    Raises:
+        TypeError: rows or provenance of another kind, or a value of another type.
+        KeyError: a column is missing.
+    """
+    if not isinstance(rows, list) or not isinstance(provenance, dict):
+        raise TypeError("rows are no list, or the provenance is no object")
+    rows = _with_points(rows, provenance)
+    for number, row in enumerate(rows):
+        for column, kind in COLUMNS.items():
+            value = row[column]
+            fits = isinstance(value, (float, int) if kind is float else kind) and not isinstance(value, bool)
+            if not fits and (value is not None or column in ("measure", "warnings", "details")):
+                raise TypeError(f"row {number} has {value!r:.40} as {column!r}")
+            if kind is float and value is not None and not math.isfinite(value):
+                raise TypeError(f"row {number} has {value!r} as {column!r}")
+    return rows
 
 
 def _with_points(rows: list[dict[str, Any]], provenance: dict[str, Any]) -> list[dict[str, Any]]:

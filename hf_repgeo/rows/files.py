@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from ..errors import BadInput, UnknownName
+from ..errors import BadInput, RepgeoError, UnknownName
 from ..measures import Moments, PointCloud
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ BLOCK_ROWS = 4096
 
 def is_dataset(data: object) -> bool:
     """Whether `row_blocks` takes it: a data set, or the lazy column `dataset["embedding"]` of one."""
-    return is_table(data) or is_table(getattr(data, "source", None))
+    return isinstance(data, ParquetRows) or is_table(data) or is_table(getattr(data, "source", None))
 
 
 def is_table(data: object) -> bool:
@@ -54,6 +55,8 @@ def row_blocks(data, column: str | None = None, rows: int = BLOCK_ROWS) -> Itera
         >>> [block.tolist() for block in row_blocks(data, rows=2)]
         [[[1.0, 2.0], [3.0, 4.0]], [[5.0, 6.0]]]
     """
+    if isinstance(data, ParquetRows):
+        return data.blocks(rows)
     table, column = (data, column) if is_table(data) else (data.source, data.column_name)
     column = _column(table, column)
     if _format(table) == "custom":  # the user's transform makes the rows, and may need every column
@@ -76,9 +79,13 @@ def _column(table: datasets.Dataset | datasets.IterableDataset, column: str | No
 
 def _holds_vectors(feature) -> bool:
     import datasets
+
+    return _is_vectors(datasets.Features({"_": feature}).arrow_schema.field("_").type)
+
+
+def _is_vectors(kind: pa.DataType) -> bool:
     import pyarrow as pa
 
-    kind = datasets.Features({"_": feature}).arrow_schema.field("_").type
     if not isinstance(kind, (pa.ListType, pa.LargeListType, pa.FixedSizeListType)):
         return False
     return pa.types.is_floating(kind.value_type) or pa.types.is_integer(kind.value_type)
@@ -110,8 +117,8 @@ def _joined(arrays: Iterable[pa.Array], kind: pa.DataType) -> pa.Array:
 # --- files ----------------------------------------------------------------------------------------------------------
 
 
-def read_rows(path: str | Path, column: str | None = None) -> np.ndarray | torch.Tensor | datasets.Dataset:
-    """Rows of a file: `.npy` (mapped, not read), `.safetensors` or Parquet. Nothing is unpickled.
+def read_rows(path: str | Path, column: str | None = None) -> np.ndarray | torch.Tensor | ParquetRows:
+    """Rows of a file: `.npy` (mapped, not read), `.safetensors` or Parquet (read block by block). Nothing is unpickled.
 
     Args:
         path: the file.
@@ -131,8 +138,9 @@ def read_rows(path: str | Path, column: str | None = None) -> np.ndarray | torch
 def _read_npy(path: Path, column: str | None) -> np.ndarray:
     try:
         return np.load(path, mmap_mode="r", allow_pickle=False)
-    except ValueError as error:
-        raise BadInput("file", came=f"{path.name!r} ({error})", wanted="an array of numbers") from None
+    except Exception as error:  # numpy parses the header as Python: a broken one raises whatever its parser raises
+        said = f"{type(error).__name__}: {error}"[:200]
+        raise BadInput("file", came=f"{path.name!r} ({said})", wanted="an array of numbers") from None
 
 
 def _read_safetensors(path: Path, column: str | None) -> torch.Tensor:
@@ -146,22 +154,50 @@ def _read_safetensors(path: Path, column: str | None) -> torch.Tensor:
             if column not in names:
                 raise UnknownName("tensor", column, names)
             return file.get_tensor(column)
-    except SafetensorError as error:
+    except (SafetensorError, OSError, ValueError, AttributeError) as error:
+        if isinstance(error, RepgeoError):
+            raise
         raise BadInput("file", came=f"{path.name!r} ({error})", wanted="a safetensors file") from None
 
 
-def _read_parquet(path: Path, column: str | None) -> datasets.Dataset:
-    import datasets
+def _read_parquet(path: Path, column: str | None) -> ParquetRows:
     import pyarrow as pa
     import pyarrow.parquet
 
     try:
-        table = pyarrow.parquet.read_table(path, columns=[column] if column else None)
-    except (OSError, pa.ArrowInvalid) as error:
+        schema = pyarrow.parquet.read_schema(path)
+    except (OSError, pa.ArrowException) as error:
         raise BadInput("file", came=f"{path.name!r} ({error})", wanted="a Parquet file") from None
-    if column and column not in table.column_names:
-        raise UnknownName("column", column, pyarrow.parquet.read_schema(path).names)
-    return datasets.Dataset(table.replace_schema_metadata(None))
+    if column is not None and column not in schema.names:
+        raise UnknownName("column", column, schema.names)
+    vectors = [name for name in schema.names if _is_vectors(schema.field(name).type)]
+    found = [column] if column in vectors or (column is None and len(vectors) == 1) else []
+    if not found:
+        came = f"{path.name!r} with {len(vectors)} columns of vectors ({', '.join(vectors)})"
+        came = came if column is None else f"column {column!r} of {path.name!r}, {schema.field(column).type}"
+        raise BadInput("file", came=came, wanted="one column of vectors", cure="Name it with column= (--column).")
+    return ParquetRows(path, column or vectors[0])
+
+
+@dataclass(frozen=True)
+class ParquetRows:
+    """A column of vectors in a Parquet file, read block by block."""
+
+    path: Path
+    column: str
+
+    def blocks(self, rows: int) -> Iterator[np.ndarray]:
+        """Blocks `(at most rows, hidden_size)`; memory for one row group's column."""
+        import pyarrow as pa
+        import pyarrow.parquet
+
+        try:
+            with pyarrow.parquet.ParquetFile(self.path, pre_buffer=False) as file:
+                for batch in file.iter_batches(rows, columns=[self.column]):
+                    yield _matrix(pa.chunked_array([batch.column(0)]), self.column)
+        except (OSError, pa.ArrowException) as error:
+            came = f"{self.path.name!r} ({str(error).splitlines()[0]})"
+            raise BadInput("file", came=came, wanted="a Parquet file") from None
 
 
 # --- streams --------------------------------------------------------------------------------------------------------
