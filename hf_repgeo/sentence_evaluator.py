@@ -82,8 +82,8 @@ class GeometryEvaluator(BaseEvaluator or object):
         if BaseEvaluator is None:
             raise MissingExtra("sentence-transformers", "sentence-transformers", "GeometryEvaluator")
         super().__init__()
-        check_options(options)
         self.pairs = default_pairs(measures)
+        check_options(options, self.pairs)
         self.texts = list(texts)
         if len(self.texts) < 2:
             raise BadInput("texts", came=str(len(self.texts)), wanted="at least 2, and better thousands")

@@ -18,7 +18,8 @@ from .estimate import Estimate
 if TYPE_CHECKING:
     from .cloud import PointCloud
 
-NEAR = 1e-3  # of the median distance to the second neighbour; in d dimensions about 1e-3^d of the rows are so by chance
+NEAR = 1e-3  # of the usual distance to the second neighbour; in d dimensions about 1e-3^d of the rows are so by chance
+SAMPLE = 256  # rows that tell the distance between rows
 MOVED = 0.02  # of the value: from which near-copies are said
 
 
@@ -32,13 +33,23 @@ class NearCopies(NamedTuple):
 
 def find_near_copies(cloud: PointCloud) -> NearCopies | None:
     """The near-copies among a cloud's distinct rows, or `None` where there are none."""
-    distances = cloud.neighbors.distances
-    near = distances[:, 0] < NEAR * distances[:, 1].median()
-    count = int(near.sum())
+    distances, rows = cloud.neighbors.distances, cloud.distinct_rows
+    usual = max(float(distances[:, 1].median()), _pair_distance(rows) / len(rows))
+    radius = NEAR * usual
+    count = int((distances[:, 0] <= radius).sum())
     if not count:
         return None
-    radius = float(distances[near, 0].max())
     return NearCopies(count, radius, thinned(cloud, radius))
+
+
+def _pair_distance(rows: torch.Tensor) -> float:
+    """The median distance between rows, about: over their number it is that of neighbours on a line.
+
+    It tells near-copies where most rows have two of them, and the second neighbour is one as well.
+    """
+    sample = rows[:: -(-len(rows) // SAMPLE)].to(torch.float64)
+    shifts = (1, len(sample) // 3, len(sample) // 2 + 1)
+    return float(torch.cat([(sample - sample.roll(shift, 0)).norm(dim=1) for shift in shifts]).median())
 
 
 def thinned(cloud: PointCloud, radius: float) -> PointCloud:
@@ -67,7 +78,7 @@ def without_near_copies(cloud: PointCloud, measure: Callable[[PointCloud], Estim
     alone, radius = measure(others).value, radius * cloud.unit
     if alone is not None and abs(alone - estimate.value) <= MOVED * alone:
         return estimate
-    said = f"near_copies: {count} of {cloud.n_distinct} rows lie within {radius:.2g} of another, under a thousandth of"
+    said = f"near_copies: {count} of {cloud.n_distinct} rows lie within {radius:.2g} of another, a thousandth of"
     said += " the usual distance, and they move the value" + (f"; without them it is {alone:.4g}" if alone else "")
     details = {"near_copies": count, "near_copies_radius": radius, "n_without_near_copies": others.n}
     if alone is not None:

@@ -36,7 +36,17 @@ def test_near_copies_are_said_and_left_out_of_a_second_answer(share, noise):
         assert row["warnings"][-1].startswith(f"near_copies: {2 * m} of {len(X) + m} rows lie within")
         assert row["details"]["value_without_near_copies"] == pytest.approx(clean["value"], rel=1e-9)
         assert row["details"]["n_without_near_copies"] == len(X)
-        assert row["details"]["near_copies_radius"] < 20 * noise
+        usual = float(PointCloud(X).neighbors.distances[:, 1].median())
+        assert row["details"]["near_copies_radius"] == pytest.approx(1e-3 * usual, rel=0.2)
+
+
+@pytest.mark.parametrize("times", [3, 6])
+def test_near_copies_of_every_row_several_times_over_are_said(times):
+    X = manifold(400)
+    noise = torch.randn(400 * times, 40, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    for row, clean in zip(measure(X.repeat(times, 1) + 1e-7 * noise, NEIGHBORS[:3]), measure(X, NEIGHBORS[:3])):
+        assert row["details"]["value_without_near_copies"] == pytest.approx(clean["value"], rel=1e-5)
+        assert row["warnings"][-1].startswith(f"near_copies: {400 * times} of {400 * times} rows")
 
 
 @pytest.mark.parametrize("dimension", [1, 2, 8])
