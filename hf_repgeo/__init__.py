@@ -26,6 +26,7 @@ _HOME = {
     "Corpus": "rows.corpus",
     "GeometryCallback": "callbacks",
     "GeometryEvaluator": "sentence_evaluator",
+    "GeometryLoss": "training.geometry_loss",
     "GeometryMonitor": "training.monitor",
     "GeometryReport": "report",
     "LightningGeometryCallback": "training.lightning_callback",
@@ -62,6 +63,7 @@ __all__ = [
     "Corpus",
     "GeometryCallback",
     "GeometryEvaluator",
+    "GeometryLoss",
     "GeometryMonitor",
     "GeometryReport",
     "LightningGeometryCallback",
@@ -111,6 +113,7 @@ if TYPE_CHECKING:
     from .sparse_vae.modeling_blm_baseline import BLMBaseline
     from .sparse_vae.modeling_sparse_vae import SparseVAEForBLM, SparseVAEForSentenceEmbedding
     from .sweeps import sweep
+    from .training.geometry_loss import GeometryLoss
     from .training.lightning_callback import LightningGeometryCallback
     from .training.monitor import GeometryMonitor
 

@@ -2,14 +2,19 @@
 
     loss = task_loss + 0.1 * hf_repgeo.losses.anisotropy_term(hidden[mask])
 
-Each term equals its measure on the same rows. They are computed in float32 at least, on the rows' device.
+Each term equals its measure on the same rows; soft patchiness approaches its measure as the temperature falls. They are
+computed in float32 at least, on the rows' device. `hf_repgeo.GeometryLoss` adds one of them to a model's own loss.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 
+from .errors import BadInput
 from .measures import direction, spectral_shape, spectrum
+from .measures.kernels.quantizers import Quantization, quantize
 
 
 def covariance_eigenvalues(rows: torch.Tensor) -> torch.Tensor:
@@ -73,3 +78,78 @@ def uniformity_term(rows: torch.Tensor) -> torch.Tensor:
 def partition_function_term(rows: torch.Tensor) -> torch.Tensor:
     """Partition-function isotropy; raise it."""
     return direction.partition_function_of(rows if rows.dtype == torch.float64 else rows.float())
+
+
+def participation_ratio_term(rows: torch.Tensor) -> torch.Tensor:
+    """`(sum of eigenvalues)^2 / sum of squares`; raise it to share the variance among more directions."""
+    return spectrum.participation_ratio_of(covariance_eigenvalues(rows))
+
+
+def iso_score_term(rows: torch.Tensor) -> torch.Tensor:
+    """IsoScore; raise it to use all directions evenly."""
+    return spectrum.iso_score_of(covariance_eigenvalues(rows), rows.shape[1])
+
+
+SOFT_CELL_ROWS = 16  # rows a cell, from which the number of cells of soft patchiness follows
+
+
+def soft_patchiness_term(
+    rows: torch.Tensor, *, temperature: float = 0.05, cells: Quantization | None = None
+) -> torch.Tensor:
+    """Patchiness with soft cells, which has a gradient; lower it towards 1 to spread clumps.
+
+    A row belongs to cell k of a codebook with weight `p_k = softmax(-|x - c_k|^2 / (2 temperature D))`, D the mean
+    squared distance of the rows to their nearest codeword. With `n_k = sum_i p_ik` the term is
+    `K sum_k (n_k^2 - sum_i p_ik^2) / n^2`, the mean over codebooks: Lloyd's patchiness once the weights are 0 or 1.
+
+    Args:
+        rows: `(n, d)`, with a gradient.
+        temperature: above 0; 0.05 keeps most weights near 0 or 1.
+        cells: the codebooks to use; default: fitted to these rows, with at least 16 rows a cell.
+
+    Raises:
+        BadInput: a temperature that is not above 0, or too few rows for two cells.
+
+    Example:
+        >>> import torch
+        >>> from hf_repgeo.losses import soft_patchiness_term
+        >>> clumps = torch.randn(64, 4, generator=torch.Generator().manual_seed(0)) * 0.1
+        >>> clumps[:48] += 5  # three quarters of the rows in one of two cells
+        >>> round(float(soft_patchiness_term(clumps)), 1) > 1
+        True
+    """
+    if not temperature > 0:
+        raise BadInput("temperature", came=repr(temperature), wanted="a number above 0")
+    if len(rows) < 2 * SOFT_CELL_ROWS:
+        raise BadInput("rows", came=f"{len(rows)} rows", wanted=f"at least {2 * SOFT_CELL_ROWS}, for two cells")
+    rows = rows if rows.dtype == torch.float64 else rows.float()
+    if cells is None:
+        cells = quantize(rows.detach(), bits=min(6, (len(rows) // SOFT_CELL_ROWS).bit_length() - 1))
+    centred = rows - cells.shift.to(rows)
+    widths = [len(words.T) for words in cells.codebooks]
+    blocks = centred.split(widths, dim=1) if sum(widths) == rows.shape[1] else [centred] * len(widths)
+    return torch.stack(
+        [_soft_lloyd(x, words.to(rows), temperature) for x, words in zip(blocks, cells.codebooks)]
+    ).mean()
+
+
+def _soft_lloyd(rows: torch.Tensor, words: torch.Tensor, temperature: float) -> torch.Tensor:
+    distances = torch.cdist(rows, words).square()  # (n, K)
+    scale = 2 * temperature * distances.detach().amin(1).mean().clamp_min(torch.finfo(rows.dtype).tiny)
+    weights = torch.softmax(-distances / scale, 1)
+    crowding = weights.sum(0).square().sum() - weights.square().sum()
+    return words.shape[0] * crowding / len(rows) ** 2
+
+
+TERMS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "anisotropy": anisotropy_term,
+    "early_enrichment": early_enrichment_term,
+    "effective_rank": effective_rank_term,
+    "iso_score": iso_score_term,
+    "iso_score_star": iso_score_star_term,
+    "mean_cosine": mean_cosine_term,
+    "participation_ratio": participation_ratio_term,
+    "partition_function": partition_function_term,
+    "patchiness": soft_patchiness_term,
+    "uniformity": uniformity_term,
+}

@@ -16,7 +16,7 @@ FLOW = """
     hub report
     runs
     profiling sweeps comparison
-    training callbacks losses sentence_evaluator
+    losses training callbacks sentence_evaluator
     evaluation
     blm sparse_vae localization
     downstream decisions

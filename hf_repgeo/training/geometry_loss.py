@@ -1,0 +1,181 @@
+"""GeometryLoss: a measure as a term of a model's own loss, for transformers' Trainer and for any other loop.
+
+Trainer(model, arguments, callbacks=[GeometryLoss("iso_score", weight=-0.1)], ...)
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import TrainerCallback
+
+from ..errors import BadInput, UnknownName
+from ..losses import TERMS
+from ..rows.capture import RESIDUAL, read_places
+from ..rows.forward import places_of
+from ..rows.passes import encoder_of
+from ..rows.windows import Windows
+
+MEMORY_ROWS = 4096
+
+
+class GeometryLoss(TrainerCallback):
+    """Adds `weight * measure(rows)` to the loss that a model computes while it trains.
+
+    Hooks take the rows of the layers asked for from the model's own forward pass, padding left out, and add the term to
+    the loss that the model returns. Evaluation is left alone. A Trainer with `compute_loss_func` or label smoothing
+    computes its loss outside of the model, where the term cannot join it: such a training is refused.
+
+    Args:
+        measure: one of `hf_repgeo.losses.TERMS`, such as `"iso_score"`, `"uniformity"`, `"patchiness"` (soft cells).
+        weight: of the term; the loss is made smaller, so a negative weight raises the measure.
+        layers: whose rows are measured, 0 what enters block 1, -1 the last; the term is the mean over them.
+        memory: rows of earlier batches, without gradient, that are measured together with those of the batch. A small
+            batch alone has a biased geometry: with fewer rows than columns every spectrum is short. At most 4,096.
+
+    Attributes:
+        values: the measure at every training step so far, as floats.
+
+    Raises:
+        UnknownName: a measure that has no differentiable term; when the training begins, a layer that does not exist.
+        BadInput: `weight` or `memory` out of range; when the training begins, a loss outside of the model.
+
+    Cost: the measure on the batch's rows at each step, and its gradient.
+
+    Example:
+        >>> from hf_repgeo.training.geometry_loss import GeometryLoss
+        >>> loss = GeometryLoss("uniformity", weight=0.05, layers=[-1])
+        >>> trainer = Trainer(model, arguments, train_dataset=data, callbacks=[loss])  # doctest: +SKIP
+        >>> hooks = loss.attach(model)  # in a loop of your own  # doctest: +SKIP
+        >>> model(**batch).loss.backward()  # the term is in it  # doctest: +SKIP
+    """
+
+    def __init__(self, measure: str, weight: float, *, layers: list[int] | tuple[int, ...] = (-1,), memory: int = 0):
+        if measure not in TERMS:
+            raise UnknownName("differentiable measure", measure, TERMS)
+        if isinstance(weight, bool) or not isinstance(weight, (int, float)) or weight == 0 or weight != weight:
+            raise BadInput("weight", came=repr(weight), wanted="a number other than 0")
+        if not 0 <= memory <= MEMORY_ROWS:
+            raise BadInput("memory", came=repr(memory), wanted=f"0 to {MEMORY_ROWS} rows")
+        self.measure, self.weight, self.layers, self.memory = measure, weight, list(layers), memory
+        self.values: list[float] = []
+        self._kept: dict[Any, torch.Tensor] = {}
+        self._mask: torch.Tensor | None = None
+        self._hooks: ExitStack | None = None
+        self._logged = 0
+
+    # --- hooks ------------------------------------------------------------------------------------------------------
+
+    def attach(self, model: nn.Module) -> ExitStack:
+        """Hooks the term into a model.
+
+        Args:
+            model: returns its loss where it is given labels, as models of transformers do.
+
+        Returns:
+            ExitStack: `close()` removes the hooks.
+
+        Raises:
+            BadInput: there is no transformers model inside.
+            UnknownName: a layer that does not exist.
+        """
+        body = encoder_of(model)
+        ids = list(range(8))
+        taps = [tap for tap in places_of(body, Windows([ids], [[0] * 8]), self.layers) if tap.place.point == RESIDUAL]
+        hooks = ExitStack()
+        start = body.register_forward_pre_hook(self._begin, with_kwargs=True)
+        hooks.callback(start.remove)
+        found = hooks.enter_context(read_places(body, taps, self._rows))
+        end = model.register_forward_hook(lambda module, args, output: self._add(module, found, output))
+        hooks.callback(end.remove)
+        return hooks
+
+    def _begin(self, module, args, kwargs) -> None:
+        self._mask = kwargs.get("attention_mask")
+
+    def _rows(self, rows: torch.Tensor) -> torch.Tensor | None:
+        """The rows of tokens that are no padding, `(n, d)`; nothing outside of training."""
+        if not torch.is_grad_enabled():
+            return None
+        mask = self._mask
+        if mask is None or mask.shape != rows.shape[:2]:
+            return rows.flatten(0, 1)
+        return rows[mask.bool().to(rows.device)]
+
+    def _add(self, model: nn.Module, found: dict, output):
+        """The model's output, with the term in its loss."""
+        loss = output.get("loss") if hasattr(output, "get") else None
+        if not model.training or not torch.is_grad_enabled() or loss is None:
+            return None
+        term = torch.stack([self._term(place, rows) for place, rows in found.items()]).mean()
+        self.values.append(float(term.detach()))
+        output["loss"] = loss + self.weight * term.to(loss.dtype)
+        return output
+
+    def _term(self, place, rows: torch.Tensor | None) -> torch.Tensor:
+        if rows is None or not rows.requires_grad:
+            cure = "Pass gradient_checkpointing_kwargs={'use_reentrant': False}."
+            raise BadInput("model", came="rows without a gradient", wanted="a training step with one", cure=cure)
+        together = torch.cat([rows, self._kept[place].to(rows.dtype)]) if place in self._kept else rows
+        if self.memory:
+            self._kept[place] = together.detach()[: self.memory]
+        return TERMS[self.measure](together)
+
+    # --- in a Trainer -----------------------------------------------------------------------------------------------
+
+    def on_train_begin(self, args, state, control, model=None, **kwargs):
+        smoothed = getattr(args, "label_smoothing_factor", 0)
+        if smoothed:
+            cure = "Set it to 0, or add the term yourself: hf_repgeo.losses."
+            raise BadInput(
+                "label_smoothing_factor", came=repr(smoothed), wanted="a loss that the model computes", cure=cure
+            )
+        self._kept, self._logged = {}, len(self.values)
+        self._hooks = self.attach(model)
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        fresh = self.values[self._logged :]
+        if fresh and state.log_history and "loss" in (logs or {}):
+            value = sum(fresh) / len(fresh)
+            state.log_history[-1][f"geometry_loss/{self.measure}"] = logs[f"geometry_loss/{self.measure}"] = value
+            self._logged = len(self.values)
+
+    def on_train_end(self, args, state, control, **kwargs):
+        if self._hooks is not None:
+            self._hooks.close()
+            self._hooks = None
+
+
+class SentenceGeometryLoss(nn.Module):
+    """A loss of sentence-transformers with a geometry term on the embeddings of each batch.
+
+    Args:
+        model: the SentenceTransformer.
+        loss: its loss, such as `MultipleNegativesRankingLoss(model)`.
+        measure: one of `hf_repgeo.losses.TERMS`.
+        weight: of the term; a negative one raises the measure.
+
+    Example:
+        >>> loss = SentenceGeometryLoss(model, CosineSimilarityLoss(model), "uniformity", 0.1)  # doctest: +SKIP
+        >>> SentenceTransformerTrainer(model, train_dataset=data, loss=loss).train()  # doctest: +SKIP
+    """
+
+    def __init__(self, model: nn.Module, loss: nn.Module, measure: str, weight: float):
+        super().__init__()
+        settings = GeometryLoss(measure, weight)
+        self.model, self.loss, self.measure, self.weight = model, loss, measure, settings.weight
+
+    def forward(self, sentence_features, labels=None) -> torch.Tensor:
+        """The loss of the batch and the term on all its embeddings, `(columns * batch, hidden_size)`."""
+        seen: list[torch.Tensor] = []
+        hook = self.model.register_forward_hook(lambda m, args, output: seen.append(output["sentence_embedding"]))
+        try:
+            value = self.loss(sentence_features, labels)
+        finally:
+            hook.remove()
+        if not self.training or not seen:
+            return value
+        return value + self.weight * TERMS[self.measure](torch.cat(seen)).to(value.dtype)
