@@ -1,11 +1,11 @@
-"""What a probe of GeometryCallback costs beside its own forward pass.
+"""What a measurement of GeometryCallback costs beside its own forward pass.
 
     OMP_NUM_THREADS=1 python benchmarks/callback_cost.py
     python benchmarks/callback_cost.py --device cuda --dtype bfloat16
 
-A BERT-base configuration (12 layers, 768 columns) with random weights, random tokens, the default measures. The whole
-probe is to cost at most 1.3 times the forward pass alone, on CPU. Prints one line of JSON; `cpu_ratio` compares the
-processor's time, which other work on the machine disturbs less than the clock.
+A BERT-base configuration (12 layers, 768 columns) with random weights, random tokens, the default measures. The
+whole measurement is to cost at most 1.3 times the forward pass alone, on CPU. Prints one line of JSON; `cpu_ratio`
+compares the processor's time, which other work on the machine disturbs less than the clock.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from transformers import BertConfig, BertForMaskedLM, Trainer, TrainingArguments
 
 from hf_repgeo.callbacks import GeometryCallback
 from hf_repgeo.rows.forward import undisturbed
-from hf_repgeo.training.fixed_sample import sample_representations
 
 
 def arguments() -> argparse.Namespace:
@@ -47,6 +46,12 @@ def seconds(work: Callable[[], object], device: str) -> tuple[float, float]:
     return time.perf_counter() - began, time.process_time() - began_cpu
 
 
+def plain_forward(body: torch.nn.Module, ids: torch.Tensor, batch_size: int) -> None:
+    """The same batches through the body, and nothing kept."""
+    for batch in ids.to(body.device).split(batch_size):
+        body(input_ids=batch, attention_mask=torch.ones_like(batch))
+
+
 def ratio(whole: list[tuple[float, float]], forward: list[tuple[float, float]], which: int) -> float:
     """Median over the repeats; the first is a warm-up."""
     return round(statistics.median(w[which] / f[which] for w, f in zip(whole[1:], forward[1:])), 3)
@@ -56,17 +61,16 @@ def main() -> None:
     asked = arguments()
     model = BertForMaskedLM(BertConfig()).to(asked.device, getattr(torch, asked.dtype))
     ids = torch.randint(1000, 30000, (asked.rows // asked.length, asked.length))
-    probe = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    sample = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
     with tempfile.TemporaryDirectory() as folder:
         settings = TrainingArguments(folder, use_cpu=asked.device == "cpu", report_to="none")
-        callback = GeometryCallback(probe, batch_size=asked.batch_size).attach(Trainer(model, settings))
+        callback = GeometryCallback(sample, batch_size=asked.batch_size).attach(Trainer(model, settings))
+        callback.begin(model, 1000, 0, [])
         forward, whole = [], []
         for _ in range(asked.repeats + 1):
             with undisturbed(model):
-                forward.append(
-                    seconds(lambda: sample_representations(model.bert, callback.sample, asked.batch_size), asked.device)
-                )
-            whole.append(seconds(lambda: callback._probe(callback.trainer.state, model), asked.device))
+                forward.append(seconds(lambda: plain_forward(model.bert, ids, asked.batch_size), asked.device))
+            whole.append(seconds(lambda: callback._measured_rows(model, asked.batch_size, None), asked.device))
     result = {
         "device": torch.cuda.get_device_name() if asked.device == "cuda" else "cpu",
         "dtype": asked.dtype,
@@ -74,7 +78,7 @@ def main() -> None:
         "load": round(os.getloadavg()[0], 1),
         "rows": callback.sample.rows,
         "forward_s": round(statistics.median(clock for clock, _ in forward[1:]), 3),
-        "probe_s": round(statistics.median(clock for clock, _ in whole[1:]), 3),
+        "measurement_s": round(statistics.median(clock for clock, _ in whole[1:]), 3),
         "ratio": ratio(whole, forward, 0),
         "cpu_ratio": ratio(whole, forward, 1),
     }

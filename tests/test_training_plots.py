@@ -45,7 +45,7 @@ def test_several_runs_are_drawn_as_their_mean_with_a_band():
 def test_a_history_prints_by_step():
     shown = repr(history())
     assert "mean over layers (least to greatest)" in shown
-    assert "10  0.11 (0.01 to 0.21)" in shown and "tokens: one_per_type" in shown
+    assert "0.11 (0.01 to 0.21)" in shown and "tokens: one_per_type" in shown
 
 
 def test_a_report_shows_itself_in_a_notebook_with_its_figure():

@@ -228,13 +228,14 @@ def _written(write: Callable[[Path], Path]) -> bytes:
 
 
 def _figure(report: ReportTable) -> bytes | None:
-    """The curves over layers as PNG; `None` where there is nothing to draw."""
-    from ..plots import DEFAULT_PANELS, plot_layers
+    """The curves over layers, or over the steps of a training, as PNG; `None` where there is nothing to draw."""
+    from ..plots import DEFAULT_PANELS, plot_layers, plot_training
+    from ..report_text import has_steps
 
     panels = {f"{summary.measure}:{summary.convention}": summary.measure for summary in summaries(report)}
     headline = [panel for panel, measure in panels.items() if measure in DEFAULT_PANELS] or list(panels)
     try:
-        figure = plot_layers(report, headline)
+        figure = (plot_training if has_steps(report) else plot_layers)(report, headline)
     except BadInput:
         return None
     # Without the name of the program in it, the same curves are the same bytes.
