@@ -62,7 +62,8 @@ def main(folder: Path, images: Path) -> None:
         print(by_layer(runs, "all"), by_layer(runs, "sink_robust"), sep="\n")
         for path in done:
             lines = json.loads((path / "log.json").read_text())["log"]
-            print(path.name, "held-out loss:", {line["step"]: round(line["eval_loss"], 2) for line in lines if "eval_loss" in line})
+            losses = {line["step"]: round(line["eval_loss"], 2) for line in lines if "eval_loss" in line}
+            print(path.name, "held-out loss:", losses)
         figure = plot_training([blocks_only(run) for run in runs] if len(runs) > 1 else blocks_only(runs[0]))
         figure.savefig(images / f"dynamics-{kind}.png", dpi=110)
 
