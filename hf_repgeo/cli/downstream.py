@@ -11,6 +11,8 @@ ROOM = "hf_repgeo.downstream"
 SAMPLE, PERTURB = f"{ROOM}.sequences.sample_sequences", f"{ROOM}.perturbation.perturb"
 SAMPLING = ("n", "min_words", "max_words", "seed")
 PERTURBING = ("seed", "how", "layers", "kinds")
+PREDICT, PREDICTING = f"{ROOM}.expectation.expect_score", ("score", "measure", "architecture")
+SELECT, SELECTING = f"{ROOM}.selection.select_encoder", ("measure", "rows", "seed")
 REGRESS = f"{ROOM}.regression.regress"
 REGRESSING = ("measures", "baselines", "architecture", "dose", "headline", "seed")
 
@@ -20,7 +22,7 @@ def add(commands) -> None:
     about = "What a model's geometry says about its downstream scores: samples, perturbed models, studies, regressions."
     parser = commands.add_parser("downstream", help="geometry and downstream scores", description=about)
     verbs = parser.add_subparsers(required=True, metavar="VERB")
-    for add_verb in (_add_sample, _add_perturb, _add_study, _add_regress):
+    for add_verb in (_add_sample, _add_perturb, _add_study, _add_regress, _add_predict, _add_select):
         add_verb(verbs)
 
 
@@ -167,6 +169,51 @@ def regress(options: argparse.Namespace) -> None:
     page = write_report(result, _folder(options.out), f"Geometry and {options.score}")
     print("\n".join(sections(result)[0].text))
     print(page)
+
+
+def _add_predict(verbs) -> None:
+    about = "The score to expect of a model from its geometry, with an interval; nothing is fine-tuned."
+    parser = verbs.add_parser("predict", help="a score without fine-tuning", description=about)
+    parser.set_defaults(run=predict)
+    parser.add_argument("model", metavar="MODEL", help="Hub id, folder or pip:PACKAGE")
+    parser.add_argument("--fit", metavar="TABLE", help="table.csv of a study (default: the shipped one)")
+    columns = {"score": "COLUMN", "measure": "COLUMN", "architecture": "NAME"}
+    add_flags(parser, PREDICT, *PREDICTING, **columns)
+
+
+def predict(options: argparse.Namespace) -> None:
+    """Prints the expected score, its interval, and warnings."""
+    from ..downstream import expect_score
+
+    print(expect_score(options.model, options.fit, **given(options, *PREDICTING)))
+
+
+def _add_select(verbs) -> None:
+    about = "Rank encoders for labelled data by a cheap probe and by geometry; does geometry add anything to the probe?"
+    parser = verbs.add_parser("select", help="an encoder for one's own data", description=about)
+    parser.set_defaults(run=select)
+    parser.add_argument("models", nargs="+", metavar="[NAME=]MODEL", help="Hub ids, folders or pip:PACKAGE")
+    data = "CSV or TSV with the columns text (text2) and label, or FOLDER:qnli, a task in GLUE's layout"
+    parser.add_argument("--task", required=True, metavar="DATA", help=data)
+    scores = "CSV with the columns model and score: the scores after fine-tuning, of eight encoders or more"
+    parser.add_argument("--outcomes", metavar="FILE", help=scores)
+    add_flags(parser, SELECT, *SELECTING, measure="NAME")
+
+
+def select(options: argparse.Namespace) -> None:
+    """Prints the ranking and the verdict."""
+    from ..downstream import select_encoder
+
+    outcomes = _outcomes(options.outcomes) if options.outcomes else None
+    models = dict(_named(entry) for entry in options.models)
+    print(select_encoder(models, options.task, outcomes=outcomes, **given(options, *SELECTING)))
+
+
+def _outcomes(path: str) -> dict[str, float]:
+    from ..downstream.tables import read_scores
+
+    table = read_scores(path, "score", measures=["score"])
+    return dict(zip(table.frame["model"].astype(str), table.score.tolist()))
 
 
 def _folder(path: str) -> Path:

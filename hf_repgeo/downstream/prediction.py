@@ -95,11 +95,12 @@ def skill_of(
     square, base = errors[keep] ** 2, reference[keep] ** 2
     beyond = None
     if dose is not None:
-        beyond = _ratio(dose[keep] ** 2 - square, base, weights)
-    return Skill(name, _ratio(base - square, base, weights), beyond, float(np.sqrt(square.mean())))
+        beyond = skill_ratio(dose[keep] ** 2 - square, base, weights)
+    return Skill(name, skill_ratio(base - square, base, weights), beyond, float(np.sqrt(square.mean())))
 
 
-def _ratio(top: np.ndarray, bottom: np.ndarray, weights: np.ndarray) -> Interval:
+def skill_ratio(top: np.ndarray, bottom: np.ndarray, weights: np.ndarray) -> Interval:
+    """`sum(top) / sum(bottom)` with a bootstrap interval under `(draws, n)` weights."""
     drawn = (weights @ top) / np.maximum(weights @ bottom, 1e-300)
     low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Interval(float(top.sum() / bottom.sum()), float(low), float(high), len(top))

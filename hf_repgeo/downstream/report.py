@@ -102,18 +102,17 @@ def _summary(result: Regression) -> Section:
 def _dose_sentences(result: Regression, head: Association) -> list[str]:
     if result.table.dose is None:
         return []
-    dose = result.association("log dose")
+    dose, within = result.association("log dose"), head.within_dose
     said = [
         f"The logarithm of the dose alone correlates at {dose.pearson}. Given the architecture and the dose, "
-        f"{head.measure} correlates at {head.given_dose}; between models of one architecture at the same dose, at "
-        f"{head.within_dose}."
+        f"{head.measure} correlates at {head.given_dose}."
     ]
-    within = head.within_dose
     if within.low is None:
-        return [*said, "Too few repeats of a dose to say what is left within one."]
+        return [*said, "Too few repeats of a dose to say what is left between models at the same dose."]
+    said.append(f"Between models of one architecture at the same dose it correlates at {within}:")
     if within.low <= 0 <= within.high:
-        return [*said, f"Within a dose, {head.measure} has no correlation with the score that these data can show."]
-    return [*said, f"Within a dose, {head.measure} still goes with the score."]
+        return [*said[:-1], f"{said[-1]} within a dose, these data show no correlation with the score."]
+    return [*said[:-1], f"{said[-1]} within a dose, too, it goes with the score."]
 
 
 def _doses(result: Regression) -> Section | None:

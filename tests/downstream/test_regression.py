@@ -80,7 +80,7 @@ def test_a_report_is_one_file_and_its_markdown_shows_the_same_figures(result, tm
     text = (tmp_path / "report.md").read_text()
     shown = re.findall(r"\((figures/[^)]+)\)", text)
     assert len(shown) == page.count("data:image/png") == 5 and all((tmp_path / name).exists() for name in shown)
-    assert "Within a dose" in text and "curve of the dose" in page
+    assert "at the same dose it correlates at" in text and "curve of the dose" in page
     numbers = json.loads((tmp_path / "report.json").read_text())
     assert numbers["rows"] == 72 and numbers["families"] == ["a", "b", "c"]
 
