@@ -157,6 +157,7 @@ def profile(
     oversample: int | None = None,
     null: bool | Literal["isotropic", "gaussian", "shuffled"] = False,
     final_norm: Literal["applied", "raw"] = "applied",
+    points: str | list[str] | None = None,
     text_column: str | None = None,
     images=None,
     audio=None,
@@ -206,6 +207,10 @@ def profile(
         null: as in `measure`.
         final_norm: `"applied"`: beside the last layer, also what the model's final norm makes of it, as rows with
             `point="final_norm"`, if the model has such a norm; `"raw"`: only the residual stream.
+        points: what to read in each layer: `"residual"`, `"final_norm"`, and inside a block `"attention"` and `"mlp"`
+            (what they add to the stream), `"heads"` (each head apart, before they are mixed), `"queries"`, `"keys"`,
+            `"values"`, or the path of a module relative to its block, such as `"mlp.gate_proj"`. Default: the first
+            two.
         text_column: of a data set, JSON or Parquet file; default: `text`, else the only column of texts, else the one
             of chat messages.
         images: instead of texts: files, a folder, PIL images, arrays, or a data set's column of images; a row is a
@@ -249,6 +254,10 @@ def profile(
     check_options(options, batch_means.pairs)
     check_null(null)
     media = images is not None or audio is not None
+    points = [points] if isinstance(points, str) else points
+    if points is not None and (media or pooling == "sentence"):
+        came = f"{points} beside " + ("images or audio" if media else "pooling='sentence'")
+        raise BadInput("points", came=came, wanted="points of a model that reads texts, token by token")
     policies = check_policies(tokens) if not media else [tokens] if isinstance(tokens, str) else tokens
     oversample = oversample_for(policies or []) if oversample is None else oversample
     _check_counts(rows=rows, batch_rows=batch_rows, oversample=oversample, batch_size=batch_size)
@@ -312,12 +321,14 @@ def profile(
         "pack": pack,
         "oversample": oversample,
         "final_norm": final_norm,
+        **({} if points is None else {"points": points}),
         "stacks": {stack.name: stack.facts() for stack in stacks_of(loaded.model, windows)},
         **(sentence_facts(around) if around is not None else {}),
         **batch_means.provenance(),
         **versions(),
     }
     forward = {"layers": layers, "final_norm": final_norm, "batch_size": batch_size}
+    forward |= {} if points is None else {"points": points}
     forward["progress"] = _bar(progress, "forward")
 
     def collect() -> Representations:

@@ -38,7 +38,7 @@ QUANTIZE = "hf_repgeo.measures.kernels.quantizers.quantize"
 
 # Every keyword of `profile` named here is a flag: its type, default and help come from the function.
 TEXT = ("text_column", "clean")
-ROWS = ("tokens", "pooling", "rows", "batch_rows", "window", "pack", "oversample", "layers", "final_norm")
+ROWS = ("tokens", "pooling", "rows", "batch_rows", "window", "pack", "oversample", "layers", "final_norm", "points")
 MEASURES = ("measures", "null")
 RUN = ("tokenizer", "revision", "dtype", "device", "device_map", "batch_size", "seed")
 TRUST = ("allow_random_weights", "trust_remote_code")

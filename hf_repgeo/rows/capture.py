@@ -45,7 +45,10 @@ class Layout(NamedTuple):
 
 @dataclass(frozen=True)
 class Tap:
-    """How to read one place: tensor `item` of what enters or leaves the `ordinal`-th call of a module."""
+    """How to read one place: tensor `item` of what enters or leaves the `ordinal`-th call of a module.
+
+    `part` is the number of a head and how many there are, where one head's columns are read.
+    """
 
     place: Place
     path: str
@@ -53,6 +56,7 @@ class Tap:
     side: str
     item: int
     layout: Layout
+    part: tuple[int, int] | None = None
 
 
 @contextmanager
@@ -100,4 +104,11 @@ class _Reader:
     def _read(self, side: str, values) -> None:
         for tap in self.taps:
             if tap.side == side and tap.ordinal == self.ordinal:
-                self.found[tap.place] = self.take(tap.layout.rows(tensors_of(values)[tap.item]))
+                self.found[tap.place] = self.take(_columns(tap, tap.layout.rows(tensors_of(values)[tap.item])))
+
+
+def _columns(tap: Tap, rows: torch.Tensor) -> torch.Tensor:
+    if tap.part is None:
+        return rows
+    number, count = tap.part
+    return rows.unflatten(-1, (count, -1))[..., number, :]

@@ -11,6 +11,7 @@ import torch
 from ..errors import BadInput, UnknownName
 from .capture import FINAL_NORM, RESIDUAL, Place, Tap, read_places
 from .passes import encoder_of, run, undisturbed
+from .points import OF_STREAM, point_taps
 from .readers import reader_of
 from .stacks import Stack, find_stacks
 from .token_inputs import padded, padding_leaks, probe_ids, text_inputs
@@ -24,7 +25,7 @@ _known: WeakKeyDictionary[torch.nn.Module, tuple[int, list[Stack]]] = WeakKeyDic
 
 
 def forward_windows(
-    model, windows, layers, final_norm, batch_size, progress, *, take: Callable | None = None
+    model, windows, layers, final_norm, batch_size, progress, *, take: Callable | None = None, points=None
 ) -> Iterator[tuple[torch.Tensor, dict[Place, Any]]]:
     """Runs windows of tokens through a model, batch by batch.
 
@@ -38,6 +39,8 @@ def forward_windows(
         take: given the flat positions of a batch's tokens in the windows, returns a function that is applied to the
             `(n_tokens, hidden_size)` states of every place while the model runs, such as one that copies the wanted
             rows to the CPU. Default: all rows are kept.
+        points: instead of the stream and the final norm: names of `hf_repgeo.rows.points.POINTS`, or paths of modules
+            relative to their block.
 
     Yields:
         For each batch the positions, and place -> what `take` made of the states there.
@@ -46,7 +49,7 @@ def forward_windows(
         BadInput: the model has no stack of blocks, or its hidden states are not those of its blocks.
         UnknownName: a layer that does not exist.
     """
-    taps = places_of(model, windows, layers, final_norm)
+    taps = places_of(model, windows, layers, final_norm, points)
     starts = torch.tensor([0] + [len(window) for window in windows.ids]).cumsum(0)
     batches = _batches(windows.ids, batch_size, padding=not runs_unpadded(model, windows))
     for begin, end in progress(iter(batches), len(batches)) if progress else batches:
@@ -115,13 +118,30 @@ def text_reader(model, windows: Windows):
     return reader_of(model, text_inputs(model, probe, torch.ones_like(probe)))
 
 
-def places_of(model, windows: Windows, layers: list[int] | None = None, final_norm: str = "applied") -> list[Tap]:
+def places_of(
+    model,
+    windows: Windows,
+    layers: list[int] | None = None,
+    final_norm: str = "applied",
+    points: list[str] | None = None,
+) -> list[Tap]:
     """How to read the places asked for, stack by stack.
 
     Raises:
-        UnknownName: a layer that no stack has, or another `final_norm`.
+        UnknownName: a layer or point that no stack has, or another `final_norm`.
     """
-    return select_taps(stacks_of(model, windows), layers, final_norm)
+    stacks = stacks_of(model, windows)
+    taps = select_taps(stacks, layers, final_norm)
+    if points is None:
+        return taps
+    probe = probe_ids(windows.ids)
+    inputs = text_inputs(model, probe, torch.ones_like(probe))
+    found = [tap for tap in taps if tap.place.point in points]
+    for stack in stacks:
+        wanted = resolve_layers(layers, stack.layers)
+        for point in (point for point in points if point not in OF_STREAM):
+            found += [tap for tap in point_taps(model, stack, point, inputs) if tap.place.layer in wanted]
+    return found
 
 
 def select_taps(stacks: list[Stack], layers: list[int] | None, final_norm: str) -> list[Tap]:

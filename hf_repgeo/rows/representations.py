@@ -130,6 +130,7 @@ def token_representations(
     rows: int,
     layers: list[int] | None = None,
     final_norm: str = "applied",
+    points: list[str] | None = None,
     batch_size: int = 8,
     seed: int = 0,
     progress: Callable[[Iterator, int], Iterator] | None = None,
@@ -148,6 +149,7 @@ def token_representations(
         rows: rows wanted for each policy.
         layers: 0 is what enters block 1, i what leaves block i, -1 the last; default: every layer.
         final_norm: `"applied"`: also what leaves the final norm; `"raw"`: the residual stream only.
+        points: see `forward_windows`.
         batch_size: windows a forward pass.
         seed: of the order in which tokens are taken.
         progress: wraps the iteration over batches, `(iterator, total) -> iterator`.
@@ -162,7 +164,7 @@ def token_representations(
     parts: dict[Place, list[torch.Tensor]] = {}
     norms: dict[Place, list[torch.Tensor]] = {}
     take = partial(_rows_and_norms, kept)
-    for _, found in forward_windows(model, windows, layers, final_norm, batch_size, progress, take=take):
+    for _, found in forward_windows(model, windows, layers, final_norm, batch_size, progress, take=take, points=points):
         for place, (rows_there, norms_there) in found.items():
             parts.setdefault(place, []).append(rows_there)
             norms.setdefault(place, []).append(norms_there)
@@ -221,6 +223,7 @@ def pooled_representations(
     *,
     layers: list[int] | None = None,
     final_norm: str = "applied",
+    points: list[str] | None = None,
     batch_size: int = 8,
     progress: Callable[[Iterator, int], Iterator] | None = None,
 ) -> Representations:
@@ -228,7 +231,7 @@ def pooled_representations(
     lengths = torch.tensor([len(window) for window in windows.ids])
     parts: dict[Place, list[torch.Tensor]] = {}
     take = partial(_pooled, lengths.cumsum(0), pooling)
-    for _, found in forward_windows(model, windows, layers, final_norm, batch_size, progress, take=take):
+    for _, found in forward_windows(model, windows, layers, final_norm, batch_size, progress, take=take, points=points):
         for place, pooled in found.items():
             parts.setdefault(place, []).append(pooled)
     n = len(windows)

@@ -9,7 +9,7 @@ to check them.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import NamedTuple
 
@@ -298,7 +298,7 @@ def _named(model: nn.Module, inputs: dict, stacks: list[Stack]) -> list[Stack]:
 
 
 def _renamed(tap: Tap, name: str) -> Tap:
-    return Tap(tap.place._replace(stack=name), tap.path, tap.ordinal, tap.side, tap.item, tap.layout)
+    return replace(tap, place=tap.place._replace(stack=name))
 
 
 def _part(path: str) -> str:

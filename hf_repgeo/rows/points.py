@@ -1,0 +1,114 @@
+"""Points inside a block: what attention and the feed-forward part add to the stream, heads, queries, keys, values.
+
+Blocks of different architectures call their parts by different names. A point is found by the name of its module; one
+that is fused with others (GPT-2's `c_attn` makes queries, keys and values in one product) is refused, and the path of
+the module, relative to its block, may be given instead.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import nn
+
+from ..errors import BadInput, UnknownName
+from .capture import FINAL_NORM, RESIDUAL, Layout, Place, Tap
+from .passes import run
+from .stacks import Stack, layout_of
+from .trace import tensors_of
+
+OF_STREAM = (RESIDUAL, FINAL_NORM)
+ATTENTION = ("attn", "attention")
+OTHER_ATTENTION = ("cross", "encoder_attn", "encdec")
+# names of the module that is read, within attention or outside it
+OUT = "o_proj out_proj c_proj dense o out_lin wo proj".split()
+PARTS = {
+    "attention": (True, OUT),
+    "heads": (True, OUT),
+    "queries": (True, "q_proj query q q_lin".split()),
+    "keys": (True, "k_proj key k k_lin".split()),
+    "values": (True, "v_proj value v v_lin".split()),
+    "mlp": (False, "down_proj fc2 c_proj dense_4h_to_h dense wo lin2 w2 fc_out".split()),
+}
+POINTS = (*OF_STREAM, *PARTS)
+
+
+def point_taps(model: nn.Module, stack: Stack, point: str, inputs: dict) -> list[Tap]:
+    """How to read one point in every block of a stack; layer i is block i.
+
+    Args:
+        model: that the stack was found in.
+        stack: one of its stacks.
+        point: one of `PARTS`, or the path of a module relative to its block, such as `"mlp.gate_proj"`.
+        inputs: a small pass with token ids of three sequences, to see the shape of what is read.
+
+    Raises:
+        UnknownName: no block has such a point.
+        BadInput: what the module returns has no row for every token; heads that do not divide its width.
+    """
+    blocks = [tap for tap in stack.taps if tap.place.point == RESIDUAL and tap.place.layer > 0]
+    side = "input" if point == "heads" else "output"
+    places = [(block, path) for block in blocks if (path := _path(model, block.path, point)) is not None]
+    if not places:
+        names = [name for name, _ in model.get_submodule(blocks[0].path).named_modules() if name]
+        raise UnknownName("point", point, [*POINTS, *names])
+    shape = _shape(model, places[0][1], side, inputs)
+    layout = layout_of(shape, *inputs["input_ids"].shape)
+    if layout.batch is None or not layout.tokens or shape[layout.tokens[0]] != inputs["input_ids"].shape[1]:
+        came = f"{point!r}, whose module {places[0][1]} returns {tuple(shape)}"
+        raise BadInput("points", came=came, wanted="a module with a row for every token")
+    taps = [_tap(stack, block, path, point, side, layout) for block, path in places]
+    return taps if point != "heads" else _by_head(model, taps, shape[-1])
+
+
+def _tap(stack: Stack, block: Tap, path: str, point: str, side: str, layout: Layout) -> Tap:
+    return Tap(Place(stack.name, block.place.layer, point), path, block.ordinal, side, 0, layout)
+
+
+def _by_head(model: nn.Module, taps: list[Tap], width: int) -> list[Tap]:
+    """A place for every head: what it gives to the product that mixes the heads."""
+    config = model.config.get_text_config()
+    names = ("num_attention_heads", "n_head", "n_heads", "num_heads")
+    count = next((getattr(config, name) for name in names if isinstance(getattr(config, name, None), int)), 0)
+    if not count or width % count:
+        raise BadInput("points", came=f"'heads' of a width of {width} and {count} heads", wanted="heads of one width")
+    return [
+        replace(tap, place=tap.place._replace(point=f"head_{head}"), part=(head, count))
+        for tap in taps
+        for head in range(count)
+    ]
+
+
+def _path(model: nn.Module, block: str, point: str) -> str | None:
+    """The module of a block that makes this point."""
+    module = model.get_submodule(block)
+    if point not in PARTS:
+        return f"{block}.{point}" if point and point in dict(module.named_modules()) else None
+    of_attention, names = PARTS[point]
+    fitting = [
+        path
+        for path, _ in module.named_modules()
+        if path.rpartition(".")[2].lower() in names
+        and of_attention == any(word in path.lower() for word in ATTENTION)
+        and not any(word in path.lower() for word in OTHER_ATTENTION)
+    ]
+    chosen = fitting[:1] if of_attention else fitting[-1:]  # the first product of an MLP widens, the last one narrows
+    return f"{block}.{chosen[0]}" if chosen else None
+
+
+def _shape(model: nn.Module, path: str, side: str, inputs: dict) -> torch.Size:
+    seen: list[torch.Size] = []
+
+    def note(module, args, output):
+        values = tensors_of(list(args) if side == "input" else output)
+        seen.extend(value.shape for value in values[:1])
+
+    handle = model.get_submodule(path).register_forward_hook(note)
+    try:
+        run(model, **inputs)
+    finally:
+        handle.remove()
+    if not seen:
+        raise BadInput("points", came=f"{path}, which does not run on this input", wanted="a module that runs")
+    return seen[0]
