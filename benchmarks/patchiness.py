@@ -80,6 +80,19 @@ def scatter(draws: int) -> str:
     return text
 
 
+def twenty_three() -> str:
+    """The clouds of quantizers.py: known shapes, and states of MiniLM as it is and with noise in its weights."""
+    from quantizers import clouds_to_rank
+
+    text = "| cloud | patchiness | error | rows in other order |\n| --- | ---: | ---: | ---: |\n"
+    for title, rows in clouds_to_rank(6000, 64):
+        found = patchiness(PointCloud(rows))
+        error = f"{found.standard_error:.3f}" if found.standard_error else "–"
+        order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))
+        text += f"| {title} | {found.value:.3f} | {error} | {read(rows[order])[0]:.3f} |\n"
+    return text
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--draws", type=int, default=20)
@@ -91,7 +104,8 @@ def main() -> None:
         f"{processor()}, one thread.\nDefault cells: a product quantizer of 64 cells in each of 4 codebooks, fewer "
         f"codebooks below 32 columns.\n\n## Chance\n\nBold: outside {CHANCE[0]} to {CHANCE[1]}.\n\n{chance()}\n"
         f"## Scatter\n\nThe clouds of [standard errors](standard_errors.md), {options.draws} samples each.\n\n"
-        f"{scatter(options.draws)}"
+        f"{scatter(options.draws)}\n## Clouds\n\n6,000 rows; known shapes in 64 columns, states of MiniLM in 384.\n\n"
+        f"{twenty_three()}"
     )
     print(options.out.read_text())
 

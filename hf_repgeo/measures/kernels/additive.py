@@ -1,7 +1,7 @@
 """Residual and additive quantizers: a row stands as the sum of one full-width codeword from each codebook.
 
 Residual: k-means on the rows, then on what is left of them, and so on (Chen, Guan & Wang, Sensors 10, 2010), from a
-start that leaves nothing to chance where the rows are clumped; codes by beam search (Babenko & Lempitsky, CVPR 2014).
+start that leaves nothing to chance; codes by beam search (Babenko & Lempitsky, CVPR 2014).
 
 Additive: from there, alternate between codebooks by least squares and codes by local search (Martinez, Zakhmi, Hoos &
 Little, "LSQ++: Lower running time and higher recall in multi-codebook quantization", ECCV 2018). Different here: the
