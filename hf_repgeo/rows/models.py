@@ -196,6 +196,8 @@ def _tokenizer(tokenizer: PreTrainedTokenizerBase | str | Path, options: dict) -
         return tokenizer
     from transformers import AutoTokenizer
 
+    if not str(tokenizer).startswith((".", "/", "~")):
+        tokenizer, _ = _place(str(tokenizer), None)
     try:
         found = AutoTokenizer.from_pretrained(str(tokenizer), **options)
     except Exception as error:

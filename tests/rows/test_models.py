@@ -259,3 +259,44 @@ def test_the_first_token_of_a_decoder_is_warned_of_and_the_last_is_not(encoder, 
         report = measured(model, documents, **settings)
         assert any(w.startswith("cls_of_decoder") for w in report.warnings()) == warned
         assert report.unique("tokens") == [pooling]
+
+
+PROFILE_FROM_DISK = """
+import sys, threading, time, accelerate, hf_repgeo, hf_repgeo.profiling, transformers.models.llama.modeling_llama
+from pathlib import Path
+
+def resident():
+    return int(Path("/proc/self/status").read_text().split("VmRSS:")[1].split()[0]) * 1024
+
+before = peak = resident()
+done = False
+def watch():
+    global peak
+    while not done:
+        peak = max(peak, resident())
+        time.sleep(0.002)
+
+threading.Thread(target=watch, daemon=True).start()
+settings = {"measures": "anisotropy", "tokens": "all", "rows": 64, "batch_rows": 64, "oversample": 1, "window": 64}
+hf_repgeo.profile(sys.argv[1], ["the cat sees " * 40], device_map="disk", progress=False, **settings)
+done = True
+print(peak - before)
+"""
+
+
+@pytest.mark.slow
+def test_a_model_on_disk_takes_less_than_half_of_its_weights_in_memory(tmp_path, plain_tokenizer):
+    import subprocess
+    import sys
+
+    from transformers import LlamaConfig, LlamaModel
+
+    sizes = {"hidden_size": 1024, "intermediate_size": 2816, "num_hidden_layers": 16, "num_attention_heads": 16}
+    model = LlamaModel(LlamaConfig(**sizes, num_key_value_heads=4, vocab_size=24))
+    weights = sum(parameter.nbytes for parameter in model.parameters())
+    model.save_pretrained(tmp_path)
+    plain_tokenizer.save_pretrained(tmp_path)
+    del model
+    command = [sys.executable, "-c", PROFILE_FROM_DISK, str(tmp_path)]
+    peak = int(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[-1])
+    assert peak < weights / 2
