@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..plots import COLOURS, MARKERS
+from ..plots.layers import COLOURS, MARKERS
 from .regression import MODELS, Association, Regression, fitted, residuals_of
 from .resampling import Interval
 from .tables import ScoreTable

@@ -151,7 +151,7 @@ def plot_frequencies(report: FrequencyReport) -> Figure:
     """
     from matplotlib.figure import Figure
 
-    from ..plots import COLOURS
+    from ..plots.layers import COLOURS
 
     figure = Figure(figsize=(11, 3.2), layout="constrained")
     axes = figure.subplots(1, 3)
