@@ -1,7 +1,8 @@
 """Which architectures are verified: a tiny random model of every type in transformers' mapping, profiled and checked.
 
-    python benchmarks/zoo.py                  every type, one process each; writes docs/models.md
-    python benchmarks/zoo.py bert llama vit   these types, printed
+    python benchmarks/zoo.py                  every type, printed, a line of JSON each
+    python benchmarks/zoo.py bert llama vit   these types
+    python benchmarks/zoo.py --page           also writes docs/models.md
 
 A type counts as *running* if its tiny model runs on the inputs that its modality names. Of those, it is
 *profiled* when its stacks are found, every layer is read, and the checks hold; else it must be *refused* by one
@@ -19,6 +20,7 @@ import resource
 import subprocess
 import sys
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -205,6 +207,42 @@ def in_a_process(kinds: list[str]) -> list[dict]:
     return lines
 
 
+def page(rows: list[dict]) -> str:
+    """The table of verified architectures, in Markdown."""
+    from transformers import __version__ as version
+
+    counts = {outcome: sum(row["outcome"] == outcome for row in rows) for outcome in ("profiled", "refused", "crash")}
+    lines = [
+        "# Verified architectures",
+        "",
+        f"Tiny random models of {len(rows)} types, from their configurations, with transformers {version}.",
+        f"Of the {sum(counts.values())} that run, {counts['profiled']} are profiled,",
+        f"{counts['refused']} are refused in a sentence, and {counts['crash']} crash.",
+        "",
+        "*Profiled* means: the stacks of blocks were found, every layer was read, and what passes between the blocks",
+        "is what the model returns as `hidden_states`. `0-3 + norm` means layers 0 to 3 and a final norm called",
+        "`norm`. Types that are not in the table were not tried, or could not be made small.",
+        "`python benchmarks/zoo.py TYPE ...` tries others; without a type it tries all of transformers' mapping.",
+        "",
+        "| type | reads | stacks and their layers |",
+        "| --- | --- | --- |",
+    ]
+    lines += [
+        f"| `{r['type']}` | {r.get('modality', '')} | {_cell(r)} |" for r in rows if r["outcome"] != "does not run"
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _cell(row: dict) -> str:
+    return row["places"] if row["outcome"] == "profiled" else f"{row['outcome']}: {row['why']}"
+
+
+def every(kinds: list[str]) -> Iterator[dict]:
+    """Examines types forty at a time."""
+    for start in range(0, len(kinds), 40):
+        yield from in_a_process(kinds[start : start + 40])
+
+
 def main(arguments: list[str]) -> None:
     warnings.simplefilter("ignore")
     if arguments[:1] == ["--json"]:
@@ -216,11 +254,13 @@ def main(arguments: list[str]) -> None:
         return
     from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
 
-    kinds = arguments or sorted(MODEL_MAPPING_NAMES)
-    chunks = [kinds[start : start + 40] for start in range(0, len(kinds), 40)]
-    for chunk in chunks:
-        for row in in_a_process(chunk):
-            print(json.dumps(row), flush=True)
+    kinds = [kind for kind in arguments if kind != "--page"] or sorted(MODEL_MAPPING_NAMES)
+    rows = []
+    for row in every(kinds):
+        rows.append(row)
+        print(json.dumps(row), flush=True)
+    if "--page" in arguments:
+        PAGE.write_text(page(rows), encoding="utf-8")
 
 
 if __name__ == "__main__":
