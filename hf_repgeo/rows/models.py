@@ -185,7 +185,16 @@ def _load(
         raise _refusal("model", f"{asked!r}", error, place, "a transformers model") from error
     if offload:
         weakref.finalize(network, shutil.rmtree, offload, ignore_errors=True)
+    _check_that_disk_is_read(network, placed)
     return network, info
+
+
+def _check_that_disk_is_read(network: PreTrainedModel, placed: dict) -> None:
+    """transformers 5.0 to 5.8 never read a model of which every module lies on disk."""
+    if placed.get("device_map") == {"": "disk"} and not hasattr(network, "hf_device_map"):
+        wanted = "a release of transformers that reads a whole model from disk, such as 5.24"
+        cure = "Update transformers, or keep one module in memory: device_map={'': 'disk', 'embeddings': 'cpu'}."
+        raise BadInput("device_map", came="'disk'", wanted=wanted, cure=cure)
 
 
 def _tokenizer(tokenizer: PreTrainedTokenizerBase | str | Path, options: dict) -> PreTrainedTokenizerBase:
