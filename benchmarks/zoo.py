@@ -141,7 +141,7 @@ def examine(kind: str) -> dict:
         model = tiny_model(kind)
         found["class"] = type(model).__name__
         found["modality"], inputs = _running(model)
-    except Exception as error:  # what a type does not do on its own is no finding of ours
+    except Exception as error:  # what a type does not do on its own is not counted
         return found | {"outcome": "does not run", "why": _first_line(error)}
     try:
         return found | _profiled(model, inputs)

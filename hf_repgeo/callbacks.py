@@ -71,12 +71,12 @@ class GeometryCallback(GeometryMonitor, TrainerCallback):
         layers: where intrinsic dimension and patchiness are measured, indices into `hidden_states`; default: the last.
             All other measures are taken in every layer.
         rows: tokens to measure; of more, a random draw of examples. With fewer than 4096 rows the numbers are those of
-            so few rows. `None`: every token of the texts.
-        every: a measurement at every so many steps, epochs, evaluations or saves; with `"log-spaced"`, the unit.
+            a small sample. `None`: every token of the texts.
+        every: the number of steps, epochs, evaluations or saves between measurements; with `"log-spaced"`, the unit.
             Default: 100 steps, else 1.
         schedule: `"steps"`, `"epochs"`, `"evaluate"`, `"save"`, or `"log-spaced"`: steps 1, 2, 5, 10, 20, 50, 100 ...
             Default: `"steps"` where `every` is given, else log-spaced with the last step, and six points at least.
-            Whatever it is, an evaluation is measured too (each one, or every so many with `"evaluate"`).
+            Whatever it is, an evaluation is measured too (each one; with `"evaluate"` as `every` says).
         budget: largest share of the training time for the measurements at steps beyond the first six. Where they would
             take more, every second, fourth, ... one of the schedule is left. Six points, spread over the schedule,
             are always measured, and so are epochs, evaluations and saves. `None`: no limit.

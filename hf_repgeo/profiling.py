@@ -92,7 +92,7 @@ def measure(
         interval: such as 0.95: put an interval by groups beside each number: `low` and `high` in `details`. Forty
             times the cost on half of the rows.
         max_rows: rows of a stream that are kept for measures that need rows; of a longer one, an even draw. Spectral
-            measures and mean cosine always speak of all rows; `n` says which.
+            measures and mean cosine always cover all rows; `n` tells how many.
         seed: of whatever is random (the quantizer's start, the folds of the jackknife).
         options: for the measures that take them: `quantizer`, `codebooks`, `bits`, `quantizer_seeds`, `k`, `n1`, `n2`.
 
@@ -100,7 +100,7 @@ def measure(
         GeometryReport: one row per measure and convention, over the whole cloud (`protocol="whole"`).
 
     Raises:
-        BadInput: `X` is no matrix of finite numbers with at least two rows; `groups` does not fit.
+        BadInput: `X` is not a matrix of finite numbers with at least two rows; `groups` does not fit.
         UnknownName: a measure, convention or option that does not exist.
 
     Example:
@@ -197,7 +197,7 @@ def profile(
         pooling: `"tokens"`: every token is a row; `"cls"`, `"last"` or `"mean"`: every window is one, its first token,
             its last, or the mean of all; `"sentence"`: every text is one, through a SentenceTransformer's own modules.
         rows: rows wanted for each policy.
-        batch_rows: rows a batch; at least so many in each.
+        batch_rows: least number of rows in a batch.
         window: tokens a window, special tokens included; default 512 or the model's limit. It changes the numbers: a
             decoder's first position is unlike all others, and short windows have more of them.
         pack: `"concatenate"`: documents run on from window to window; `"documents"`: each starts its own.

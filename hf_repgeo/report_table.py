@@ -267,7 +267,7 @@ def _checked(rows: list[dict[str, Any]], provenance: dict[str, Any]) -> list[dic
         KeyError: a column is missing.
     """
     if not isinstance(rows, list) or not isinstance(provenance, dict):
-        raise TypeError("rows are no list, or the provenance is no object")
+        raise TypeError("rows are not a list, or the provenance is not an object")
     rows = _with_points(rows, provenance)
     for number, row in enumerate(rows):
         for column, kind in COLUMNS.items():

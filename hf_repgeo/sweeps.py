@@ -158,7 +158,7 @@ def _of_list(models) -> list[Member]:
     if isinstance(models, (str, Path)):
         if not Path(models).is_file():
             raise BadInput(
-                "models", came=f"{str(models)!r}, which is no file", wanted="a file with a model on each line"
+                "models", came=f"{str(models)!r}, which is not a file", wanted="a file with a model on each line"
             )
         lines = (line.partition("#")[0].split() for line in Path(models).read_text(encoding="utf-8").splitlines())
         models = [tuple(line) for line in lines if line]

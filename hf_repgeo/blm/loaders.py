@@ -121,7 +121,7 @@ def load_genbench(path: str | Path) -> Dataset:
         A `Dataset` like that of `load_matrices`; errors are not labelled there, so they are `"Correct"` or `"wrong"`.
 
     Raises:
-        BadInput: no such file, or a target that is no option (line named).
+        BadInput: no such file, or a target that is not an option (line named).
     """
     with _existing(path).open(encoding="utf-8") as file:
         records = [json.loads(line) for line in file if line.strip()]

@@ -56,7 +56,7 @@ class Matrix:
 
 
 def check_type(type: str) -> None:
-    """Refuse what is no type of matrix."""
+    """Refuse what is not a type of matrix."""
     if type not in TYPES:
         raise UnknownName("type of matrix", type, TYPES)
 

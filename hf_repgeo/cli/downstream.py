@@ -108,8 +108,8 @@ def _add_finetuning(group) -> None:
     group.add_argument("--epochs", type=float, metavar="N", help="default: 3")
     group.add_argument("--max-length", type=int, metavar="N", help="tokens (default: 128)")
     group.add_argument("--device-batch-size", type=int, metavar="N", help="rows at once, of 32 a step (default: 32)")
-    group.add_argument("--train-rows", type=int, metavar="N", help="only the first so many (default: all)")
-    group.add_argument("--dev-rows", type=int, metavar="N", help="only the first so many (default: all)")
+    group.add_argument("--train-rows", type=int, metavar="N", help="only this many, from the start (default: all)")
+    group.add_argument("--dev-rows", type=int, metavar="N", help="only this many, from the start (default: all)")
 
 
 def study(options: argparse.Namespace) -> None:

@@ -1,4 +1,4 @@
-"""What a function says of its keywords, read from its source: names, types, defaults, and the help in its docstring.
+"""The keywords of a function, read from its source: names, types, defaults, and the help in its docstring.
 
 The source is parsed and not imported, so that help and usage errors of the command line need neither torch nor
 transformers. What a docstring says by pointing elsewhere ("as in `measure`") is looked up there.
@@ -25,7 +25,7 @@ class Keyword:
         name: of the keyword.
         annotation: its type, as written.
         default: its default; None where it has none.
-        help: what the docstring says of it.
+        help: the docstring's words about it.
     """
 
     name: str
@@ -76,7 +76,7 @@ def _parsed(module: str) -> ast.Module:
 
 
 def _value(default: ast.expr | None, module: str) -> object:
-    """A default as a plain value; a constant's name is followed to where the constant is. None where it is no value."""
+    """A default as a plain value; a constant's name is followed to where the constant is. None where it has none."""
     if isinstance(default, ast.Name):
         return _constant(default.id, module)
     try:
@@ -110,7 +110,7 @@ def _arguments(signature: ast.arguments) -> list[tuple[ast.arg, ast.expr | None]
 
 
 def _argument_texts(docstring: str) -> dict[str, str]:
-    """What the section `Args:` says of each argument, on one line."""
+    """The entry of each argument in the section `Args:`, on one line."""
     section = re.search(r"^Args:\n((?:    .*\n|\n)*)", docstring + "\n", re.MULTILINE)
     texts: dict[str, str] = {}
     for line in section[1].splitlines() if section else ():

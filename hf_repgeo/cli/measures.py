@@ -16,7 +16,7 @@ def add(commands) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Prints what the table says of every measure."""
+    """Prints the table of measures."""
     from ..measures import MEASURES
 
     if options.json:

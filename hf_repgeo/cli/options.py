@@ -81,5 +81,5 @@ def layer_list(text: str) -> list[int]:
         try:
             found += range(int(span[1]), int(span[2]) + 1) if span else [int(part)]
         except ValueError:
-            raise argparse.ArgumentTypeError(f"{part!r} is no layer; write 0,3-6,-1") from None
+            raise argparse.ArgumentTypeError(f"{part!r} is not a layer; write 0,3-6,-1") from None
     return found

@@ -47,7 +47,7 @@ def checked_file(option: str, path: str, endings: Collection[str] = ()) -> Path:
         endings: of which its name must have one, such as `"png"`; none given: any.
 
     Raises:
-        BadInput: its folder does not exist or is closed, it is no plain file, or it has another ending.
+        BadInput: its folder does not exist or is closed, it is not a plain file, or it has another ending.
     """
     file = Path(path)
     if not file.parent.is_dir():

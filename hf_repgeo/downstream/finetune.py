@@ -29,7 +29,7 @@ class FinetuneSettings:
         batch_size: rows a step, whatever the device holds.
         device_batch_size: rows at once on the device; gradients are accumulated up to `batch_size`.
         seed: of the head's initialisation and the order of rows; a run's number is added.
-        train_rows, dev_rows: only so many rows, from the start; default: all.
+        train_rows, dev_rows: number of rows to use, from the start; default: all.
         bf16: matrix products in bfloat16 (autocast).
     """
 

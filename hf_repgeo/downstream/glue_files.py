@@ -229,7 +229,7 @@ def read_rows(task: Task, path: Path) -> Rows:
     """
     if not path.is_file():
         wanted = f"{task.folder}/train.tsv and {task.folder}/{task.dev}.tsv, GLUE's layout"
-        raise BadInput("data", came=f"{str(path)!r}, which is no file", wanted=wanted)
+        raise BadInput("data", came=f"{str(path)!r}, which is not a file", wanted=wanted)
     lines = _lines(path)
     columns = _columns(task, path, lines)
     texts: tuple[list[str], ...] = tuple([] for _ in task.texts)

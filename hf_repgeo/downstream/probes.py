@@ -14,7 +14,7 @@ from ..errors import UnknownName
 from ..localization.probing import check_classes, make_probe
 from .glue_files import TASKS, accuracy, load_task, task_of
 
-TEST_SHARE = 4  # one lexicon row in so many is kept for the test, with all its sentences
+TEST_SHARE = 4  # one lexicon row of this many is kept for the test, with all its sentences
 SENTENCES = {"chunks": chunk_sentences, "frames": role_sentences}
 FROZEN = "frozen_"
 PROBES = (*SENTENCES, *(FROZEN + name for name, task in TASKS.items() if task.classes))
@@ -59,7 +59,7 @@ def probe_task(
             sentences); `"frames"`: which of 8 frames of an event, active and passive alternants (1,280 sentences); in
             both no lexicon row is on both sides. `"frozen_qnli"` and kin: a GLUE task with classes.
         data: GLUE's folder; default: the Hub.
-        train_rows, dev_rows: only so many rows of a GLUE task, from the start.
+        train_rows, dev_rows: number of rows of a GLUE task to use, from the start.
 
     Raises:
         UnknownName: another name.

@@ -130,7 +130,7 @@ def regress(
     Args:
         table: a CSV, TSV or Parquet file or a data frame, wide or long; see `read_scores`.
         score: column of the score.
-        measures: columns to compare; default: every numeric column that is no score, loss, dose, run or seed.
+        measures: columns to compare; default: every numeric column that is not a score, loss, dose, run or seed.
         baselines: columns that are no geometry, such as a validation loss, to compare with.
         architecture: column of the family; default: `architecture`, `arch` or `family`.
         dose: column of the noise's dose; default: `alpha` or `dose`.
@@ -139,7 +139,7 @@ def regress(
         seed: of bootstrap, permutations and folds.
 
     Raises:
-        BadInput, UnknownName: as `read_scores`; a headline that is no measure.
+        BadInput, UnknownName: as `read_scores`; a headline that is not a measure.
         MissingExtra: statsmodels or pandas is not installed.
 
     Cost: seconds for some hundred rows and thirty measures.

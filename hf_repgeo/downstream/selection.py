@@ -164,7 +164,7 @@ def read_labelled(data: str | Path, rows: int = 2000, seed: int = 0) -> ProbeTas
 
 def _read_csv(path: Path) -> tuple[list[list[str]], list[str]]:
     if not path.is_file():
-        raise BadInput("data", came=f"{str(path)!r}, which is no file", wanted="a CSV or TSV file, or FOLDER:task")
+        raise BadInput("data", came=f"{str(path)!r}, which is not a file", wanted="a CSV or TSV file, or FOLDER:task")
     with path.open(newline="", encoding="utf-8") as file:
         reader = csv.DictReader(file, delimiter="\t" if path.suffix == ".tsv" else ",")
         header = reader.fieldnames or []

@@ -135,6 +135,7 @@ def _read_lines(place) -> list[str]:
         except UnicodeDecodeError as error:
             raise BadInput("corpora", came=f"{str(path)!r}, not UTF-8 at byte {error.start}", wanted="UTF-8") from None
     if isinstance(place, Path) or path.suffix in (".txt", ".tokens") or str(place).startswith(("/", ".")):
-        raise BadInput("corpora", came=f"{str(place)!r}, which is no file", wanted="a text file, one sequence a line")
+        came = f"{str(place)!r}, which is not a file"
+        raise BadInput("corpora", came=came, wanted="a text file, one sequence a line")
     rows = read_dataset(place, limit=ALL_ROWS).documents
     return [line for row in rows for line in row.split("\n")]

@@ -136,7 +136,7 @@ def _frame(table) -> pandas.DataFrame:
         return table.copy()
     path = Path(table)
     if not path.is_file():
-        raise BadInput("table", came=f"{str(path)!r}, which is no file", wanted="a CSV, TSV or Parquet file")
+        raise BadInput("table", came=f"{str(path)!r}, which is not a file", wanted="a CSV, TSV or Parquet file")
     try:
         if path.suffix == ".parquet":
             return pandas.read_parquet(path)

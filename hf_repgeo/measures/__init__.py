@@ -1,8 +1,8 @@
 """Pure mathematics on torch tensors: the table of all measures, and the functions behind it.
 
 Each measure is a function `PointCloud -> Estimate`, which here takes a matrix of rows as well; give the cloud where
-several measures are wanted, which then share their work. `MEASURES` says of each what it needs, its range, what leaves
-it unchanged, and its source; tests walk the same table.
+several measures are wanted, which then share their work. `MEASURES` lists for each what it needs, its range, what
+leaves it unchanged, and its source; tests walk the same table.
 """
 
 from __future__ import annotations
@@ -140,7 +140,7 @@ def check_options(options: dict, pairs: list[tuple[str, str]] | None = None) -> 
 
     Raises:
         UnknownName: it belongs to none at all.
-        BadInput: it belongs to none of those asked for, or is no count.
+        BadInput: it belongs to none of those asked for, or is not a count.
     """
     owners = {option: [m for m in MEASURES if option in MEASURES[m].takes] for option in OPTIONS}
     for option, value in options.items():

@@ -86,7 +86,7 @@ class PointCloud:
 
     @property
     def n_seen(self) -> int:
-        """Number of rows that the moments speak of: `n`, or all rows of the stream these were drawn from."""
+        """Number of rows that the moments describe: `n`, or all rows of the stream these were drawn from."""
         return self.moments.count if self.streamed else self.n
 
     @property
@@ -121,7 +121,7 @@ class PointCloud:
     @cached_property
     def column_variances(self) -> torch.Tensor:
         """Variance of each column, `(d,)` float64. O(n d)."""
-        blocks = self.rows.split(512)  # so few that their float64 copies stay in the cache
+        blocks = self.rows.split(512)  # small blocks, whose float64 copies stay in the cache
         mean = sum(block.sum(0, dtype=torch.float64) for block in blocks) / self.n
         return sum((block - mean).square().sum(0) for block in blocks) / self.n
 

@@ -1,4 +1,4 @@
-"""Three shares that tell when the other numbers speak of a few rows or one coordinate, not of the cloud."""
+"""Three shares that tell whether a few rows, one coordinate or duplicates dominate the other measures."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def top_coordinate_share(cloud: PointCloud) -> Estimate:
     """Share of the variance that lies in the single most variable coordinate.
 
     `max_j var_j / sum_j var_j`. Near 1 / d when no coordinate stands out; rogue dimensions of language models take up
-    to 0.95, and then cosine and anisotropy speak of that coordinate alone.
+    to 0.95, and then cosine and anisotropy describe that coordinate alone.
 
     Args:
         cloud: rows.

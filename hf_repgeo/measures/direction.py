@@ -80,7 +80,7 @@ def _second_order_variance(sums: torch.Tensor, counts: torch.Tensor) -> float:
 
 def _unit_sum(rows: torch.Tensor, norms: torch.Tensor) -> torch.Tensor:
     """Sum of the unit rows, `(d,)` float64."""
-    parts = zip(rows.split(512), norms.split(512))  # so few that their float64 copies stay in the cache
+    parts = zip(rows.split(512), norms.split(512))  # small blocks, whose float64 copies stay in the cache
     return sum((1 / lengths) @ part.to(torch.float64) for part, lengths in parts)
 
 
@@ -147,7 +147,7 @@ def uniformity(cloud: PointCloud) -> Estimate:
     """How evenly the rows' directions cover the sphere.
 
     `log mean_{i < j} exp(-2 |u_i - u_j|^2)` with the unit rows u_i, over all pairs. 0 when all directions coincide; -4
-    is about the least that can be had in high dimension (all pairs at right angles).
+    is about the smallest value in high dimension (all pairs at right angles).
 
     Args:
         cloud: rows, n >= 2.

@@ -17,9 +17,9 @@ class Estimate:
     Attributes:
         measure: name in the table of measures, such as `"anisotropy"`.
         convention: which published variant, such as `"facco"`.
-        value: the number, or `None` when it cannot be had; then the first warning says why.
+        value: the number, or `None` if it cannot be computed; then the first warning says why.
         standard_error: standard error of `value`, in its units, or `None` when there is none.
-        se_method: how the standard error was had, such as `"likelihood"` or `"jackknife(20 groups)"`.
+        se_method: how the standard error was computed, such as `"likelihood"` or `"jackknife(20 groups)"`.
         n: rows in the cloud.
         n_distinct: rows left when exact copies count once, or `None` where copies do not matter.
         warnings: `"code: sentence"` each; the code (before the colon) is stable and made for programs.

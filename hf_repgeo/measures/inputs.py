@@ -61,7 +61,7 @@ def _from_lists(X: Any, argument: str) -> torch.Tensor:
 
 
 def _refused(X: Any, argument: str) -> NoReturn:
-    raise BadInput(argument, came=f"a {type(X).__name__} that is no table of numbers", wanted=MATRIX)
+    raise BadInput(argument, came=f"a {type(X).__name__} that is not a table of numbers", wanted=MATRIX)
 
 
 def _from_numpy(X: np.ndarray, argument: str) -> torch.Tensor:

@@ -105,7 +105,7 @@ def levina_bickel(cloud: PointCloud, k: int = 20, convention: str = MACKAY) -> E
 
     Raises:
         UnknownName: no such convention.
-        BadInput: k is no whole number from 2 on.
+        BadInput: k is not a whole number of at least 2.
 
     Cost: O(n^2 d); memory n x d x k for a block of rows.
 

@@ -1,4 +1,4 @@
-"""What a report says of a model: its class, the numbers it computes with, where it lies, what was added to it."""
+"""How a report describes a model: its class, the numbers it computes with, where it lies, what was added to it."""
 
 from __future__ import annotations
 

@@ -131,7 +131,7 @@ def read_rows(path: str | Path, column: str | None = None) -> np.ndarray | torch
     readers = {".npy": _read_npy, ".safetensors": _read_safetensors, ".parquet": _read_parquet}
     if not path.is_file() or path.suffix not in readers:
         wanted = "a .npy, .safetensors or .parquet file"
-        raise BadInput("file", came=f"{str(path)!r}{'' if path.is_file() else ', which is no file'}", wanted=wanted)
+        raise BadInput("file", came=f"{str(path)!r}{'' if path.is_file() else ', which is not a file'}", wanted=wanted)
     return readers[path.suffix](path, column)
 
 
@@ -206,7 +206,7 @@ class ParquetRows:
 def cloud_of_stream(blocks: Iterable[np.ndarray], max_rows: int, seed: int = 0) -> PointCloud:
     """The cloud of a stream of blocks: moments of every row, and the rows themselves up to `max_rows`.
 
-    Spectral measures and mean cosine speak of the whole stream. Measures that need rows see all of them, or when there
+    Spectral measures and mean cosine cover the whole stream. Measures that need rows see all of them, or when there
     are more, an even draw of `max_rows` (a seeded reservoir: Vitter, "Random sampling with a reservoir", 1985);
     `cloud.n` and `cloud.n_seen` tell which.
 

@@ -30,7 +30,7 @@ def read_images(given: Any) -> Iterator[Image]:
             decoded or not.
 
     Raises:
-        BadInput: nothing in it, or something that is no image.
+        BadInput: nothing in it, or something that is not image.
         MissingExtra: Pillow is not installed.
     """
     try:
@@ -68,7 +68,7 @@ def read_sounds(given: Any, rate: int) -> Iterator[np.ndarray]:
         rate: samples a second that the model wants; files of another rate are interpolated linearly.
 
     Raises:
-        BadInput: nothing in it, or something that is no sound.
+        BadInput: nothing in it, or something that is not sound.
         MissingExtra: soundfile is not installed, and something has to be decoded.
     """
     for item in _items(given, SOUND_FILES, "audio", SOUND_FORMS):

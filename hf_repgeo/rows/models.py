@@ -157,7 +157,7 @@ def _place(model: str, revision: str | None) -> tuple[str, dict]:
 def _load(
     place: str, asked: str, dtype, allow_random_weights: bool, options: dict, placed: dict
 ) -> tuple[PreTrainedModel, dict]:
-    """The model, and what transformers says of its checkpoint: missing and mismatched weights."""
+    """The model, and transformers' loading report of its checkpoint: missing and mismatched weights."""
     from torch.random import fork_rng
     from transformers import AutoModel
 

@@ -50,7 +50,7 @@ def cache_folder() -> Path:
 def converted(gguf: Path) -> Path:
     """A plain transformers copy of a GGUF file, made once: it then loads in a second instead of half a minute."""
     if not gguf.is_file():
-        raise BadInput("model", came=f"{str(gguf)!r}, which is no file", wanted="a .gguf file")
+        raise BadInput("model", came=f"{str(gguf)!r}, which is not a file", wanted="a .gguf file")
     with gguf.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     copy = cache_folder() / "gguf" / f"{gguf.stem}-{digest[:12]}"

@@ -66,7 +66,7 @@ def _of_path(path: str | Path, clean: str, text_column: str | None) -> Corpus:
         return read_text(path, clean, text_column=text_column)
     short = path if len(path) <= 60 else path[:57] + "..."
     cure = "To measure one text, pass it in a list: texts=[text]."
-    raise BadInput("texts", came=f"the string {short!r}, which is no file", wanted=WANTED, cure=cure)
+    raise BadInput("texts", came=f"the string {short!r}, which is not a file", wanted=WANTED, cure=cure)
 
 
 def _items(texts: Any) -> list:

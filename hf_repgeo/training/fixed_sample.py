@@ -294,7 +294,7 @@ class LayerMeasures:
         ]
 
     def _evaluate(self, rows: torch.Tensor, pairs: list[tuple[str, str]]) -> list[Estimate]:
-        """Estimates, all missing where the rows cannot be measured: a training must survive its thermometer."""
+        """Estimates. A failed measurement becomes a missing value; training continues."""
         try:
             cloud = PointCloud(rows, jackknife=False, seed=self.seed, argument="rows")
             return evaluate_all(cloud, pairs, **self.options)

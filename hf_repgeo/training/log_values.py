@@ -90,7 +90,7 @@ def check_bands(collapse: float | Mapping) -> Bands:
 
     Raises:
         UnknownName: a measure that does not exist.
-        BadInput: a band that is no pair of numbers in ascending order.
+        BadInput: a band that is not a pair of numbers in ascending order.
     """
     bands = dict(collapse) if isinstance(collapse, Mapping) else {"anisotropy": (None, collapse)}
     for measure, band in bands.items():
@@ -128,7 +128,7 @@ def _trouble(here: dict[str, dict], bands: Bands, sink: float) -> tuple[str, str
     if massive is None:
         return "failed", here["massive_share"]["warnings"][0]
     if massive > sink:
-        return "sink", f"{massive:.2%} of the rows have a norm over 5 medians, and anisotropy speaks of them"
+        return "sink", f"{massive:.2%} of the rows have a norm over 5 medians, and anisotropy describes them alone"
     for measure, (low, high) in bands.items():
         value = here[measure]["value"] if measure in here else None
         if value is not None and ((high is not None and value > high) or (low is not None and value < low)):

@@ -67,7 +67,7 @@ def test_bad_input_is_one_sentence_and_exit_code_2(encoder_folder, text, capsys)
 def test_layers_that_are_no_numbers_are_a_usage_error(capsys):
     with pytest.raises(SystemExit, match="2"):
         main(["profile", "--layers", "first"])
-    assert "'first' is no layer; write 0,3-6,-1" in capsys.readouterr().err
+    assert "'first' is not a layer; write 0,3-6,-1" in capsys.readouterr().err
 
 
 def test_an_interrupted_profile_says_what_is_left_of_it(encoder_folder, text, tmp_path, capsys, monkeypatch):

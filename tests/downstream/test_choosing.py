@@ -138,7 +138,7 @@ def test_data_that_cannot_be_used_are_refused(tmp_path, content, message):
 
 
 def test_missing_data_and_unknown_measures_are_refused(tmp_path, labelled):
-    with pytest.raises(BadInput, match="which is no file"):
+    with pytest.raises(BadInput, match="which is not a file"):
         read_labelled(tmp_path / "none.csv")
     with pytest.raises(UnknownName, match="Did you mean 'patchiness'"):
         select_encoder(["x"], labelled, measure="patchines")

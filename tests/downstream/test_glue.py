@@ -83,7 +83,7 @@ def test_a_wrong_header_and_a_missing_file_are_named(tmp_path):
         load_task("rte", tmp_path)
     write(tmp_path, "MNLI", LAYOUTS["MNLI"][0], [LAYOUTS["MNLI"][1]])
     (tmp_path / "MNLI" / "dev_matched.tsv").unlink()
-    with pytest.raises(BadInput, match=r"dev_matched.tsv', which is no file; wanted MNLI/train.tsv and MNLI/dev_mat"):
+    with pytest.raises(BadInput, match=r"dev_matched.tsv', which is not a file; wanted MNLI/train.tsv and MNLI/dev_"):
         load_task("mnli", tmp_path)
 
 

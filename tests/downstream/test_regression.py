@@ -292,7 +292,7 @@ def test_a_long_table_that_says_a_thing_twice_is_refused():
 
 
 def test_a_file_that_is_no_table_is_refused(tmp_path):
-    with pytest.raises(BadInput, match="which is no file"):
+    with pytest.raises(BadInput, match="which is not a file"):
         read_scores(tmp_path / "no.csv", "score")
     (tmp_path / "empty.csv").write_text("")
     with pytest.raises(BadInput, match="a table with a header"):

@@ -56,7 +56,7 @@ def test_files_are_read_line_by_line(tmp_path):
         ({"corpora": {"a": ["too short"]}, "n": 1}, "'a' without a line of 4 to 49 words"),
         ({"corpora": {"a": lines("a", 5)}, "n": 6}, "`n`: got 6; wanted 1 to 5"),
         ({"corpora": {"a": lines("a", 5)}, "n": 0}, "`n`: got 0"),
-        ({"corpora": ["missing.txt"], "n": 1}, "'missing.txt', which is no file"),
+        ({"corpora": ["missing.txt"], "n": 1}, "'missing.txt', which is not a file"),
         ({"corpora": {}, "n": 1}, "at least one split"),
         ({"min_words": 9, "max_words": 4}, "9 to 4 words"),
     ],

@@ -115,7 +115,7 @@ def test_glue_tasks_are_fine_tuned_from_the_perturbed_model(tmp_path, encoder_fo
 
 
 def test_data_that_is_missing_ends_the_study_before_it_begins(tmp_path, encoder_folder):
-    with pytest.raises(BadInput, match="RTE/train.tsv', which is no file"):
+    with pytest.raises(BadInput, match="RTE/train.tsv', which is not a file"):
         study([str(encoder_folder)], tmp_path / "out", StudySettings(tasks=("rte",), data=str(tmp_path)))
 
 

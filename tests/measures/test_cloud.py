@@ -45,7 +45,7 @@ def test_read_only_reversed_and_big_endian_arrays_are_taken():
         (torch.zeros(4, 4, dtype=torch.bool), BadInput, "dtype torch.bool"),
         (torch.zeros(4, 4, dtype=torch.complex64), BadInput, "dtype torch.complex64"),
         (np.array([["a", "b"], ["c", "d"]]), BadInput, "dtype <U1"),
-        ([["a", 1]], BadInput, "list that is no table of numbers"),
+        ([["a", 1]], BadInput, "list that is not a table of numbers"),
         (torch.tensor([[0.0, 1.0], [torch.nan, 2.0], [3.0, torch.inf]]), NonFiniteRows, "in 2 of 3 rows"),
         (torch.tensor([[torch.inf], [0.0]], dtype=torch.float16), NonFiniteRows, "float16 overflows above 65504"),
     ],

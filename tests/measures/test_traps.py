@@ -177,8 +177,8 @@ REFUSED = {
     "sparse": (lambda: EYE.to_sparse(), r"a sparse tensor.*X.to_dense\(\)"),
     "compressed": (lambda: EYE.to_sparse_csr(), r"a sparse tensor.*X.to_dense\(\)"),
     "masked": (lambda: np.ma.masked_greater(EYE.numpy(), 0.5), "6 masked entries.*compress_rows"),
-    "nothing": (lambda: None, "a NoneType that is no table of numbers"),
-    "words": (lambda: {"a": 1}, "a dict that is no table of numbers"),
+    "nothing": (lambda: None, "a NoneType that is not a table of numbers"),
+    "words": (lambda: {"a": 1}, "a dict that is not a table of numbers"),
 }
 
 
@@ -260,7 +260,7 @@ def test_a_measure_takes_rows_as_it_takes_a_cloud(name):
     X = manifold(300, 60, 60)
     function, options = getattr(measures, name), {"bits": 3} if "bits" in MEASURES[name].takes else {}
     assert function(X, **options).value == function(PointCloud(X), **options).value
-    with pytest.raises(BadInput, match="`X`: got a str that is no table of numbers"):
+    with pytest.raises(BadInput, match="`X`: got a str that is not a table of numbers"):
         function("rows")
 
 

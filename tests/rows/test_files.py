@@ -81,7 +81,7 @@ def test_the_command_line_measures_a_file(X, tmp_path, capsys):
     assert main(["measure", str(tmp_path / "x.npy"), "--measures", "anisotropy", "--out", str(out)]) == 0
     assert "anisotropy  razzhigaev" in capsys.readouterr().out and out.exists()
     assert main(["measure", str(tmp_path / "y.npy")]) == 2
-    assert "which is no file; wanted a .npy, .safetensors or .parquet file" in capsys.readouterr().err
+    assert "which is not a file; wanted a .npy, .safetensors or .parquet file" in capsys.readouterr().err
 
 
 def test_files_that_hold_no_matrix_are_refused(tmp_path):

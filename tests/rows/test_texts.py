@@ -90,12 +90,12 @@ def test_empty_text_is_refused(texts):
     [
         (
             "a text that someone forgot to put into a list",
-            "got the string 'a text.*, which is no file.*texts=\\[text\\]",
+            "got the string 'a text.*, which is not a file.*texts=\\[text\\]",
         ),
-        ("corpus", "got the string 'corpus', which is no file"),
-        ("x" * 10_000, "got the string 'xxx.*\\.\\.\\.', which is no file"),
-        ("nul\0byte", "which is no file"),
-        ("", "got the string '', which is no file"),
+        ("corpus", "got the string 'corpus', which is not a file"),
+        ("x" * 10_000, "got the string 'xxx.*\\.\\.\\.', which is not a file"),
+        ("nul\0byte", "which is not a file"),
+        ("", "got the string '', which is not a file"),
         (["a", 3], "got int at position 1; wanted strings"),
         (["a", None], "got NoneType at position 1"),
         (["a", Path("b.txt")], "got PosixPath at position 1; .*hf_repgeo.read_text"),
@@ -126,7 +126,7 @@ def test_a_data_frame_is_refused_and_its_column_is_not():
 
 
 def test_other_bad_files_are_refused(tmp_path):
-    with pytest.raises(BadInput, match="`text`: got 'missing.txt', which is no file"):
+    with pytest.raises(BadInput, match="`text`: got 'missing.txt', which is not a file"):
         read_text("missing.txt")
     with pytest.raises(BadInput, match="which is a folder; .*read_dataset"):
         corpus_of(str(tmp_path))

@@ -213,7 +213,7 @@ def _check(rows: torch.Tensor, codebooks: int, bits: int) -> None:
         raise BadInput("bits", came=f"{bits}", wanted=f"1 to {MAX_BITS}")
     if len(rows) < 2**bits:
         wanted = f"at least {2**bits}, one for each cell"
-        cure = f"With so few, bits={len(rows).bit_length() - 1} is the most that can be fitted."
+        cure = f"With this number of rows, bits={len(rows).bit_length() - 1} is the most that can be fitted."
         raise TooFewRows("rows", came=f"{len(rows)} rows", wanted=wanted, cure=cure)
 
 

@@ -53,7 +53,7 @@ class CloudPair:
         seed: of the folds of the jackknife.
 
     Raises:
-        BadInput: the two have different numbers of rows, or one of them is no matrix of finite numbers.
+        BadInput: the two have different numbers of rows, or one of them is not a matrix of finite numbers.
 
     Example:
         >>> import torch
