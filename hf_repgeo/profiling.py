@@ -273,7 +273,9 @@ def profile(
             "allow_random_weights": allow_random_weights,
             "trust_remote_code": trust_remote_code,
         }
-        given = MediaInput(images, audio, texts, processor)
+        is_corpus = isinstance(texts, (str, Path, Corpus)) or is_dataset(texts)
+        beside = corpus_of(texts, clean, text_column).documents if is_corpus else texts
+        given = MediaInput(images, audio, beside, processor)
         return profile_media(
             model,
             given,

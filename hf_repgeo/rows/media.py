@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from ..errors import BadInput, MissingExtra
 
@@ -65,11 +65,11 @@ def read_sounds(given: Any, rate: int) -> Iterator[np.ndarray]:
     Args:
         given: a file, a folder, or an iterable of files, arrays `(samples,)` at that rate, or what a `datasets` column
             of audio holds, decoded (`array` and `sampling_rate`) or not (`bytes` or `path`).
-        rate: samples a second that the model wants; files of another rate are interpolated linearly.
+        rate: samples a second that the model wants; sounds of another rate are resampled behind a low-pass filter.
 
     Raises:
         BadInput: nothing in it, or something that is not sound.
-        MissingExtra: soundfile is not installed, and something has to be decoded.
+        MissingExtra: soundfile is not installed, and something has to be decoded; or SciPy, and the rate is another.
     """
     for item in _items(given, SOUND_FILES, "audio", SOUND_FORMS):
         try:
@@ -105,11 +105,15 @@ def _one_channel(samples: np.ndarray) -> np.ndarray:
 
 
 def _at_rate(samples: np.ndarray, own: int, rate: int) -> np.ndarray:
+    """Resampled behind a filter: tones that the lower of the two rates cannot hold would fold into others."""
     if own == rate:
         return samples
-    count = max(2, round(len(samples) * rate / own))
-    given = torch.from_numpy(np.ascontiguousarray(samples))[None, None]
-    return torch.nn.functional.interpolate(given, size=count, mode="linear", antialias=False)[0, 0].numpy()
+    try:
+        from scipy.signal import resample_poly
+    except ImportError:
+        raise MissingExtra("scipy", "audio", "sounds of another sampling rate than the model's") from None
+    common = math.gcd(int(own), int(rate))
+    return resample_poly(samples, int(rate) // common, int(own) // common).astype(np.float32)
 
 
 def _items(given: Any, endings: tuple[str, ...], argument: str, wanted: str) -> Iterator[Any]:
@@ -118,12 +122,22 @@ def _items(given: Any, endings: tuple[str, ...], argument: str, wanted: str) -> 
         given = _files(Path(given), endings, argument, wanted)
     elif isinstance(given, Mapping) or not isinstance(given, Iterable):
         given = [given]
+    elif isinstance(given, (list, tuple)):
+        given = _with_files_of_folders(given, endings, argument, wanted)
     empty = True
     for item in given:
         empty = False
         yield item
     if empty:
         raise BadInput(argument, came="none", wanted=wanted)
+
+
+def _with_files_of_folders(given: list | tuple, endings: tuple[str, ...], argument: str, wanted: str) -> Iterator[Any]:
+    for item in given:
+        if isinstance(item, (str, Path)):
+            yield from _files(Path(item), endings, argument, wanted)
+        else:
+            yield item
 
 
 def _files(path: Path, endings: tuple[str, ...], argument: str, wanted: str) -> list[Path]:

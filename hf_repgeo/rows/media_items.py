@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable, Iterator
+from itertools import zip_longest
 from typing import Any
 
 import torch
 
+from ..errors import BadInput
 from .media import read_images, read_sounds
 from .media_rows import Item
 
@@ -26,9 +28,17 @@ def image_text_items(model, processor, images: Any, texts: Iterable[str]) -> Ite
     """One image with its text a pass; its rows are tokens, many of which stand for parts of the image."""
     config = model.config
     token = getattr(config, "image_token_id", None) or getattr(config, "image_token_index", None)
-    for image, text in zip(read_images(images), texts):
+    for image, text in _in_pairs(read_images(images), texts):
         inputs = _on(model, processor(images=[image], text=_prompt(processor, text), return_tensors="pt"))
         yield Item(inputs, image_tokens=(inputs["input_ids"][0] == token).cpu() if token is not None else None)
+
+
+def _in_pairs(images: Iterator, texts: Iterable[str]) -> Iterator[tuple[Any, str]]:
+    for image, text in zip_longest(images, texts):
+        if image is None or text is None:
+            came = "more images than texts" if text is None else "more texts than images"
+            raise BadInput("texts", came=came, wanted="one text for each image")
+        yield image, text
 
 
 def _prompt(processor, text: str) -> str:

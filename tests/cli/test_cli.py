@@ -56,6 +56,39 @@ def test_profile_writes_table_picture_and_files(encoder_folder, text, tmp_path, 
     assert (out / "profile.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_profile_reads_folders_of_images(tmp_path, capsys):
+    from PIL import Image
+    from tiny import seeded
+    from transformers import ViTConfig, ViTImageProcessor, ViTModel
+
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    model = tmp_path / "model"
+    seeded(ViTModel, ViTConfig(**sizes, image_size=32, patch_size=8)).save_pretrained(model)
+    ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(model)
+    generator = np.random.default_rng(0)
+    for folder, count in (("one", 4), ("two", 2)):
+        (tmp_path / folder).mkdir()
+        for i in range(count):
+            pixels = generator.integers(0, 255, (32, 32, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / folder / f"{i}.png")
+    out = ["--out", str(tmp_path / "out"), "--quiet"]
+    chosen = ["--rows", "80", "--batch-rows", "40", "--measures", "anisotropy"]
+    folders = [str(tmp_path / "one"), str(tmp_path / "two")]
+    assert main(["profile", str(model), "--images", *folders, *chosen, *out]) == 0
+    report = GeometryReport.from_json(tmp_path / "out" / "profile.json")
+    assert report.unique("layer") == [0, 1] and report.provenance["text"]["items"] == 6
+    capsys.readouterr()
+    wrong = {
+        ("--images", "nowhere"): "`images`: got 'nowhere', which does not exist",
+        ("--images", *folders, "--audio", "x.wav"): "`audio`: got audio beside images or texts; wanted one of them",
+        ("--audio", "x.wav"): "`processor`: got none beside",
+    }
+    for flags, words in wrong.items():
+        assert main(["profile", str(model), *flags, *out]) == 2
+        error = capsys.readouterr().err
+        assert words in error and error.count("\n") == 1, error
+
+
 def test_bad_input_is_one_sentence_and_exit_code_2(encoder_folder, text, capsys):
     assert main(["profile", str(encoder_folder), "--text", str(text), "--measures", "patchines"]) == 2
     error = capsys.readouterr().err

@@ -135,6 +135,17 @@ def test_sounds_are_read_from_files_arrays_and_columns(tmp_path):
     assert len(next(read_sounds([tmp_path / "one.wav"], 8000))) == 800
 
 
+@pytest.mark.parametrize("own", [32000, 44100])
+def test_a_tone_above_half_the_models_rate_is_filtered_out_and_not_folded_into_another(own):
+    seconds = np.arange(own) / own
+    low, high = (np.sin(2 * np.pi * tone * seconds).astype(np.float32) for tone in (1000, 10000))
+    kept, gone = read_sounds([{"array": tone, "sampling_rate": own} for tone in (low, high)], 16000)
+    inside = slice(200, -200)  # the filter has nothing to go on beyond either end
+    expected = np.sin(2 * np.pi * 1000 * np.arange(16000) / 16000)
+    assert np.abs(kept - expected)[inside].max() < 0.01
+    assert np.abs(gone)[inside].max() < 0.01
+
+
 @pytest.mark.parametrize(
     ("given", "words"),
     [
