@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import random
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -53,8 +54,16 @@ def run(model: torch.nn.Module, **inputs):
         >>> run(model, input=torch.ones(3)), model.training
         (tensor([1., 1., 1.]), True)
     """
-    with undisturbed(model):
+    with undisturbed(model), _uncompiled():
         return model(**inputs)
+
+
+def _uncompiled() -> AbstractContextManager:
+    """While open, compiled parts of a model run as they were written: compiled code may pass over the hooks that read.
+
+    Nothing is compiled before `torch._dynamo` is imported, which takes seconds.
+    """
+    return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
 
 
 @contextmanager

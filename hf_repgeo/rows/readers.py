@@ -24,7 +24,7 @@ def reader_of(model: nn.Module, inputs: dict) -> nn.Module:
     """
     from transformers import PreTrainedModel
 
-    problem = None
+    problem, fails = None, False
     for part in model.modules():
         if not isinstance(part, PreTrainedModel) or not _takes(part, inputs):
             continue
@@ -32,11 +32,14 @@ def reader_of(model: nn.Module, inputs: dict) -> nn.Module:
             run(part, **{name: value for name, value in inputs.items() if _known(part, name)})
             return part
         except Exception as error:  # whatever a forward pass raises: the next part is tried
-            problem = problem or error
+            problem, fails = problem or error, fails or not _lacks(part, inputs)
     why = f" ({type(problem).__name__}: {(str(problem).strip().splitlines() or [''])[0]})" if problem else ""
     given = " and ".join(name for name in inputs if name in ("input_ids", *MEDIA))
+    if fails:
+        came = f"{type(model).__name__}, whose forward pass on {given} fails{why}"
+        raise BadInput("model", came=came, wanted="a model whose forward pass runs") from problem
     came = f"{type(model).__name__}, no part of which runs on {given} alone{why}"
-    raise BadInput("model", came=came, wanted=f"a model that takes {given}")
+    raise BadInput("model", came=came, wanted=f"a model that takes {given}") from problem
 
 
 MEDIA = ("pixel_values", "input_values", "input_features")
@@ -45,6 +48,12 @@ MEDIA = ("pixel_values", "input_values", "input_features")
 def _takes(part: nn.Module, inputs: dict) -> bool:
     """Whether the part's forward accepts every main input."""
     return all(_known(part, name) for name in inputs if name in ("input_ids", *MEDIA))
+
+
+def _lacks(part: nn.Module, inputs: dict) -> bool:
+    """Whether the part's forward names a main input that is not there, which may be why it fails."""
+    accepted = inspect.signature(part.forward).parameters
+    return any(name in accepted and name not in inputs for name in ("input_ids", "decoder_input_ids", *MEDIA))
 
 
 def _known(part: nn.Module, name: str) -> bool:

@@ -64,7 +64,7 @@ def find_stacks(model: nn.Module, inputs: dict) -> list[Stack]:
 
     Raises:
         BadInput: no stack of blocks is found; or what passes between the blocks is not what the model itself returns
-            as `hidden_states`; or the configuration names another number of blocks.
+            as `hidden_states`; or the configuration names another number of blocks than a stack has or runs.
 
     Cost: two to three forward passes over `inputs`.
     """
@@ -77,6 +77,8 @@ def find_stacks(model: nn.Module, inputs: dict) -> list[Stack]:
     sizes = _sizes(inputs)
     stacks = [_stack(run, _final_norm(run, calls), sizes) for run in found]
     _check(model, found, stacks, calls, returned)
+    for blocks in found:
+        _check_count(model, blocks)
     return _named(model, inputs, stacks)
 
 
@@ -145,14 +147,18 @@ def _parallel(run: _Run) -> bool:
 
 def _by_scope(model: nn.Module, runs: list[_Run]) -> list[tuple[str, list[_Run]]]:
     """Runs by the innermost transformers model that holds them, such as T5's encoder and decoder."""
-    from transformers import PreTrainedModel
-
-    scopes = [path for path, module in model.named_modules() if path and isinstance(module, PreTrainedModel)]
     found: dict[str, list[_Run]] = {}
     for blocks in runs:
-        inside = [scope for scope in scopes if blocks.path.startswith(f"{scope}.")]
-        found.setdefault(max(inside, key=len, default=""), []).append(blocks)
+        found.setdefault(_scope(model, blocks.path), []).append(blocks)
     return list(found.items())
+
+
+def _scope(model: nn.Module, blocks: str) -> str:
+    """The innermost transformers model that holds the blocks of this path."""
+    from transformers import PreTrainedModel
+
+    scopes = (path for path, module in model.named_modules() if path and isinstance(module, PreTrainedModel))
+    return max((scope for scope in scopes if blocks.startswith(f"{scope}.")), key=len, default="")
 
 
 def _best(model: nn.Module, scope: str, runs: list[_Run], returned: list[torch.Tensor]) -> _Run | None:
@@ -283,6 +289,18 @@ def _check(model, runs: list[_Run], stacks: list[Stack], calls: list[Call], retu
     if unknown:
         came = f"{type(model).__name__}, whose hidden_states[{unknown[0]}] is not what passes between its blocks"
         raise BadInput("model", came=came, wanted="a model whose hidden states are those of its blocks")
+
+
+def _check_count(model: nn.Module, run: _Run) -> None:
+    """The number of blocks that ran, or that the list holds where some are skipped, is one that the model states."""
+    part = _scope(model, run.path)
+    stated = _counts(getattr(model.get_submodule(part), "config", None))
+    held = len(list(model.get_submodule(run.path).children())) if run.path else 0
+    if stated and not stated & {len(run.blocks), held, max(number for number, *_ in run.blocks)}:
+        counts = " or ".join(map(str, sorted(stated)))
+        came = f"{type(model).__name__}, whose {run.path} ran {len(run.blocks)} blocks where its config says {counts}"
+        cure = "If blocks were taken out or put in, set the config's number to theirs."
+        raise BadInput("model", came=came, wanted="as many blocks as the config says", cure=cure)
 
 
 # --- names ----------------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ from conftest import SIZES, seeded
 
 from hf_repgeo.errors import BadInput, UnknownName
 from hf_repgeo.rows.capture import read_places
-from hf_repgeo.rows.forward import places_of, resolve_layers, stacks_of, text_inputs
+from hf_repgeo.rows.forward import places_of, resolve_layers, stacks_of, text_inputs, text_reader
 from hf_repgeo.rows.passes import run
 from hf_repgeo.rows.stacks import find_stacks
 from hf_repgeo.rows.windows import Windows
@@ -209,10 +209,50 @@ def test_a_model_whose_hidden_states_are_not_those_of_its_blocks_is_refused():
         find_stacks(model, {"input_ids": IDS, "attention_mask": torch.ones_like(IDS)})
 
 
+def test_another_number_of_blocks_than_the_config_states_is_refused():
+    model = make("BertModel")
+    model.encoder.layer = model.encoder.layer[:2]
+    words = r"BertModel, whose encoder.layer ran 2 blocks where its config says 3; wanted as many .* set the config's"
+    with pytest.raises(BadInput, match=words):
+        find_stacks(model, inputs_of(model))
+    model.config.num_hidden_layers = 2
+    assert find_stacks(model, inputs_of(model))[0].layers == [0, 1, 2]
+
+
+def test_a_forward_pass_that_fails_is_reported_with_its_reason():
+    from transformers import CLIPConfig, CLIPModel
+
+    model = make("BertModel")
+    model.encoder.layer[1].intermediate.dense = torch.nn.Linear(7, 48)
+    words = r"BertModel, whose forward pass on input_ids fails \(RuntimeError: mat1 and mat2 shapes cannot"
+    with pytest.raises(BadInput, match=words):
+        text_reader(model, WINDOWS)
+    tower = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 48}
+    clip = seeded(CLIPModel, CLIPConfig(text_config=tower | {"vocab_size": 24}, vision_config=tower))
+    del clip.text_model
+    with pytest.raises(BadInput, match="CLIPModel, no part of which runs on input_ids alone"):
+        text_reader(clip, WINDOWS)
+
+
 def test_layers_are_counted_from_both_ends():
     assert resolve_layers(None, [0, 1, 2]) == [0, 1, 2] and resolve_layers([-1, 0, 2], [0, 1, 2]) == [0, 2]
     with pytest.raises(UnknownName, match=r"unknown layer -4\. Known: 0 \(embeddings\) to 2, -1 to -3"):
         resolve_layers([-4], [0, 1, 2])
+
+
+# --- compiled models ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("regional", [False, True])
+def test_a_model_that_is_compiled_in_place_gives_the_rows_of_the_plain_one(regional):
+    plain, compiled = make("LlamaModel"), make("LlamaModel")
+    for part in compiled.layers if regional else [compiled]:
+        part.compile(backend="eager")
+    with torch.no_grad():
+        compiled(**inputs_of(compiled))  # compiled here, without our hooks
+    found, expected = read(compiled), read(plain)
+    assert list(found) == list(expected)
+    assert all(torch.equal(found[place], expected[place]) for place in expected)
 
 
 # --- padding --------------------------------------------------------------------------------------------------------
