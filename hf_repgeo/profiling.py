@@ -36,6 +36,7 @@ from .rows.files import cloud_of_stream, is_dataset, read_rows, row_blocks
 from .rows.forward import stacks_of, text_reader
 from .rows.identity import model_fingerprint, windows_fingerprint
 from .rows.models import cache_folder, load_model
+from .rows.random_weights import states_on_tokens
 from .rows.representations import (
     POOLINGS,
     Representations,
@@ -302,6 +303,7 @@ def profile(
         quantization_config=quantization_config,
         allow_random_weights=allow_random_weights,
         trust_remote_code=trust_remote_code,
+        look=partial(states_on_tokens, layers=layers),
     )
     window = resolve_window(window, window_limit(loaded.model, loaded.tokenizer))
     windows = make_windows(loaded.tokenizer, corpus.texts(loaded.tokenizer), window, pack, corpus.separator)

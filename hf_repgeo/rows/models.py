@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import BadInput, RepgeoError
 from .descriptions import description
 from .packaged import cache_folder, converted, packaged
-from .random_weights import check_weights
+from .random_weights import Look, check_weights
 from .wrappers import unwrapped
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ def load_model(
     quantization_config: Any = None,
     allow_random_weights: bool = False,
     trust_remote_code: bool = False,
+    look: Look | None = None,
 ) -> Loaded:
     """Loads a model for measuring.
 
@@ -69,6 +70,8 @@ def load_model(
         quantization_config: as in transformers, such as `BitsAndBytesConfig(load_in_4bit=True)`.
         allow_random_weights: measure a model although its checkpoint lacks weights that the hidden states depend on.
         trust_remote_code: run code from the model's repository.
+        look: runs the model shortly and returns the states that will be measured: weights that feed none of them may be
+            missing. Default: all layers, on a few tokens.
 
     Raises:
         BadInput: nothing can be loaded from there, the message says what was tried; or weights are missing.
@@ -83,7 +86,7 @@ def load_model(
     tokenizer = _tokenizer(tokenizer or place, options)
     if device_map is None and not _is_quantized(network):
         network = network.to(_device(device))
-    random = check_weights(network, info, allow_random_weights)
+    random = check_weights(network, info, allow_random_weights, look)
     commit = getattr(network.config, "_commit_hash", None)
     source = {"model": str(model), "revision": revision, "commit": commit, **description(network), **random}
     return Loaded(network.eval(), tokenizer, source, place)

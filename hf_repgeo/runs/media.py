@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,12 +13,14 @@ import torch
 from ..errors import BadInput
 from ..measures.batch_means import BatchMeans
 from ..report import GeometryReport
+from ..rows.capture import read_places
 from ..rows.forward import select_taps
 from ..rows.identity import model_fingerprint
 from ..rows.media import load_processor
 from ..rows.media_items import image_items, image_text_items, sound_items
 from ..rows.media_rows import Item, media_representations
 from ..rows.models import Loaded, cache_folder, load_model
+from ..rows.passes import run
 from ..rows.readers import reader_of
 from ..rows.stacks import find_stacks
 from .run_file import open_run
@@ -67,7 +70,7 @@ def profile_media(
 ) -> GeometryReport:
     """See `hf_repgeo.profile`: what it does with `images` and `audio`."""
     given.check()
-    loaded, processor = _load(model, given, source)
+    loaded, processor = _load(model, given, source, layers)
     items = list(given.items(loaded.model, processor))
     reader = reader_of(loaded.model, items[0].inputs)
     stacks = find_stacks(reader, items[0].inputs)
@@ -92,11 +95,25 @@ def profile_media(
     return run.report
 
 
-def _load(model, given: MediaInput, source: dict) -> tuple[Loaded, Any]:
+def _load(model, given: MediaInput, source: dict, layers: list[int] | None) -> tuple[Loaded, Any]:
     """The model, and the processor given or saved with it; no tokenizer is needed."""
-    loaded = load_model(model, tokenizer=given.processor or _no_tokenizer, **source)
-    place = loaded.place or getattr(loaded.model.config, "_name_or_path", "") or type(loaded.model).__name__
-    return loaded, given.processor or load_processor(place, given.kind)
+    look = partial(_states, given=given, layers=layers)
+    loaded = load_model(model, tokenizer=given.processor or _no_tokenizer, look=look, **source)
+    return loaded, _processor(loaded.model, given)
+
+
+def _processor(model, given: MediaInput):
+    place = getattr(model.config, "_name_or_path", "") or type(model).__name__
+    return given.processor or load_processor(place, given.kind)
+
+
+def _states(model, given: MediaInput, layers: list[int] | None) -> list[torch.Tensor]:
+    """The states of these layers on the first of the inputs."""
+    inputs = next(given.items(model, _processor(model, given))).inputs
+    reader = reader_of(model, inputs)
+    with read_places(reader, select_taps(find_stacks(reader, inputs), layers, "applied"), torch.clone) as found:
+        run(reader, **inputs)
+    return [state for state in found.values() if state is not None]
 
 
 def _no_tokenizer(*_, **__):

@@ -96,6 +96,23 @@ def test_a_model_in_train_mode_reads_images_as_in_eval_mode(vit):
     assert training == measured(vit.eval())
 
 
+def test_a_checkpoint_of_a_classifier_has_no_pooler_and_one_without_a_block_is_refused(tmp_path):
+    from safetensors.torch import load_file, save_file
+    from transformers import ViTConfig, ViTForImageClassification
+
+    seeded(ViTForImageClassification, ViTConfig(**SMALL, image_size=32, patch_size=8)).save_pretrained(tmp_path)
+    choice = {"images": IMAGES, "processor": Patches(), "measures": "anisotropy", "rows": 60, "batch_rows": 30}
+    report = hf_repgeo.profile(str(tmp_path), **choice, progress=False)
+    assert report.unique("layer") == [0, 1, 2] and "random_weights" not in report.provenance
+    weights = load_file(tmp_path / "model.safetensors")
+    kept = {name: weight for name, weight in weights.items() if ".layers.1." not in name and ".layer.1." not in name}
+    assert len(kept) < len(weights)
+    save_file(kept, tmp_path / "model.safetensors", {"format": "pt"})
+    with pytest.raises(BadInput, match="weights that feed the hidden states"):
+        hf_repgeo.profile(str(tmp_path), **choice, progress=False)
+    assert hf_repgeo.profile(str(tmp_path), **choice, layers=[1], progress=False).unique("layer") == [1]
+
+
 def test_silence_that_fills_a_sound_up_gives_no_rows():
     from transformers import WhisperConfig, WhisperFeatureExtractor, WhisperModel
 

@@ -62,6 +62,32 @@ def test_missing_weights_that_feed_the_hidden_states_are_refused(folder, documen
     assert all(row["warnings"][-1].startswith("random_weights: ") for row in report)
 
 
+def test_weights_that_feed_only_layers_above_those_asked_for_may_be_missing(folder, documents):
+    edit(folder, without("layer.1."))
+    report = measured(folder, documents, layers=[0, 1])
+    assert report.unique("layer") == [0, 1] and "random_weights" not in report.provenance
+    with pytest.raises(BadInput, match=r"a checkpoint without 16 of the model's .* such as 'encoder.layer.1."):
+        measured(folder, documents, layers=[2])
+
+
+def test_an_idle_expert_counts_where_its_block_feeds_a_measured_layer():
+    from functools import partial
+
+    from tiny import seeded
+    from transformers import MixtralConfig, MixtralModel
+
+    from hf_repgeo.rows.random_weights import feeding, states_on_tokens
+
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config = MixtralConfig(**sizes, num_key_value_heads=2, num_local_experts=2, vocab_size=24)
+    model = seeded(MixtralModel, config)
+    for block in model.layers:
+        block.unused = torch.nn.Linear(2, 2)  # a part that does not run, as an expert that no token chose
+    names = [f"layers.{i}.unused.weight" for i in range(2)]
+    assert feeding(model, names, partial(states_on_tokens, layers=[1])) == names[:1]
+    assert feeding(model, names, states_on_tokens) == names
+
+
 def test_a_missing_pooler_feeds_nothing(folder, documents, encoder, tokenizer):
     edit(folder, without("pooler"))
     before = torch.get_rng_state()
