@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 TOKENS = ("all", "no_special", "sink_robust")
 PIECE_WORDS = 60  # a row, where two models cut text into different tokens
-STREAM = {"final_norm": "raw"}  # the residual stream only, so that layers lie between like places
+STREAM: dict[str, Any] = {"final_norm": "raw"}  # the residual stream only, so that layers lie between like places
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ def compare(
     corpus = packaged_sample() if texts is None else corpus_of(texts)
     first = load_model(a, tokenizer=tokenizer)
     second = None if b is None else load_model(b, tokenizer=tokenizer_b or tokenizer)
-    asked = {"tokens": tokens, "rows": rows, "window": window, "batch_size": batch_size, "seed": seed}
+    asked: dict[str, Any] = {"tokens": tokens, "rows": rows, "window": window, "batch_size": batch_size, "seed": seed}
     paired = paired_rows(first, second or first, corpus, **asked)
     report = GeometryReport(provenance=_provenance(first, second, corpus, asked, pairs, options) | versions())
     for place, other in matched(paired, layers, one_model=second is None):
@@ -149,7 +149,7 @@ def paired_rows(
     limits = [limit for one in (first, second) if (limit := window_limit(one.model, one.tokenizer))]
     length = resolve_window(window, min(limits, default=None))
     if same_tokens(first, second):
-        cut = make_windows(first.tokenizer, corpus.documents, length)
+        cut = make_windows(first.tokenizer, corpus.texts(first.tokenizer), length)
         windows = windows_for(cut, first.tokenizer, [tokens], rows, oversample_for([tokens]), seed)
         choice = {"policies": [tokens], "rows": rows, "batch_size": batch_size, "seed": seed, **STREAM}
         found = [
@@ -157,7 +157,7 @@ def paired_rows(
             for one in ([first] if second is first else [first, second])
         ]
         return _of_tokens(found[0], found[-1], tokens)
-    pieces, owners = cut_into_pieces(corpus.documents, rows, seed)
+    pieces, owners = cut_into_pieces(list(corpus.texts(first.tokenizer)), rows, seed)
     found = [
         pooled_representations(
             one.model, _windows_of(one, pieces, owners, length), "mean", batch_size=batch_size, **STREAM

@@ -14,20 +14,21 @@ from .report import GeometryReport
 from .rows.forward import undisturbed
 from .training.log_values import default_pairs, name_of
 
-try:
-    from sentence_transformers.base.evaluation import BaseEvaluator
-except ImportError:  # the class can be named and read about without the package, but not made
-    BaseEvaluator = None
-
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
+    from sentence_transformers.base.evaluation import BaseEvaluator
+else:
+    try:
+        from sentence_transformers.base.evaluation import BaseEvaluator
+    except ImportError:  # the class can be named and read about without the package, but not made
+        BaseEvaluator = object
 
 logger = logging.getLogger(__name__)
 
 SMALLER_IS_BETTER = ("anisotropy", "mean_cosine", "patchiness")  # of embeddings that should tell texts apart
 
 
-class GeometryEvaluator(BaseEvaluator or object):
+class GeometryEvaluator(BaseEvaluator):
     """Measures the embeddings that a SentenceTransformer gives to fixed texts.
 
     Used like every evaluator of sentence-transformers: called with a model, or given to `SentenceTransformerTrainer`,
@@ -79,7 +80,7 @@ class GeometryEvaluator(BaseEvaluator or object):
         seed: int = 0,
         **options,
     ):
-        if BaseEvaluator is None:
+        if BaseEvaluator is object:
             raise MissingExtra("sentence-transformers", "sentence-transformers", "GeometryEvaluator")
         super().__init__()
         self.pairs = default_pairs(measures)
@@ -97,7 +98,7 @@ class GeometryEvaluator(BaseEvaluator or object):
         self.report = GeometryReport()
 
     def __call__(
-        self, model: SentenceTransformer, output_path: str | None = None, epoch: int = -1, steps: int = -1
+        self, model: Any, output_path: str | None = None, epoch: int = -1, steps: int = -1
     ) -> dict[str, float]:
         """Embeds the texts and measures the embeddings.
 

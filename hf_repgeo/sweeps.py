@@ -166,7 +166,8 @@ def _of_list(models) -> list[Member]:
     if not pairs or any(len(pair) not in (1, 2) for pair in pairs):
         came = "no model" if not pairs else f"{max(pairs, key=len)!r}"
         raise BadInput("models", came=came, wanted="a name, and perhaps a revision, for each model")
-    return [Member(*pair, step=_step_of_model(*pair)) for pair in dict.fromkeys(pairs)]
+    named = [(pair[0], pair[1] if len(pair) > 1 else None) for pair in dict.fromkeys(pairs)]
+    return [Member(name, revision, step=_step_of_model(name, revision)) for name, revision in named]
 
 
 def _step_of_model(name: str, revision: str | None = None) -> int | None:
@@ -231,7 +232,12 @@ def _measure(out: Path, member: Member, corpus, settings: str, progress: bool, o
     folder.mkdir(exist_ok=True)
     note = {"settings": settings, "weights": _weights(member), "failed": None}
     try:
-        asked = {"revision": member.revision, "tokenizer": _tokenizer(member), "out": folder, "progress": progress}
+        asked: dict[str, Any] = {
+            "revision": member.revision,
+            "tokenizer": _tokenizer(member),
+            "out": folder,
+            "progress": progress,
+        }
         profile(member.model, corpus, **options, **asked)
     except Exception as error:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
@@ -311,7 +317,7 @@ def collect(out: Path, members: list[Member], settings: str) -> GeometryReport:
         note = _note(out, member)
         if note.get("settings") != settings:
             continue
-        labels = {"member": member.name, "model": member.model, "revision": member.revision}
+        labels: dict[str, Any] = {"member": member.name, "model": member.model, "revision": member.revision}
         labels |= {} if member.step is None else {"step": member.step}
         if note.get("failed") is not None:
             failed[member.name] = note["failed"]

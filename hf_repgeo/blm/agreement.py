@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from typing import Any
 
 from ..errors import BadInput
 from .lexicon import Row, load_lexicon, sentence_case
@@ -117,7 +118,8 @@ def _split_groups(groups: list[list[Row]], rng: random.Random) -> tuple[list[lis
         linked = [part for part in linked if part not in touching] + [[group, *(g for part in touching for g in part)]]
     rng.shuffle(linked)
     linked.sort(key=len, reverse=True)  # whole groups of linked groups, so the large ones go to training
-    seen, held_out = [], []
+    seen: list[list[Row]] = []
+    held_out: list[list[Row]] = []
     for part in linked:
         (seen if len(seen) + len(part) <= 0.75 * len(groups) else held_out).extend(part)
     if not seen or not held_out:
@@ -149,7 +151,7 @@ def draw_agreement(groups: Sequence[Sequence[Row]], type: str, rng: random.Rando
     return assemble(context, answers, type, variant, rng)
 
 
-def _choose(groups: Sequence[Sequence[Row]], rng: random.Random) -> dict[str, Row]:
+def _choose(groups: Sequence[Sequence[Row]], rng: random.Random) -> dict[str, Any]:
     """A row for each slot, all of one group; `conj2` says the same noun as `pp2`."""
     group = rng.choice(groups)
     choice = {slot: rng.choice(group) for slot in ("np", "pp1", "pp2", "pp3", "vp", "prefix", "rel")}

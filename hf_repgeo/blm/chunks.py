@@ -174,7 +174,7 @@ class _Part:
 
 
 def _draw_pairs(rows: list[Row], count: int, rng: random.Random) -> list[tuple[Row, Row]]:
-    pairs = list(product(rows, repeat=2))
+    pairs = list(product(rows, rows))
     if count > len(pairs):
         raise BadInput(
             "lexicon",
@@ -206,7 +206,8 @@ def _split_seeds(rows: list[Row], n: int, rng: random.Random) -> dict[str, _Part
 
 def _split_patterns(rows: list[Row], n: int, rng: random.Random) -> dict[str, _Part]:
     shares = _shares(rng.sample(PATTERNS, len(PATTERNS)), (9 / 14, 2 / 14))
-    per_pattern, known, parts = sum(paper_sizes(n).values()), [], {}
+    per_pattern, parts = sum(paper_sizes(n).values()), {}
+    known: list[str] = []
     for name, own in zip(("train", "validation", "test"), shares, strict=True):
         known = known + list(own)  # negatives may show what came before, never what comes later
         parts[name] = _Part({pattern: _draw_pairs(rows, per_pattern, rng) for pattern in own}, rows, known)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..errors import BadInput
 from .agreement import agreement_matrices
@@ -80,7 +80,7 @@ def to_dataset(parts: Mapping[str, Sequence[PairInstance | Matrix]]) -> DatasetD
     for name, instances in parts.items():
         if not instances:
             raise BadInput("parts", came=f"no instance in split {name!r}", wanted="at least one in every split")
-        record = _pair_record if isinstance(instances[0], PairInstance) else _matrix_record
+        record: Callable[[Any], dict] = _pair_record if isinstance(instances[0], PairInstance) else _matrix_record
         built[name] = datasets.Dataset.from_list([record(instance) for instance in instances])
     return datasets.DatasetDict(built)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
+from typing import Any
 
 import datasets
 import evaluate
@@ -83,6 +84,7 @@ class GeometryMeasurement(evaluate.Measurement, ABC):
     """
 
     measure: str
+    data: Any  # evaluate sets it to the gathered rows
     stream: type[Stream] = KeptRows
 
     def __init__(self, config_name: str | None = None, *, seed: int | None = None, **options):

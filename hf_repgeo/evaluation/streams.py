@@ -149,5 +149,6 @@ class FoldedMoments(Stream):
             raise BadInput("null", came="rows that were folded into moments", wanted="all rows at once", cure=cure)
         if self._rows:
             self._fold()
+        assert self._moments is not None  # two rows were added
         estimate = anisotropy_of_moments(self._moments, ARGUMENT)
         return [estimate if estimate.value is None else estimate.warned(NO_ERROR)]

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable
 from math import sqrt
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -93,7 +94,7 @@ def profile_layers(name: str, model: str | Path, text: str, **options) -> tuple[
     """`measure_model` after its checks."""
     loaded = load_model(model)
     texts = [*split_documents(text)] or None
-    settings = {"tokens": ["all"], "rows": MODEL_ROWS, "oversample": 1, "progress": False}
+    settings: dict[str, Any] = {"tokens": ["all"], "rows": MODEL_ROWS, "oversample": 1, "progress": False}
     report = profile(loaded.model, texts, tokenizer=loaded.tokenizer, measures=[name], **settings, **options)
     rows = report.stream().select(measure=name, convention=MEASURES[name].conventions[0], tokens="all").rows
     last, width = rows[-1], loaded.model.config.get_text_config().hidden_size

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from ..measures import PointCloud
@@ -54,11 +56,11 @@ def _two_nn(cloud: PointCloud) -> Points:
     return _thinned(log_mu, -torch.log1p(-rank / (len(log_mu) + 1)))  # + 1: the last point stays finite
 
 
-def _cells(cloud: PointCloud, **options: int) -> Points:
-    options = complete_options(cloud.d, **options)
-    if unanswerable(cloud, options):
+def _cells(cloud: PointCloud, **options: Any) -> Points:
+    complete = complete_options(cloud.d, **options)
+    if unanswerable(cloud, complete):
         return []
-    counts = cloud.codes(**options).counts[0]
+    counts = cloud.codes(**complete).counts[0]
     return _thinned(torch.arange(1, len(counts) + 1), counts.sort(descending=True).values)
 
 

@@ -212,9 +212,10 @@ def _check_index(index: Any) -> None:
 
 def _parts(readme: str | None, newline: str) -> tuple[str, str, str, str]:
     """`(opening dashes, front matter, closing dashes, body)`; a card without front matter gets an empty one."""
-    found = _FRONT.match(readme or "")
+    readme = readme or ""
+    found = _FRONT.match(readme)
     if not found:
-        return f"---{newline}", "", f"---{newline}", readme or ""
+        return f"---{newline}", "", f"---{newline}", readme
     return found[1], found[2], found[3], readme[found.end() :]
 
 

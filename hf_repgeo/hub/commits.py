@@ -65,13 +65,13 @@ class Upload:
         repo_id: `OWNER/NAME`.
         repo_type: `"model"`, `"dataset"` or `"space"`.
         title: of the commit or pull request.
-        plan: maps the repository as it stands to path and content of the files that change.
+        files_for: maps the repository as it stands to path and content of the files that change.
     """
 
     repo_id: str
     repo_type: str
     title: str
-    plan: Callable[[Snapshot], dict[str, bytes]]
+    files_for: Callable[[Snapshot], dict[str, bytes]]
 
     @property
     def place(self) -> str:
@@ -98,11 +98,12 @@ NOTHING = Snapshot(None, frozenset(), Path)
 def snapshot(api: HfApi, repo_id: str, repo_type: str, revision: str | None = None) -> Snapshot:
     """The repository as it stands now; later reads are of the same commit."""
     info = api.repo_info(repo_id, repo_type=repo_type, revision=revision or "main")
+    names = [file.rfilename for file in getattr(info, "siblings", None) or ()]  # a repository of kernels has none
 
     def local(path: str) -> Path:
         return Path(api.hf_hub_download(repo_id, path, repo_type=repo_type, revision=info.sha))
 
-    return Snapshot(info.sha, frozenset(file.rfilename for file in info.siblings or ()), local)
+    return Snapshot(info.sha, frozenset(names), local)
 
 
 # --- the dry run ------------------------------------------------------------------------------------------------------
@@ -119,13 +120,13 @@ def _planned(api: HfApi, upload: Upload) -> dict[str, bytes]:
     from huggingface_hub.errors import RepositoryNotFoundError
 
     try:
-        return upload.plan(snapshot(api, upload.repo_id, upload.repo_type))
+        return upload.files_for(snapshot(api, upload.repo_id, upload.repo_type))
     except RepositoryNotFoundError:
         pass
     except _failures() as error:
         reason = explain(error, api)
         logger.warning("%s cannot be read (%s): the dry run treats it as empty", upload.repo_id, reason)
-    return upload.plan(NOTHING)
+    return upload.files_for(NOTHING)
 
 
 def _write(folder: Path, files: dict[str, bytes]) -> None:
@@ -165,6 +166,7 @@ def push(
     Raises:
         HubError: a repository could not be written; those before it were.
     """
+    failures: tuple[type[Exception], ...] = (*_failures(), ValueError)
     who = cache(lambda: with_retries(api.whoami, sleep))
     done: dict[str, Landed] = {}
     for upload in uploads:
@@ -175,7 +177,7 @@ def push(
             done[upload.repo_id] = with_retries(partial(_commit, api, upload, folder, author), sleep)
         except RepgeoError:
             raise
-        except (*_failures(), ValueError) as error:
+        except failures as error:
             before = f" {' and '.join(done)} was pushed." if done else ""
             message = (
                 f"pushing to {upload.repo_id} failed: {explain(error, api)}.{before} Nothing is lost: the files are in "
@@ -211,7 +213,7 @@ def _commit(api: HfApi, upload: Upload, folder: Path, author: str | None) -> Lan
     """One attempt: read the repository, compute the files, write them, commit them if the head is still the same."""
     branch, request = (_open_request(api, upload, author) if author else None) or (None, None)
     there = snapshot(api, upload.repo_id, upload.repo_type, branch)
-    files = upload.plan(there)
+    files = upload.files_for(there)
     _write(folder / upload.place, files)
     new = {path for path, content in files.items() if there.read(path) != content}
     if not new:
@@ -223,7 +225,14 @@ def _commit(api: HfApi, upload: Upload, folder: Path, author: str | None) -> Lan
 
 
 def _send(
-    api: HfApi, upload: Upload, folder: Path, paths: set[str], *, revision: str | None, create_pr: bool, parent: str
+    api: HfApi,
+    upload: Upload,
+    folder: Path,
+    paths: set[str],
+    *,
+    revision: str | None,
+    create_pr: bool,
+    parent: str | None,
 ) -> CommitInfo:
     from huggingface_hub import CommitOperationAdd
 
@@ -240,7 +249,7 @@ def _send(
         )
 
 
-def _open_request(api: HfApi, upload: Upload, author: str) -> tuple[str, str] | None:
+def _open_request(api: HfApi, upload: Upload, author: str) -> tuple[str | None, str] | None:
     """Branch and address of the pull request that an earlier attempt, or push, opened."""
     found = api.get_repo_discussions(
         upload.repo_id,
@@ -357,4 +366,4 @@ def explain(error: BaseException, api: HfApi) -> str:
         409: "others kept writing to it at the same time",
         412: "others kept writing to it at the same time",
         429: "too many requests; wait a while",
-    }.get(status, f"the Hub answered {status} ({words})" if status else words)
+    }.get(status or 0, f"the Hub answered {status} ({words})" if status else words)

@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -194,14 +195,14 @@ def _to_model(report: ReportTable, repo_id: str, path: str, endpoint: str, card:
     figure = next((file for file in files if file.endswith(".png")), None)
     url = f"{endpoint}/{repo_id}/blob/main/{path}"
     text = partial(update_card, report=report, repo_id=repo_id, path=path, url=url, figure=figure, overwrite=overwrite)
-    plan = partial(_model_files, files=files, card=text if card else None)
-    return Upload(repo_id, "model", f"Add geometry measured by hf_repgeo: {path}", plan)
+    files_for = partial(_model_files, files=files, card=text if card else None)
+    return Upload(repo_id, "model", f"Add geometry measured by hf_repgeo: {path}", files_for)
 
 
 def _to_dataset(report: ReportTable, repo_id: str, path: str, results_dataset: str) -> Upload:
-    plan = partial(results_files, report=report, repo_id=repo_id, path=path)
+    files_for = partial(results_files, report=report, repo_id=repo_id, path=path)
     title = f"Add geometry of {model_of(report, repo_id)}, run {run_id(report)}"
-    return Upload(results_dataset, "dataset", title, plan)
+    return Upload(results_dataset, "dataset", title, files_for)
 
 
 def _files(report: ReportTable, path: str) -> dict[str, bytes]:
@@ -239,7 +240,9 @@ def _figure(report: ReportTable) -> bytes | None:
     except BadInput:
         return None
     # Without the name of the program in it, the same curves are the same bytes.
-    return _written(lambda path: figure.savefig(path, format="png", dpi=120, metadata={"Software": None}) or path)
+    picture = BytesIO()
+    figure.savefig(picture, format="png", dpi=120, metadata={"Software": None})
+    return picture.getvalue()
 
 
 # --- arguments --------------------------------------------------------------------------------------------------------
@@ -284,8 +287,10 @@ def _file_name(report: ReportTable, name: str | None) -> str:
 def check_id(argument: str, repo_id: str | None) -> None:
     from huggingface_hub.utils import HFValidationError, validate_repo_id
 
-    if repo_id is None and argument == "results_dataset":
-        return
+    if repo_id is None:
+        if argument == "results_dataset":
+            return
+        raise BadInput(argument, came="none", wanted="OWNER/NAME")
     try:
         validate_repo_id(repo_id)
     except HFValidationError as error:

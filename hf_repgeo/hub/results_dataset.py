@@ -79,8 +79,9 @@ def digest(content: Any) -> str:
 def model_of(report: ReportTable, repo_id: str) -> str:
     """The name of the measured model: its Hub id or `pip:PACKAGE`; for a local one, the repository pushed to."""
     name = report.provenance.get("model")
-    named = isinstance(name, str) and (report.provenance.get("commit") or name.startswith("pip:"))
-    return name if named else repo_id
+    if isinstance(name, str) and (report.provenance.get("commit") or name.startswith("pip:")):
+        return name
+    return repo_id
 
 
 def text_of(report: ReportTable) -> dict[str, Any]:

@@ -54,8 +54,10 @@ def publish_space(
     folder, wheel = _space_folder(folder), _checked_wheel(wheel)
     check_id("repo_id", repo_id)
     api = api or client(None)
-    plan = partial(_plan, folder=folder, wheel=wheel, address=f"{api.endpoint}/spaces/{repo_id}/resolve/main")
-    upload = Upload(repo_id, "space", f"hf_repgeo: {folder.name}", plan)
+    files_for = partial(
+        _space_files, folder=folder, wheel=wheel, address=f"{api.endpoint}/spaces/{repo_id}/resolve/main"
+    )
+    upload = Upload(repo_id, "space", f"hf_repgeo: {folder.name}", files_for)
     if to is not None:
         return Pushed(folder=dry_run(api, [upload], checked_folder(to)))
     staged = staging_folder()
@@ -65,7 +67,7 @@ def publish_space(
     return Pushed(commits={repo: there.url for repo, there in landed.items()})
 
 
-def _plan(there: Snapshot, *, folder: Path, wheel: Path | None, address: str) -> dict[str, bytes]:
+def _space_files(there: Snapshot, *, folder: Path, wheel: Path | None, address: str) -> dict[str, bytes]:
     files = {
         str(file.relative_to(folder)): file.read_bytes()
         for file in sorted(folder.rglob("*"))

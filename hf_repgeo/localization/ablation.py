@@ -11,6 +11,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 
@@ -211,7 +212,7 @@ def localize(
     matter of place. Localised is what fills a region and leaves its neighbours empty.
     """
     _check_regions(x, regions)
-    settings = {"reference": reference, "how": how, "seed": seed}
+    settings: dict[str, Any] = {"reference": reference, "how": how, "seed": seed}
     sizes = regions.sum(-1)
     effects = ablation_effects(score, x, regions, **settings)
     kept = ablation_effects(score, x, regions, keep_only=True, **settings)
@@ -372,7 +373,8 @@ def split_by_row(
     )
     if not train or not test:
         raise BadInput("test_rows", came=f"{len(held_out)} rows", wanted="some of the sentences' rows, not all")
-    return (train, [values[i] for i in train]), (test, [values[i] for i in test])
+    labels = {i: value for i, value in enumerate(values) if value is not None}
+    return (train, [labels[i] for i in train]), (test, [labels[i] for i in test])
 
 
 def _values_of(sentences: Sequence, prop: str) -> list[str | None]:

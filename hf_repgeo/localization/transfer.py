@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 
@@ -71,8 +72,8 @@ class RungTransfer:
     chance: float
     best_constant: float
     control_accuracy: float
-    control_low: float
-    control_high: float
+    control_low: float | None
+    control_high: float | None
     own_accuracy: float | None
     effects: list[float]
     own_effects: list[float] | None
@@ -106,7 +107,7 @@ class Transfer:
 
 
 @dataclass(frozen=True)
-class _Asked:
+class _Labelled:
     """Sentences that have the property: embeddings `(n, hidden_size)`, labels, rows."""
 
     x: torch.Tensor
@@ -117,7 +118,7 @@ class _Asked:
 class _Probe:
     """A classifier fitted once, and what it was fitted to."""
 
-    def __init__(self, train: _Asked, kind: str):
+    def __init__(self, train: _Labelled, kind: str):
         check_classes(train.labels, ())
         self.train = train
         self.classifier = make_probe(kind).fit(train.x.numpy(), train.labels)
@@ -126,11 +127,11 @@ class _Probe:
 class _Reader:
     """A probe, and the sentences that it reads."""
 
-    def __init__(self, probe: _Probe, test: _Asked, how: str, seed: int):
+    def __init__(self, probe: _Probe, test: _Labelled, how: str, seed: int):
         self.probe, self.test = probe, test
         check_classes(probe.train.labels, test.labels)
         self.score = score_of_probe(probe.classifier, test.labels)
-        self.settings = {"reference": probe.train.x, "how": how, "seed": seed}
+        self.settings: dict[str, Any] = {"reference": probe.train.x, "how": how, "seed": seed}
 
     def effects(self, regions: torch.Tensor) -> torch.Tensor:
         return ablation_effects(self.score, self.test.x, regions, **self.settings)
@@ -198,16 +199,17 @@ def carry_over(
     base = [sentence for name in simple for sentence in ladder[name]]
     seen = {sentence.row for sentence in base} - set(test_rows)
     split_by_row(base, prop, test_rows)  # refuses what leaves one side empty
-    train, held_out = _ask(base, table, prop, rows=seen), _ask(base, table, prop, unseen=seen)
+    train, held_out = _sentences_with(base, table, prop, rows=seen), _sentences_with(base, table, prop, unseen=seen)
+    assert train is not None and held_out is not None  # an empty side was refused above
     simple_probe = _Probe(train, kind)
     reader = _Reader(simple_probe, held_out, how, seed)
     readers, own = {}, {}
     for name, sentences in ladder.items():
-        test = _ask(sentences, table, prop, unseen=seen, labels=set(train.labels))
+        test = _sentences_with(sentences, table, prop, unseen=seen, labels=set(train.labels))
         if test is None:
             continue
         readers[name] = _Reader(simple_probe, test, how, seed)
-        fitted = _ask(sentences, table, prop, rows=seen, labels=set(train.labels))
+        fitted = _sentences_with(sentences, table, prop, rows=seen, labels=set(train.labels))
         if fitted is not None and len(set(fitted.labels)) > 1 and set(test.labels) <= set(fitted.labels):
             own[name] = _Reader(_Probe(fitted, kind), test, how, seed)
     compare = _Comparison(reader, regions, n_null, seed)
@@ -216,7 +218,9 @@ def carry_over(
     return Transfer(prop, list(simple), regions.sum(-1).tolist(), how, compare.effects.tolist(), rungs)
 
 
-def _ask(sentences, table: EmbeddingTable, prop: str, *, rows=None, unseen=frozenset(), labels=None) -> _Asked | None:
+def _sentences_with(
+    sentences, table: EmbeddingTable, prop: str, *, rows=None, unseen=frozenset(), labels=None
+) -> _Labelled | None:
     """Sentences with the property (and one of the labels) on `rows`, or on all rows but the `unseen` probe's."""
     found = [(sentence, chunk_labels(sentence.pattern).get(prop)) for sentence in sentences]
     chosen = [
@@ -229,7 +233,7 @@ def _ask(sentences, table: EmbeddingTable, prop: str, *, rows=None, unseen=froze
     if not chosen:
         return None
     x = table.of([sentence.text for sentence, _ in chosen])
-    return _Asked(x, [label for _, label in chosen], [sentence.row for sentence, _ in chosen])
+    return _Labelled(x, [label for _, label in chosen], [sentence.row for sentence, _ in chosen])
 
 
 class _Comparison:
@@ -251,7 +255,7 @@ class _Comparison:
         return EffectAgreement(spearman(self.effects, effects), *_interval(permuted), mean, *_interval(random))
 
 
-def _control_probes(train: _Asked, kind: str, count: int, seed: int) -> list:
+def _control_probes(train: _Labelled, kind: str, count: int, seed: int) -> list:
     generator = torch.Generator().manual_seed(seed)
     orders = [torch.randperm(len(train.labels), generator=generator).tolist() for _ in range(count)]
     return [make_probe(kind).fit(train.x.numpy(), [train.labels[i] for i in order]) for order in orders]
@@ -277,13 +281,13 @@ def _rung(
         control_high=_interval(by_chance)[1],
         own_accuracy=_accuracy(own.probe.classifier, test)[0] if own else None,
         effects=effects.tolist(),
-        own_effects=own_effects.tolist() if own else None,
+        own_effects=None if own_effects is None else own_effects.tolist(),
         agreement=None if simple else compare(reader, effects),
-        own_agreement=compare(own, own_effects) if own and not simple else None,
+        own_agreement=compare(own, own_effects) if own and own_effects is not None and not simple else None,
     )
 
 
-def _accuracy(classifier, test: _Asked) -> tuple[float, float | None]:
+def _accuracy(classifier, test: _Labelled) -> tuple[float, float | None]:
     """Share of right labels, and its standard error over rows."""
     right = torch.tensor([a == b for a, b in zip(classifier.predict(test.x.numpy()), test.labels, strict=True)])
     _, row = torch.tensor(test.rows).unique(return_inverse=True)

@@ -366,7 +366,7 @@ def _error(cloud: PointCloud, function: Callable, fits: list[Quantization]) -> t
     own counts. Documents move it more than either, and their share in the scatter of the cells cannot be told apart.
     """
     error, method = jackknife(torch.stack([function(leave_one_out_counts(cloud, fit)) for fit in fits]).mean(0))
-    if not error:
+    if not error or method is None:
         return error, method, ()
     method, doubts = with_heavy_tails(cloud, method)
     if float(lloyd_patchiness_of(fits[0].counts)) <= CLUMPED or not cloud.rows_stand_alone:

@@ -237,7 +237,8 @@ def _by_authors(cloud: PointCloud, log_mu: torch.Tensor, order: torch.Tensor) ->
 
 def _by_likelihood(cloud: PointCloud, log_mu: torch.Tensor, order: torch.Tensor) -> _Fitted:
     value, n_used = two_nn_likelihood(log_mu)
-    error, method = float(value) / n_used**0.5, "likelihood"
+    error: float | None = float(value) / n_used**0.5
+    method: str | None = "likelihood"
     if not cloud.rows_stand_alone:
         kept = folds_kept(cloud, order) if cloud.jackknife else ()
         error, method = jackknife(torch.tensor([float(two_nn_likelihood(log_mu[fold])[0]) for fold in kept]))

@@ -76,7 +76,7 @@ def without_near_copies(cloud: PointCloud, measure: Callable[[PointCloud], Estim
         return estimate
     count, radius, others = near
     alone, radius = measure(others).value, radius * cloud.unit
-    if alone is not None and abs(alone - estimate.value) <= MOVED * alone:
+    if alone is not None and estimate.value is not None and abs(alone - estimate.value) <= MOVED * alone:
         return estimate
     said = f"near_copies: {count} of {cloud.n_distinct} rows lie within {radius:.2g} of another, a thousandth of"
     said += " the usual distance, and they move the value" + (f"; without them it is {alone:.4g}" if alone else "")

@@ -204,13 +204,15 @@ def _gride(cloud: PointCloud, n1: int, n2: int) -> Estimate:
     if len(log_mu) - n_ties < 2:
         reason = f"all_ratios_one: neighbours {n1} and {n2} of each row are at one distance, as on a grid"
         return missing("gride", DENTI, reason, **fields)
-    value, error = _generalised_ratios(log_mu[log_mu > 0], n1, n2)
-    error, method = shared_neighbors(*_gride_error(cloud, log_mu, n1, n2, error))
+    value, alone = _generalised_ratios(log_mu[log_mu > 0], n1, n2)
+    error, method = shared_neighbors(*_gride_error(cloud, log_mu, n1, n2, alone))
     warnings = copies_warning(cloud) + ties_warning(n_ties, len(log_mu)) + neighbor_loss(cloud, distances[:, 0])
     return Estimate("gride", DENTI, value, error, method, warnings=warnings, **fields)
 
 
-def _gride_error(cloud, log_mu, n1: int, n2: int, alone: float) -> tuple[float | None, str | None]:
+def _gride_error(
+    cloud: PointCloud, log_mu: torch.Tensor, n1: int, n2: int, alone: float
+) -> tuple[float | None, str | None]:
     """The likelihood's error where every row is a group of its own, else a jackknife over groups."""
     if cloud.rows_stand_alone:
         return alone, "likelihood"

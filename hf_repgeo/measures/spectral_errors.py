@@ -38,7 +38,7 @@ def spectral_error(cloud: PointCloud, function: Callable, counts_rank: bool) -> 
         said = f"rank_limited: {cloud.n} rows cannot span {cloud.d} columns; the value counts rows and has no error"
         return None, None, (said,)
     error, method = jackknife(function(cloud.fold_spectra))
-    if not error:
+    if not error or method is None:
         return error, method, ()
     second = second_order_variance(function, cloud.spectrum, cloud.n)
     corrected = max(error**2 - second, error**2 / 2) ** 0.5

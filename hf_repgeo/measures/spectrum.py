@@ -211,7 +211,9 @@ def spectral(
     """`function` of the cloud's eigenvalues, with its standard error; `counts_rank` as in `spectral_error`."""
     if not float(cloud.spectrum.sum()) > 0:
         return missing(measure, convention, NO_SPREAD, n=cloud.n_seen)
-    error, method, doubts = None, None, ()
+    error: float | None = None
+    method: str | None = None
+    doubts: tuple[str, ...] = ()
     if cloud.jackknife and not cloud.streamed:  # a stream's error would need all of its rows
         error, method, doubts = spectral_error(cloud, function, counts_rank)
     value = float(function(cloud.spectrum))
@@ -229,10 +231,12 @@ def _leading_direction(cloud: PointCloud) -> Estimate | None:
         return None
     along = (rows @ direction.to(rows.dtype)).to(torch.float64)
     along = along - along.mean()
-    error, method, doubts = None, None, ()
+    error: float | None = None
+    method: str | None = None
+    doubts: tuple[str, ...] = ()
     if cloud.jackknife:
         error, method = jackknife(_fold_anisotropy(cloud.folds, along, norms, rows, mean))
-    if error:
+    if error and method is not None:
         method, doubts = with_heavy_tails(cloud, method)
     value = float(along.square().sum()) / total
     return Estimate("anisotropy", RAZZHIGAEV, value, error, method, n=cloud.n, warnings=doubts)

@@ -131,7 +131,7 @@ def _draw(axis: Axes, panel: str, curves: list, names: list[str], relative: bool
     axis.set_ylabel(MEASURES[measure].unit)
     axis.set_xlabel("depth (0 embeddings, 1 last layer)" if relative else "layer (0 = embeddings)")
     if not relative:
-        axis.xaxis.get_major_locator().set_params(integer=True)
+        axis.locator_params(axis="x", integer=True)
     axis.grid(alpha=0.25)
     axis.spines[["top", "right"]].set_visible(False)
     if MEASURES[measure].range == (0, 1):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from statistics import fmean, stdev
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..errors import BadInput
 from ..measures import MEASURES
@@ -130,13 +130,17 @@ def _lines(axis: Axes, runs: list[ReportTable], measure: str, policies: list[str
         shown += steps
         means = [[fmean(table[step].values()) for table in tables] for step in steps]
         middle = [fmean(values) for values in means]
-        style = {"color": COLOURS[place % 7], "marker": MARKERS[place % 7], "linestyle": DASHES[place % 4]}
+        style: dict[str, Any] = {
+            "color": COLOURS[place % 7],
+            "marker": MARKERS[place % 7],
+            "linestyle": DASHES[place % 4],
+        }
         axis.plot(steps, middle, label=f"tokens: {policy}", markersize=3.5, linewidth=1.5, **style)
         if len(runs) > 1:
             spread = [stdev(values) for values in means]
             low, high = [m - s for m, s in zip(middle, spread)], [m + s for m, s in zip(middle, spread)]
         else:
-            low, high = zip(*((min(tables[0][s].values()), max(tables[0][s].values())) for s in steps))
+            low, high = map(list, zip(*((min(tables[0][s].values()), max(tables[0][s].values())) for s in steps)))
         axis.fill_between(steps, low, high, color=style["color"], alpha=0.15, linewidth=0)
     _log_axis(axis, shown)
     axis.set_ylabel(MEASURES[measure.partition(":")[0]].unit)

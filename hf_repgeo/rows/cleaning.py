@@ -130,7 +130,8 @@ def _end_of(name: str) -> re.Pattern:
 
 def _without_pairs(text: str, marks: re.Pattern) -> str:
     """Without what stands between an opening mark and its end, the marks included; pairs may hold pairs."""
-    open_at, pairs = [], []
+    open_at: list[int] = []
+    pairs: list[tuple[int, int]] = []
     for mark in marks.finditer(text):
         if mark["open"]:
             open_at.append(mark.start())

@@ -111,10 +111,10 @@ def _rendered(chat: Chat, tokenizer: PreTrainedTokenizerBase, position: int) -> 
     if not getattr(tokenizer, "chat_template", None):
         return _said(chat)
     try:
-        text = tokenizer.apply_chat_template(list(chat), tokenize=False)
+        text = str(tokenizer.apply_chat_template([dict(message) for message in chat], tokenize=False))
     except Exception as error:  # a template raises what its author chose
         wanted = "messages that the tokenizer's chat template takes"
         raise BadInput("texts", came=f"conversation {position} ({error})", wanted=wanted) from error
-    start = getattr(tokenizer, "bos_token", None)
+    start = getattr(tokenizer, "bos_token", None) or ""
     framed = start and tokenizer("a")["input_ids"][:1] == [tokenizer.bos_token_id]
     return text.removeprefix(start) if framed else text

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -128,6 +128,7 @@ def read_rows(path: str | Path, column: str | None = None) -> np.ndarray | torch
         BadInput: no such file, another kind of file, or no such matrix in it.
     """
     path = Path(path)
+    readers: dict[str, Callable[[Path, str | None], np.ndarray | torch.Tensor | ParquetRows]]
     readers = {".npy": _read_npy, ".safetensors": _read_safetensors, ".parquet": _read_parquet}
     if not path.is_file() or path.suffix not in readers:
         wanted = "a .npy, .safetensors or .parquet file"
@@ -223,7 +224,7 @@ def cloud_of_stream(blocks: Iterable[np.ndarray], max_rows: int, seed: int = 0) 
         moments = Moments.of(rows) if moments is None else moments + Moments.of(rows)
         kept = _into_reservoir(kept, rows, seen, max_rows, generator)
         seen += len(rows)
-    if kept is None:
+    if kept is None or moments is None:
         raise BadInput("X", came="an empty stream", wanted="at least two rows")
     cloud = PointCloud(kept, seed=seed)
     if seen > len(kept):

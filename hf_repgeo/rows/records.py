@@ -39,7 +39,7 @@ def documents_of(records: Iterable, column: str | None, clean: str, where: str) 
         document = record.get(column) if isinstance(record, Mapping) and column else record
         if isinstance(document, str):
             documents += cleaner(document)
-        elif is_chat(document):
+        elif document is not None and is_chat(document):
             documents.append(document)
         elif document is not None or not isinstance(record, Mapping):
             _refuse(document, position, column, where)

@@ -35,7 +35,7 @@ def check_sentence_transformer(given: Any) -> SentenceTransformer:
 
 def sentence_facts(transformer: SentenceTransformer) -> dict:
     """What `encode` does beyond its modules, for the report."""
-    prompt = transformer.prompts.get(transformer.default_prompt_name)
+    prompt = _default_prompt(transformer)
     facts = {"prompt": prompt, "max_seq_length": transformer.max_seq_length, "truncate_dim": transformer.truncate_dim}
     return {"sentence": facts}
 
@@ -84,9 +84,15 @@ def sentence_representations(
     )
 
 
+def _default_prompt(transformer: SentenceTransformer) -> str | None:
+    """What `encode` puts before each text, if anything."""
+    name = transformer.default_prompt_name
+    return None if name is None else transformer.prompts.get(name)
+
+
 def _features(transformer: SentenceTransformer, texts: list[str], model: PreTrainedModel) -> dict[str, Any]:
     """What the first module takes; with the prompt that `encode` would put before each text."""
-    features = transformer.preprocess(texts, prompt=transformer.prompts.get(transformer.default_prompt_name))
+    features = transformer.preprocess(texts, prompt=_default_prompt(transformer))
     device = input_device(model)
     return {name: value.to(device) if isinstance(value, torch.Tensor) else value for name, value in features.items()}
 

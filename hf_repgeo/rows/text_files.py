@@ -64,8 +64,8 @@ def read_text(
         records = _parquet(path, text_column) if path.suffix.lower() == ".parquet" else _json(path, encoding)
         documents, column = documents_of(islice(records, READ_LIMIT), text_column, clean, str(path))
         return checked(documents, source | {"column": column, "limit": READ_LIMIT}, "text")
-    documents = cleaner_of(clean, split_documents)(_decoded(path, encoding))
-    return checked(list(documents), source, "text", separator="\n")
+    passages = cleaner_of(clean, split_documents)(_decoded(path, encoding))
+    return checked([*passages], source, "text", separator="\n")
 
 
 def _check_file(path: Path) -> None:

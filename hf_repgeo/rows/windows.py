@@ -139,7 +139,7 @@ def draw_windows(
         usable: how many tokens of a window count.
     """
     order = _documents_in_turn(windows, torch.randperm(len(windows), generator=torch.Generator().manual_seed(seed)))
-    if count is None:
+    if count is None and tokens is not None:
         held = torch.tensor([usable(windows.ids[i]) for i in order]).cumsum(0)
         count = int(torch.searchsorted(held, tokens)) + 1
     return windows.select(sorted(order[:count]))

@@ -9,9 +9,11 @@ import shutil
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 
 import torch
 
+from ..rows.forward import Place
 from ..rows.representations import Representations
 from .run_file import Run
 
@@ -52,23 +54,23 @@ class KeptRows:
         size = sum(state.nbytes for state in rows.states.values())
         if self.path is not None and size <= WORTH * seconds * WRITE_SPEED:
             try:
-                self._save(rows, size)
+                self._save(self.path, rows, size)
             except (OSError, RuntimeError) as error:  # a full disk must not end the run here
                 logger.warning("rows are not kept for resuming: %s", error)
         return rows
 
-    def _save(self, rows: Representations, size: int) -> None:
+    def _save(self, path: Path, rows: Representations, size: int) -> None:
         from safetensors import SafetensorError
         from safetensors.torch import save_file
 
-        if shutil.disk_usage(self.path.parent).free < 2 * size:
+        if shutil.disk_usage(path.parent).free < 2 * size:
             return
-        unfinished = self.path.with_suffix(".unfinished")
+        unfinished = path.with_suffix(".unfinished")
         places, policies = [list(place) for place in rows.states], list(rows.policies)
         facts = json.dumps({**rows.facts, "places": places, "policies": policies, "identity": self.identity})
         try:
             save_file(_named(rows), unfinished, {"facts": facts})
-            unfinished.replace(self.path)
+            unfinished.replace(path)
         except SafetensorError as error:
             raise OSError(str(error)) from error
         finally:
@@ -90,7 +92,7 @@ def _named(rows: Representations) -> dict[str, torch.Tensor]:
 def _restored(tensors: dict[str, torch.Tensor], facts: dict) -> Representations:
     places = facts.pop("places")
     return Representations(
-        states={tuple(place): tensors[f"state {number}"] for number, place in enumerate(places)},
+        states={Place(*place): tensors[f"state {number}"] for number, place in enumerate(places)},
         documents=tensors["documents"],
         policies={policy: tensors[f"policy {policy}"] for policy in facts.pop("policies")},
         facts=facts,

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from datasets import Dataset
@@ -78,7 +78,7 @@ class EmbeddedInstances(TorchDataset):
         }
 
 
-def as_is(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def as_is(batch: Any) -> dict[str, torch.Tensor]:
     """The collator: `EmbeddedInstances` has made the batch already."""
     return batch
 
@@ -244,7 +244,8 @@ def _as_run(trainer: Trainer, seed: int, outcome) -> TrainingRun:
     history = [entry for entry in trainer.state.log_history if "loss" in entry or "eval_loss" in entry]
     scored = [entry for entry in history if "eval_loss" in entry]
     best = min(scored, key=lambda entry: entry["eval_loss"])["epoch"] if scored else trainer.state.epoch
-    return TrainingRun(trainer.model.eval(), seed, best, history, outcome.metrics["train_runtime"])
+    model = cast(PreTrainedModel, trainer.model)
+    return TrainingRun(model.eval(), seed, best, history, outcome.metrics["train_runtime"])
 
 
 def train_runs(

@@ -225,8 +225,8 @@ def sample_representations(
 
     Cost: one forward pass of the encoder; memory for `rows` rows of every layer.
     """
-    specials = SimpleNamespace(all_special_ids=list(sample.special), unk_token_id=None)
-    choice = {"policies": list(policies), "rows": sample.rows, "seed": seed, "batch_size": batch_size}
+    specials: Any = SimpleNamespace(all_special_ids=list(sample.special), unk_token_id=None)
+    choice: dict[str, Any] = {"policies": list(policies), "rows": sample.rows, "seed": seed, "batch_size": batch_size}
     choice |= {"final_norm": "raw"}
     with autocast or nullcontext():
         return token_representations(encoder, specials, sample.windows, **choice)

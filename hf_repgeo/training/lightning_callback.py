@@ -10,21 +10,22 @@ from ..report import GeometryReport
 from .monitor import GeometryMonitor
 from .processes import is_first
 
-try:
-    from lightning.pytorch.callbacks import Callback
-except ImportError:
-    try:
-        from pytorch_lightning.callbacks import Callback
-    except ImportError:  # the class can be named and read about without the package, but not made
-        Callback = None
-
 if TYPE_CHECKING:
+    from lightning.pytorch.callbacks import Callback
     from transformers import PreTrainedTokenizerBase
+else:
+    try:
+        from lightning.pytorch.callbacks import Callback
+    except ImportError:
+        try:
+            from pytorch_lightning.callbacks import Callback
+        except ImportError:  # the class can be named and read about without the package, but not made
+            Callback = object
 
 ENDLESS = 1_000_000  # steps that are planned where Lightning does not know how many there will be
 
 
-class LightningGeometryCallback(GeometryMonitor, Callback or object):
+class LightningGeometryCallback(GeometryMonitor, Callback):
     """Measures every layer of the transformers model inside a LightningModule, and changes nothing about the training.
 
     Every logger of the trainer gets `geometry/...` at the global step; `geometry.json` lies in the trainer's
@@ -46,7 +47,7 @@ class LightningGeometryCallback(GeometryMonitor, Callback or object):
     """
 
     def __init__(self, texts: Any = None, *, tokenizer: PreTrainedTokenizerBase | None = None, **options):
-        if Callback is None:
+        if Callback is object:
             raise MissingExtra("lightning", "lightning", "LightningGeometryCallback")
         super().__init__(texts, **options)
         self.tokenizer = tokenizer

@@ -61,8 +61,9 @@ def left_as_found(model: torch.nn.Module) -> Iterator[torch.nn.Module]:
             yield part_to_run(model)
         finally:
             for part in model.modules() if _root_of_fsdp(model) is not None else ():
-                if hasattr(part, "reshard"):
-                    part.reshard()
+                reshard = getattr(part, "reshard", None)
+                if callable(reshard):
+                    reshard()
 
 
 def _root_of_fsdp(model: torch.nn.Module) -> torch.nn.Module | None:

@@ -190,6 +190,8 @@ def test_unusable_tokenizers_are_named(encoder):
     class SlowTokenizer:
         is_fast = False
 
+        def __call__(self, texts): ...
+
     with pytest.raises(
         BadInput, match="`tokenizer`: got a SlowTokenizer, which does not tell.*wanted a fast tokenizer"
     ):

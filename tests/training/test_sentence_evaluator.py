@@ -17,7 +17,7 @@ CHEAP = ["anisotropy", "effective_rank"]
 
 
 def test_without_the_package_the_extra_is_named(monkeypatch):
-    monkeypatch.setattr(sentence_evaluator, "BaseEvaluator", None)
+    monkeypatch.setattr(sentence_evaluator, "BaseEvaluator", object)
     with pytest.raises(MissingExtra, match=r"pip install 'hf_repgeo\[sentence-transformers\]'"):
         GeometryEvaluator(TEXTS)
 
