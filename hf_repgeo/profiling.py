@@ -358,7 +358,7 @@ def _measure_places(run: Run, batch_means: BatchMeans, collect: Callable[[], Rep
     for place in bar(iter(collected.states), len(collected.states)):
         if not run.has(place):
             with torch.no_grad():
-                rows = batch_means.measure(collected.states[place], collected.documents, collected.policies)
+                rows = batch_means.measure(collected.states[place], collected.documents, collected.policies_of(place))
             warnings = _of_the_place(place, collected, run.report.provenance)
             run.add(place, [row | {"warnings": [*row["warnings"], *warnings]} for row in rows])
     run.finish()

@@ -12,6 +12,7 @@ import torch
 
 from ..errors import UnknownName
 from .forward import Place, forward_windows, runs_unpadded
+from .token_inputs import start_token
 from .windows import Windows, draw_windows
 
 if TYPE_CHECKING:
@@ -36,6 +37,8 @@ class Representations:
         policies: token policy -> positions of its rows among the kept ones, in shuffled order.
         facts: counts of the pool the rows were drawn from, for the report.
         token_ids: `(n_kept,)` token of each row; `None` where a row is a whole window.
+        decoder_policies: as `policies`, for a decoder behind an encoder, whose rows belong to other tokens: it reads
+            the same text one token later; `None` for all other models.
     """
 
     states: dict[Place, torch.Tensor]
@@ -43,6 +46,12 @@ class Representations:
     policies: dict[str, torch.Tensor]
     facts: dict
     token_ids: torch.Tensor | None = None
+    decoder_policies: dict[str, torch.Tensor] | None = None
+
+    def policies_of(self, place: Place) -> dict[str, torch.Tensor]:
+        """The policies of one place, each judged by the tokens that its stack reads."""
+        of_decoder = self.decoder_policies is not None and place[0].endswith("decoder")
+        return self.decoder_policies if of_decoder else self.policies
 
 
 # --- which rows -----------------------------------------------------------------------------------------------------
@@ -158,9 +167,9 @@ def token_representations(
         BadInput: the model returns no hidden states.
         UnknownName: a layer that does not exist.
     """
-    pool = _Pool.of(windows, tokenizer, seed)
-    candidates = {policy: pool.candidates(policy, rows) for policy in policies}
-    kept = torch.unique(torch.cat(list(candidates.values())))
+    pools = [_Pool.of(read, tokenizer, seed) for read in _read_by_stacks(model, windows)]
+    candidates = [{policy: pool.candidates(policy, rows) for policy in policies} for pool in pools]
+    kept = torch.unique(torch.cat([tokens for one in candidates for tokens in one.values()]))
     parts: dict[Place, list[torch.Tensor]] = {}
     norms: dict[Place, list[torch.Tensor]] = {}
     take = partial(_rows_and_norms, kept)
@@ -169,16 +178,28 @@ def token_representations(
             parts.setdefault(place, []).append(rows_there)
             norms.setdefault(place, []).append(norms_there)
     massive = _massive([torch.cat(part) for part in norms.values()])
-    chosen = {policy: _chosen(policy, allowed, massive, rows) for policy, allowed in candidates.items()}
-    place_of = torch.full((len(pool.ids),), -1)
+    place_of = torch.full((len(pools[0].ids),), -1)
     place_of[kept] = torch.arange(len(kept))
+    chosen = [
+        {policy: place_of[_chosen(policy, allowed, massive, rows)] for policy, allowed in one.items()}
+        for one in candidates
+    ]
     return Representations(
         states={place: torch.cat(part) for place, part in parts.items()},
-        documents=pool.documents[kept],
-        policies={policy: place_of[tokens] for policy, tokens in chosen.items()},
-        facts=_facts(pool, windows, massive) | {"padding_leaks": runs_unpadded(model, windows)},
-        token_ids=pool.ids[kept],
+        documents=pools[0].documents[kept],
+        policies=chosen[0],
+        facts=_facts(pools[0], windows, massive) | {"padding_leaks": runs_unpadded(model, windows)},
+        token_ids=pools[0].ids[kept],
+        decoder_policies=chosen[1] if len(chosen) > 1 else None,
     )
+
+
+def _read_by_stacks(model: PreTrainedModel, windows: Windows) -> list[Windows]:
+    """The windows as the model's first stack reads them, and as a decoder behind an encoder does, if there is one."""
+    if not getattr(model.config, "is_encoder_decoder", False):
+        return [windows]
+    start = start_token(model)
+    return [windows, Windows([[start, *ids[:-1]] for ids in windows.ids], windows.documents)]
 
 
 def _rows_and_norms(kept: torch.Tensor, positions: torch.Tensor) -> Callable:

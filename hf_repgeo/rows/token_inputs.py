@@ -30,20 +30,21 @@ def text_inputs(model, ids: torch.Tensor, mask: torch.Tensor) -> dict:
     ids, mask = ids.to(device), mask.to(device)
     arguments = {"input_ids": ids, "attention_mask": mask, "use_cache": False}
     if model.config.is_encoder_decoder:
-        arguments |= {"decoder_input_ids": _shifted(model, ids), "decoder_attention_mask": mask}
+        shifted = torch.cat([torch.full_like(ids[:, :1], start_token(model)), ids[:, :-1]], 1)
+        arguments |= {"decoder_input_ids": shifted, "decoder_attention_mask": mask}
     accepted = inspect.signature(model.forward).parameters
     kinds = {parameter.kind for parameter in accepted.values()}
     optional = {"use_cache"} if inspect.Parameter.VAR_KEYWORD in kinds else {"use_cache", "attention_mask"}
     return {name: value for name, value in arguments.items() if name in accepted or name not in optional}
 
 
-def _shifted(model, ids: torch.Tensor) -> torch.Tensor:
+def start_token(model) -> int:
+    """What the decoder behind an encoder reads first."""
     config = model.config.get_text_config(decoder=True)
     known = (
         getattr(c, f"{name}_token_id", None) for name in ("decoder_start", "bos", "pad") for c in (config, model.config)
     )
-    start = next((token for token in known if isinstance(token, int)), 0)
-    return torch.cat([torch.full_like(ids[:, :1], start), ids[:, :-1]], 1)
+    return next((token for token in known if isinstance(token, int)), 0)
 
 
 def probe_ids(windows: list[list[int]]) -> torch.Tensor:

@@ -85,16 +85,20 @@ class KeptRows:
 def _named(rows: Representations) -> dict[str, torch.Tensor]:
     tensors = {f"state {number}": state for number, state in enumerate(rows.states.values())}
     tensors |= {f"policy {policy}": positions for policy, positions in rows.policies.items()}
+    of_decoder = rows.decoder_policies or {}
+    tensors |= {f"decoder policy {policy}": positions for policy, positions in of_decoder.items()}
     tensors |= {"documents": rows.documents} | ({} if rows.token_ids is None else {"token_ids": rows.token_ids})
     return {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
 
 
 def _restored(tensors: dict[str, torch.Tensor], facts: dict) -> Representations:
-    places = facts.pop("places")
+    places, policies = facts.pop("places"), facts.pop("policies")
+    of_decoder = {policy: tensors.get(f"decoder policy {policy}") for policy in policies}
     return Representations(
         states={Place(*place): tensors[f"state {number}"] for number, place in enumerate(places)},
         documents=tensors["documents"],
-        policies={policy: tensors[f"policy {policy}"] for policy in facts.pop("policies")},
+        policies={policy: tensors[f"policy {policy}"] for policy in policies},
         facts=facts,
         token_ids=tensors.get("token_ids"),
+        decoder_policies=None if None in of_decoder.values() else of_decoder,
     )

@@ -276,7 +276,7 @@ class LayerMeasures:
         rows = []
         for place in places:
             states = found.states.pop(place)
-            for policy, positions in found.policies.items():
+            for policy, positions in found.policies_of(place).items():
                 cloud = states if policy == "all" else states[positions.to(states.device)]
                 n = len(cloud)
                 common = place._asdict() | {"tokens": policy, "n": n, "n_per_batch": n}

@@ -173,3 +173,27 @@ def test_pooled_rows_are_first_tokens_and_means(encoder, tokenizer, documents):
         found = pooled_representations(encoder, windows, pooling, batch_size=7)
         assert torch.allclose(found.states[Place("encoder", 1)], torch.stack(expected), atol=1e-5)
         assert found.documents.tolist() == [owners[0] for owners in windows.documents]
+
+
+def test_policies_of_a_decoder_behind_an_encoder_go_by_the_tokens_that_it_reads(encoder_decoder, tokenizer, windows):
+    found = collect(encoder_decoder, tokenizer, windows, layers=[0])
+    read = [[0, *ids[:-1]] for ids in windows.ids]  # 0: its start token
+    table = encoder_decoder.decoder.embed_tokens.weight
+    for stack, inputs in (("encoder", windows.ids), ("decoder", read)):
+        place = Place(stack, 0)
+        tokens = torch.cdist(found.states[place], table).argmin(1)
+        policies = {policy: tokens[rows].tolist() for policy, rows in found.policies_of(place).items()}
+        assert set(policies["all"]) & {0, 2, 3}
+        for policy in ("no_special", "sink_robust"):
+            assert len(policies[policy]) == 200 and not set(policies[policy]) & {0, 2, 3}
+        assert sorted(policies["one_per_type"]) == sorted({i for ids in inputs for i in ids})
+
+
+def test_policies_of_a_decoder_are_kept_with_the_rows(encoder_decoder, tokenizer, windows):
+    from hf_repgeo.runs.kept_rows import _named, _restored
+
+    found = collect(encoder_decoder, tokenizer, windows, layers=[0])
+    facts = {"places": [list(place) for place in found.states], "policies": list(found.policies)}
+    again = _restored(_named(found), facts)
+    for policy, rows in found.decoder_policies.items():
+        assert torch.equal(again.decoder_policies[policy], rows)
