@@ -6,6 +6,7 @@ import json
 import math
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -40,6 +41,20 @@ COLUMNS: dict[str, type] = {
 }
 CASE = ("stack", "layer", "point", "tokens", "measure", "convention")
 STREAM = "residual"  # the point between two blocks
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """A file beside `path`, of the same ending, to write into: afterwards it takes the place of `path` in one step.
+
+    A reader never sees half of a file; if writing fails, `path` stays as it was.
+    """
+    unfinished = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    try:
+        yield unfinished
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 @dataclass
@@ -180,9 +195,8 @@ class ReportTable:
     def to_json(self, path: str | Path) -> Path:
         """Writes the report; an existing file is replaced in one step, so that a reader never sees half of it."""
         path = Path(path)
-        unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-        unfinished.write_text(json.dumps(self.as_dict(), indent=1, allow_nan=False) + "\n", encoding="utf-8")
-        unfinished.replace(path)
+        with written_whole(path) as unfinished:
+            unfinished.write_text(json.dumps(self.as_dict(), indent=1, allow_nan=False) + "\n", encoding="utf-8")
         return path
 
     @classmethod
@@ -208,11 +222,13 @@ class ReportTable:
             raise BadInput("path", came=f"{str(path)!r} ({error})", wanted="a report written by to_json") from None
 
     def to_parquet(self, path: str | Path) -> Path:
-        """Writes the rows as a Parquet table, the provenance into its metadata."""
+        """Writes the rows as a Parquet table, the provenance into its metadata; replaces a file in one step."""
         import pyarrow.parquet
 
-        pyarrow.parquet.write_table(self.to_arrow(), path)
-        return Path(path)
+        path = Path(path)
+        with written_whole(path) as unfinished:
+            pyarrow.parquet.write_table(self.to_arrow(), unfinished)
+        return path
 
     @classmethod
     def from_parquet(cls, path: str | Path) -> Self:

@@ -2,6 +2,7 @@
 
 import json
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -123,3 +124,20 @@ def test_a_value_without_a_point_is_the_residual_streams():
         report.add(layer=2, stack="decoder", point=point, tokens="all", measure="anisotropy", value=value)
     assert report.value("anisotropy") == 0.5 and report.value("anisotropy", point="final_norm") == 0.1
     assert [row["value"] for row in report.stream()] == [0.5]
+
+
+@pytest.mark.parametrize("ending", ["json", "parquet"])
+def test_a_file_that_cannot_be_written_whole_stays_as_it_was(report, tmp_path, monkeypatch, ending):
+    path = tmp_path / f"report.{ending}"
+    write = {"json": report.to_json, "parquet": report.to_parquet}[ending]
+    write(path)
+    before = path.read_bytes()
+
+    def full_disk(self, target):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(Path, "replace", full_disk)
+    with pytest.raises(OSError, match="no space left"):
+        write(path)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]

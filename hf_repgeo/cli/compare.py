@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from .options import add_flags, given
-from .output import add_json_flag, print_report
+from .output import add_json_flag, print_report, save_figure
 
 ABOUT = """\
 Compare two models on the same rows of the same text, layer by layer; or, with one MODEL, its layers with one another.
@@ -55,5 +55,5 @@ def run(options: argparse.Namespace) -> None:
     out = Path(options.out)
     texts = Path(options.text) if options.text else None
     report = compare(options.a, options.b, texts, **given(options, *KEYWORDS), out=out)
-    plot_comparison(report).savefig(out / "comparison.png", dpi=150)
+    save_figure(plot_comparison(report), out / "comparison.png")
     print_report(report, options)

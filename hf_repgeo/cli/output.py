@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 from ..errors import BadInput
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from ..report import GeometryReport
 
 
@@ -36,6 +38,14 @@ def read_report(path: str | Path) -> GeometryReport:
     path = Path(path)
     path = path / "profile.json" if path.is_dir() else path
     return GeometryReport.from_parquet(path) if path.suffix == ".parquet" else GeometryReport.from_json(path)
+
+
+def save_figure(figure: Figure, path: Path, dpi: int = 150) -> None:
+    """Draws the figure into a file, which is replaced in one step."""
+    from ..report_table import written_whole
+
+    with written_whole(path) as unfinished:
+        figure.savefig(unfinished, dpi=dpi)
 
 
 def checked_file(option: str, path: str, endings: Collection[str] = ()) -> Path:

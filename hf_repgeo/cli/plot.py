@@ -6,7 +6,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from .options import name_list
-from .output import checked_file, read_report
+from .output import checked_file, read_report, save_figure
 
 if TYPE_CHECKING:
     from ..report_table import ReportTable
@@ -40,5 +40,5 @@ def run(options: argparse.Namespace) -> None:
         report = read_report(path)
         named[name or str(report.provenance.get("model", path)).removeprefix("pip:")] = report
     chosen = named if len(named) > 1 else next(iter(named.values()))
-    plot_layers(chosen, options.measures, options.tokens).savefig(out, dpi=150)
+    save_figure(plot_layers(chosen, options.measures, options.tokens), out)
     print(options.out)

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from .options import add_flags, given
-from .output import add_json_flag, print_report
+from .output import add_json_flag, print_report, save_figure
 
 ABOUT = """\
 Measure the geometry of a model's representations, layer by layer.
@@ -103,7 +103,7 @@ def run(options: argparse.Namespace) -> None:
     with locked(out):
         report = profile(options.model, _texts(options), **chosen, out=out, progress=not options.quiet)
         report.to_parquet(out / "profile.parquet")
-        plot_layers(report).savefig(out / "profile.png", dpi=150)
+        save_figure(plot_layers(report), out / "profile.png")
     print_report(report, options)
     files = ", ".join(str(out / name) for name in ("profile.json", "profile.parquet", "profile.png"))
     said = f"\nall {len(report)} numbers, with errors, conventions and provenance: {files}"

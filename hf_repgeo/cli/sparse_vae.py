@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ..blm.lexicon import LANGUAGES
 from ..errors import BadInput
+from .output import save_figure
 
 PRESETS = ("base", "sparse", "dense_stride", "released")
 PROPERTIES = {"chunks": ("subject", "pp1", "pp2", "length"), "roles": ("role", "voice", "frame")}
@@ -143,7 +144,8 @@ def run_localize(args: argparse.Namespace) -> int:
     for name, rows in (("all dimensions", table), ("without outliers", without_outliers(table))):
         found = {prop: localize_property(sentences, rows, prop, regions, **options) for prop in properties}
         localized[name] = found
-        plot_localizations(found, regions, config.shape).savefig(output / f"{name.replace(' ', '-')}.png", dpi=120)
+        picture = output / f"{name.replace(' ', '-')}.png"
+        save_figure(plot_localizations(found, regions, config.shape), picture, dpi=120)
         for prop, one in found.items():
             interval = "" if one.null_low is None else f"[{one.null_low:.2f}, {one.null_high:.2f}] "
             index = "-" if one.index is None else f"{one.index:.2f}"

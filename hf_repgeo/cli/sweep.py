@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..errors import BadInput
 from .options import add_flags, given
-from .output import add_json_flag, print_report
+from .output import add_json_flag, print_report, save_figure
 
 ABOUT = """\
 Profile many models, or many checkpoints of one, on the same text, into one table.
@@ -88,7 +88,7 @@ def _draw(report, out: Path) -> None:
     figures = {"layers.png": plot_sweep, "training.png": plot_training}
     for name, draw in figures.items():
         try:
-            draw(report).savefig(out / name, dpi=150)
+            save_figure(draw(report), out / name)
         except RepgeoError:  # nothing of this kind was measured
             continue
 
