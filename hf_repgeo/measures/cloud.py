@@ -106,7 +106,11 @@ class PointCloud:
     @cached_property
     def distinct(self) -> torch.Tensor:
         """Positions of the first occurrence of every distinct row, ascending, `(n_distinct,)` int64. O(n d)."""
-        return first_occurrences(self.rows)
+        return torch.nonzero(self._first_equals == torch.arange(self.n, device=self.rows.device))[:, 0]
+
+    @cached_property
+    def _first_equals(self) -> torch.Tensor:
+        return first_equals(self.rows)
 
     @cached_property
     def distinct_rows(self) -> torch.Tensor:
@@ -254,16 +258,19 @@ class PointCloud:
         return principal_coordinates(self.rows, None if self.n_seen <= self.d else self.moments)
 
     def _narrowed_neighbors(self, keep: torch.Tensor, part: PointCloud) -> Neighbors:
-        place = torch.full((self.n,), -1, dtype=torch.int64, device=keep.device)  # row -> place among distinct rows
+        place = torch.empty(self.n, dtype=torch.int64, device=keep.device)  # row -> place among distinct rows
         place[self.distinct] = torch.arange(self.n_distinct, device=keep.device)
-        kept = place[keep[part.distinct]]
-        if bool((kept < 0).any()):  # a copy was kept and the row it copies was not
-            return nearest(part.distinct_rows)
+        kept = place[self._first_equals[keep[part.distinct]]]  # a copy stands for the row it copies
         return self.neighbors.narrowed(self.distinct_rows, kept)
 
 
 def first_occurrences(rows: torch.Tensor) -> torch.Tensor:
-    """Positions of rows that equal no earlier row (0.0 equals -0.0), ascending; by 64-bit keys, then proved."""
+    """Positions of rows that equal no earlier row (0.0 equals -0.0), ascending."""
+    return torch.nonzero(first_equals(rows) == torch.arange(len(rows), device=rows.device))[:, 0]
+
+
+def first_equals(rows: torch.Tensor) -> torch.Tensor:
+    """For each row the position of the first that equals it (0.0 equals -0.0), `(n,)`; by 64-bit keys, then proved."""
     if len(torch.unique(few_column_keys(rows))) == len(rows):
         return torch.arange(len(rows), device=rows.device)
     keys = row_keys(rows)
@@ -273,12 +280,12 @@ def first_occurrences(rows: torch.Tensor) -> torch.Tensor:
     leader = order[torch.nonzero(new)[:, 0]][new.cumsum(0) - 1]  # first row with the same key
     copies = ~new
     if not bool((rows[order[copies]] == rows[leader[copies]]).all()):  # two different rows with one key: 1 in 2^64
-        return _first_occurrences_by_sorting(rows)
-    return torch.sort(order[new]).values
+        return _first_equals_by_sorting(rows)
+    return torch.empty_like(order).scatter_(0, order, leader)
 
 
-def _first_occurrences_by_sorting(rows: torch.Tensor) -> torch.Tensor:
+def _first_equals_by_sorting(rows: torch.Tensor) -> torch.Tensor:
     _, group = torch.unique(rows, dim=0, return_inverse=True)
     position = torch.arange(len(rows), device=rows.device)
     first = torch.full((int(group.max()) + 1,), len(rows), device=rows.device)
-    return torch.sort(first.scatter_reduce(0, group, position, "amin")).values
+    return first.scatter_reduce(0, group, position, "amin")[group]

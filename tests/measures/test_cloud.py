@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from hf_repgeo.errors import BadInput, NonFiniteRows, TooFewRows
 from hf_repgeo.measures import PointCloud
-from hf_repgeo.measures.cloud import _first_occurrences_by_sorting, first_occurrences
+from hf_repgeo.measures.cloud import _first_equals_by_sorting, first_equals, first_occurrences
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.int8])
@@ -74,9 +74,9 @@ def test_extreme_values_are_rescaled_by_a_power_of_two_only(scale, generator):
 def test_first_occurrences_are_those_of_a_plain_loop(n, d, values, random):
     rows = torch.tensor([[random.randrange(values) - 1.0 for _ in range(d)] for _ in range(n)])
     seen: dict = {}
-    expected = [i for i, row in enumerate(map(tuple, rows.tolist())) if seen.setdefault(row, i) == i]
-    assert first_occurrences(rows).tolist() == expected
-    assert _first_occurrences_by_sorting(rows).tolist() == expected
+    equals = [seen.setdefault(row, i) for i, row in enumerate(map(tuple, rows.tolist()))]
+    assert first_equals(rows).tolist() == _first_equals_by_sorting(rows).tolist() == equals
+    assert first_occurrences(rows).tolist() == sorted(set(equals))
 
 
 def test_minus_zero_equals_zero():
@@ -108,3 +108,14 @@ def test_a_subset_is_measured_like_the_rows_alone(generator):
         part, alone = cloud.subset(keep), PointCloud(X[keep])
         assert part.n_distinct == alone.n_distinct
         assert torch.equal(part.neighbors.distances, alone.neighbors.distances)
+
+
+def test_a_copy_whose_original_is_left_out_needs_no_new_search(generator, monkeypatch):
+    X = torch.randn(300, 6, generator=generator)
+    X[200:220] = X[:20]
+    cloud, keep = PointCloud(X), torch.arange(10, 300)
+    alone = PointCloud(X[keep]).neighbors
+    cloud.neighbors
+    monkeypatch.setattr("hf_repgeo.measures.cloud.nearest", lambda rows: pytest.fail("searched again"))
+    part = cloud.subset(keep).neighbors
+    assert torch.equal(part.distances, alone.distances) and torch.equal(part.indices, alone.indices)

@@ -163,16 +163,18 @@ def test_a_featureless_cloud_of_many_columns_fills_its_cells_evenly(rows):
     assert float(counts.std() / counts.mean()) < 0.6  # 2.6 when centroids start at rows
 
 
-def test_empty_cells_restart_at_the_farthest_row_of_the_worst_cells(rows):
+def test_empty_cells_take_half_of_the_rows_of_the_cells_with_the_largest_errors(rows):
     rows = rows - rows.mean(0)
-    far = rows.clone()
-    far[7], far[8] = 1e4, 0.999e4  # of one cell: a single one of them is taken
-    cells = torch.zeros(2000, dtype=torch.int64)
-    cells[1000:] = 1
+    rows[7], rows[8] = 1e4, 0.999e4  # on one side of their cell's mean, all others on the other side
+    cells = torch.arange(2000) // 1000
     counts = torch.tensor([1000.0, 1000, 0, 0])
-    filled_means, filled = kmeans._fill_empty(far, cells, torch.zeros(4, 48), counts)
-    second = 1000 + int(far[1000:].square().sum(1).argmax())
-    assert filled and torch.equal(filled_means[2], far[7]) and torch.equal(filled_means[3], far[second])
+    before = torch.stack([rows[:1000].mean(0), rows[1000:].mean(0)])
+    means, filled = kmeans._fill_empty(rows, cells, torch.cat([before, torch.zeros(2, 48)]), counts)
+    others = torch.cat([rows[:7], rows[9:1000]]).mean(0)
+    by_size = means[[0, 2]][means[[0, 2]].sum(1).argsort()]
+    assert filled and torch.allclose(by_size, torch.stack([others, rows[7:9].mean(0)]), rtol=1e-5, atol=1e-3)
+    error = (rows[1000:] - before[1]).square().sum()
+    assert torch.cdist(rows[1000:], means[[1, 3]]).amin(1).square().sum() < 0.99 * error
 
 
 def test_cells_that_no_row_can_fill_stay_empty():

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
+from heapq import nlargest
 
 import torch
 
@@ -96,12 +98,12 @@ def split_start(rows: torch.Tensor, n_cells: int) -> torch.Tensor:
     at a time; the means of the pieces are the centroids (PCA-Part: Su & Dy, "In search of deterministic methods for
     initializing k-means", Intelligent Data Analysis 11, 2007). About ten readings of the rows for each doubling.
     """
-    pieces = [_Piece.of(rows, torch.zeros_like(rows[0]))]
+    pieces = [_Piece(rows, torch.zeros_like(rows[0]))]
     while len(pieces) < n_cells:
-        errors = torch.stack([piece.error for piece in pieces])
+        errors = [piece.error for piece in pieces]
         most = min(n_cells - len(pieces), -(-len(pieces) // 2) if len(pieces) > 4 else len(pieces))
-        chosen = [i for i in torch.topk(errors, most).indices.tolist() if len(pieces[i].rows) > 1]
-        halves = {i: pieces[i].halves() for i in chosen if float(errors[i]) > 0}
+        chosen = nlargest(most, range(len(pieces)), key=errors.__getitem__)
+        halves = {i: pieces[i].halves() for i in chosen if len(pieces[i].given) > 1 and errors[i] > 0}
         if not halves:  # no two rows differ within a piece: fewer cells will do
             pieces += pieces[:1] * (n_cells - len(pieces))
             break
@@ -112,29 +114,45 @@ def split_start(rows: torch.Tensor, n_cells: int) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class _Piece:
-    """Rows less their mean, the mean, and the sum of their squares."""
+    """Some of the rows, less `origin`; what follows is computed when asked for, since the last pieces need a mean only."""
 
-    rows: torch.Tensor
-    mean: torch.Tensor
-    error: torch.Tensor
+    given: torch.Tensor
+    origin: torch.Tensor
+    splits: bool = True
 
-    @classmethod
-    def of(cls, rows: torch.Tensor, origin: torch.Tensor) -> _Piece:
-        mean = rows.mean(0)
-        centred = rows - mean
-        return cls(centred, origin + mean, centred.square().sum())
+    @cached_property
+    def offset(self) -> torch.Tensor:
+        return self.given.mean(0)
+
+    @property
+    def mean(self) -> torch.Tensor:
+        return self.origin + self.offset
+
+    @cached_property
+    def rows(self) -> torch.Tensor:
+        """The rows less their mean."""
+        return self.given - self.offset
+
+    @cached_property
+    def energies(self) -> torch.Tensor:
+        """Sum of squares of each column."""
+        return self.rows.square().sum(0)
+
+    @cached_property
+    def error(self) -> float:
+        """Sum of all squares; zero where the rows cannot be split."""
+        return float(self.energies.sum()) if self.splits else 0.0
 
     def halves(self) -> list[_Piece]:
         """Both sides of the mean along the principal direction, about; the piece itself if all lie on one side."""
-        along = self.rows[:, int(self.rows.square().sum(0).argmax())]
+        along = self.rows[:, int(self.energies.argmax())]
         for _ in range(POWER_STEPS):
             direction = along @ self.rows
             along = self.rows @ (direction / torch.linalg.vector_norm(direction).clamp_min(1e-30))
-        beyond = along > 0
-        sides = [self.rows[beyond], self.rows[~beyond]]
+        sides = [torch.nonzero(side)[:, 0] for side in (along > 0, along <= 0)]
         if not (len(sides[0]) and len(sides[1])):
-            return [_Piece(self.rows, self.mean, torch.zeros_like(self.error))]
-        return [_Piece.of(side, self.mean) for side in sides]
+            return [_Piece(self.given, self.origin, splits=False)]
+        return [_Piece(self.rows.index_select(0, side), self.mean) for side in sides]
 
 
 def _fill_empty(
@@ -148,7 +166,7 @@ def _fill_empty(
     by_cell = torch.zeros(len(means), dtype=errors.dtype, device=errors.device).index_add_(0, cells, errors)
     worst = [k for k in by_cell.topk(min(len(empty), len(means))).indices.tolist() if float(by_cell[k]) > 0]
     for cell, place in zip(worst, empty.tolist()):
-        halves = _Piece.of(rows[cells == cell], torch.zeros_like(means[0])).halves()
+        halves = _Piece(rows[cells == cell], torch.zeros_like(means[0])).halves()
         means[cell], means[place] = halves[0].mean, halves[-1].mean
     return means, bool(worst)
 

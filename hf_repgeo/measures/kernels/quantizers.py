@@ -238,7 +238,7 @@ def _product(rows: torch.Tensor, codebooks: int, cells: int, seed: int, progress
     fits: list[_Fit] = []
     blocks = rows.tensor_split(codebooks, dim=1)
     for done, block in enumerate(blocks, start=1):
-        if bool((block != block[:1]).any()) or (len(fits) == 0 and done == codebooks):
+        if _differ(block) or (len(fits) == 0 and done == codebooks):
             block = block.contiguous()
             found = kmeans(block[:MAX_TRAINING_ROWS], cells)
             codes = found.cells if len(block) <= MAX_TRAINING_ROWS else nearest_centroids(block, found.centroids)
@@ -253,12 +253,17 @@ def _product(rows: torch.Tensor, codebooks: int, cells: int, seed: int, progress
     )
 
 
+def _differ(rows: torch.Tensor) -> bool:
+    """Whether not all rows are equal; of most, the first few tell."""
+    return any(bool((part != rows[:1]).any()) for part in rows.split(BLOCK_ROWS))
+
+
 @torch.no_grad()
 def refitted_counts(rows: torch.Tensor, fit: Quantization, chosen: torch.Tensor) -> torch.Tensor:
     """Counts of all rows in cells of the product quantizer that are fitted to the chosen ones, `(codebooks, cells)`."""
     counts = []
     for block in (rows - fit.shift).tensor_split(fit.dead_blocks + len(fit.codebooks), dim=1):
-        if bool((block != block[:1]).any()):
+        if _differ(block):
             block = block.contiguous()
             centroids = kmeans(block[chosen][:MAX_TRAINING_ROWS], fit.cells).centroids
             counts.append(torch.bincount(nearest_centroids(block, centroids), minlength=fit.cells))
