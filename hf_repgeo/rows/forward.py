@@ -60,10 +60,14 @@ def forward_windows(
 
 
 def _batches(ids: list[list[int]], batch_size: int, padding: bool) -> list[tuple[int, int]]:
-    """First and last number of the windows that run together; without padding, only neighbours of one length."""
+    """First and last number of the windows that run together; without padding, only neighbours of one length.
+
+    A last window that is far shorter than the one before it runs alone: padding would cost more than another pass.
+    """
     bounds, begin = [], 0
+    short = len(ids) - 1 if 2 * len(ids[-1]) <= len(ids[-2:][0]) else len(ids)
     for end in range(1, len(ids) + 1):
-        full = end == len(ids) or end - begin == batch_size
+        full = end in (short, len(ids)) or end - begin == batch_size
         if full or not (padding or len(ids[end]) == len(ids[begin])):
             bounds.append((begin, end))
             begin = end

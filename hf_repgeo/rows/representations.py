@@ -24,7 +24,7 @@ TYPES_OVERSAMPLE = 4  # windows hold this many times the rows wanted where each 
 POOLINGS = ("tokens", "cls", "last", "mean", "sentence")
 MASSIVE_NORM = 5.0  # a token is massive when its norm exceeds this many times its layer's median
 SPARE_SHARE = 8  # 1 / SPARE_SHARE more rows are kept than wanted, where there are as many, to replace massive ones
-MASSIVE_SHARE = 1 / 128  # of the tokens, or fewer, are massive in most models: for these more tokens are run
+MASSIVE_SHARE = 1 / 64  # of the tokens, or fewer, are massive in most models: for these more tokens are run
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def oversample_for(policies: list[str]) -> int:
 def windows_for(
     windows: Windows, tokenizer: PreTrainedTokenizerBase, policies: list[str], rows: int, oversample: int, seed: int
 ) -> Windows:
-    """Windows drawn until they hold `oversample` times the rows that every policy needs, and no more."""
+    """Windows drawn until they hold `oversample` times the rows that every policy needs, the last one cut to fit."""
     dropped = set(tokenizer.all_special_ids) if set(policies) != {"all"} else set()
     headless = "sink_robust" in policies
 
@@ -111,7 +111,8 @@ def windows_for(
         return sum(i not in dropped for i in (ids[1:] if headless else ids))
 
     needed = rows + math.ceil(rows * MASSIVE_SHARE) if headless else rows
-    return draw_windows(windows, seed, tokens=oversample * needed, usable=usable)
+    drawn = draw_windows(windows, seed, tokens=oversample * needed, usable=usable)
+    return drawn.with_shorter_last(max(0, sum(map(usable, drawn.ids)) - oversample * needed))
 
 
 def check_policies(policies: str | list[str] | tuple[str, ...] | None) -> list[str]:

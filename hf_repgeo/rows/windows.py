@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 PACKINGS = ("concatenate", "documents")
 DEFAULT_WINDOW = 512
+SHORTEST = 32  # tokens that a shortened window keeps: enough to be a text, and for models that merge neighbours
 
 
 @dataclass(frozen=True)
@@ -25,16 +26,26 @@ class Windows:
     Attributes:
         ids: token ids of each window.
         documents: for each window, the document of each token.
+        suffix: number of special tokens at the end of each window.
     """
 
     ids: list[list[int]]
     documents: list[list[int]]
+    suffix: int = 0
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def select(self, positions: list[int]) -> Windows:
-        return Windows([self.ids[i] for i in positions], [self.documents[i] for i in positions])
+        ids, documents = [self.ids[i] for i in positions], [self.documents[i] for i in positions]
+        return replace(self, ids=ids, documents=documents)
+
+    def with_shorter_last(self, tokens: int) -> Windows:
+        """The last window loses up to `tokens` tokens from the end of its text; it keeps at least `SHORTEST`."""
+        end = len(self.ids[-1]) - self.suffix
+        start = max(end - tokens, min(end, SHORTEST))
+        last = [part[-1][:start] + part[-1][end:] for part in (self.ids, self.documents)]
+        return replace(self, ids=[*self.ids[:-1], last[0]], documents=[*self.documents[:-1], last[1]])
 
 
 def window_limit(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int | None:
@@ -98,6 +109,7 @@ def make_windows(
     return Windows(
         [prefix + ids + suffix for ids, _ in pieces],
         [[owners[0]] * len(prefix) + owners + [owners[-1]] * len(suffix) for _, owners in pieces],
+        len(suffix),
     )
 
 

@@ -4,13 +4,14 @@ import pytest
 import torch
 
 from hf_repgeo.errors import BadInput, UnknownName
-from hf_repgeo.rows.forward import Place
+from hf_repgeo.rows.forward import Place, forward_windows
 from hf_repgeo.rows.representations import (
     check_policies,
     pooled_representations,
     token_representations,
+    windows_for,
 )
-from hf_repgeo.rows.windows import Windows, draw_windows, make_windows, resolve_window, window_limit
+from hf_repgeo.rows.windows import SHORTEST, Windows, draw_windows, make_windows, resolve_window, window_limit
 
 POLICIES = ["all", "no_special", "sink_robust", "one_per_type"]
 
@@ -46,6 +47,27 @@ def test_windows_are_drawn_whole_and_by_the_seed(windows):
     assert drawn == draw_windows(windows, 5, tokens=300) and drawn != draw_windows(windows, 6, tokens=300)
     assert len(draw_windows(windows, 5, count=7)) == 7
     assert draw_windows(windows, 5, tokens=10**9) == windows
+
+
+@pytest.mark.parametrize("rows", [300, 500, 640])
+def test_the_last_window_is_cut_so_that_hardly_more_tokens_run_than_rows_are_wanted(tokenizer, documents, rows):
+    windows = make_windows(tokenizer, documents, 128).select(list(range(19)))  # all but the text's short end
+    drawn = windows_for(windows, tokenizer, ["all", "no_special"], rows, 1, seed=2)
+    *full, last = drawn.ids
+    spare = sum(len(ids) - 2 for ids in drawn.ids) - rows
+    assert spare == 0 or 0 < spare < SHORTEST == len(last) - 1
+    assert len(full) == rows // 126 and all(ids in windows.ids for ids in full)
+    assert any(last == ids[: len(last) - 1] + ids[-1:] for ids in windows.ids) and len(drawn.documents[-1]) == len(last)
+
+
+def test_a_far_shorter_last_window_runs_alone_and_its_rows_are_the_same(encoder, windows):
+    ids, documents = windows.ids[:3], windows.documents[:3]
+    short = Windows([*ids[:2], ids[2][:12]], [*documents[:2], documents[2][:12]])
+    found = list(forward_windows(encoder, short, [-1], "raw", 8, None))
+    assert [len(positions) for positions, _ in found] == [64, 12]
+    (_, padded), *_ = forward_windows(encoder, Windows(short.ids[::-1], short.documents[::-1]), [-1], "raw", 8, None)
+    [alone], [beside] = found[1][1].values(), padded.values()
+    assert torch.allclose(alone, beside[:12], atol=1e-5)
 
 
 def test_every_document_gives_a_window_before_any_gives_a_second(tokenizer, documents):

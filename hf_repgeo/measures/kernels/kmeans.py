@@ -114,7 +114,7 @@ def split_start(rows: torch.Tensor, n_cells: int) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class _Piece:
-    """Some of the rows, less `origin`; what follows is computed when asked for, since the last pieces need a mean only."""
+    """Some of the rows, less `origin`. The rest is computed when asked for: the last pieces need their mean only."""
 
     given: torch.Tensor
     origin: torch.Tensor
