@@ -335,7 +335,7 @@ def _kinds(model: nn.Module, inputs: dict, stacks: list[Stack]) -> list[str]:
         (name for name in inputs if name.endswith("input_ids")), key=lambda name: name != "decoder_input_ids"
     )
     for name in names:
-        before, after = (last_states(model, some, stacks) for some in (inputs, _changed(inputs, name)))
+        before, after = (last_states(model, some, stacks) for some in (inputs, _changed(model, inputs, name)))
         length = inputs[name].shape[1]  # some models fill sequences up inside themselves
         for stack, a, b in zip(stacks, before, after):
             changed = _changed_rows(a[:, :length], b[:, :length])
@@ -344,13 +344,22 @@ def _kinds(model: nn.Module, inputs: dict, stacks: list[Stack]) -> list[str]:
     return [kinds.get(stack.path, "encoder") for stack in stacks]
 
 
-def _changed(inputs: dict, name: str) -> dict:
-    """The last token of each sequence exchanged for another one that occurs."""
+def _changed(model: nn.Module, inputs: dict, name: str) -> dict:
+    """The last token of each sequence exchanged for another that occurs; none that stands for a part of an image."""
     ids = inputs[name].clone()
     tokens = ids.unique()
+    tokens = tokens[~torch.isin(tokens, torch.tensor(_media_tokens(model), dtype=ids.dtype, device=ids.device))]
     following = tokens[(torch.searchsorted(tokens, ids[:, -1].contiguous()) + 1) % len(tokens)]
     ids[:, -1] = following if len(tokens) > 1 else (ids[:, -1] + 1).clamp_max(1)
     return inputs | {name: ids}
+
+
+def _media_tokens(model: nn.Module) -> list[int]:
+    """Tokens that a configuration sets apart for images, videos and sounds: a model counts them."""
+    facts = vars(getattr(model, "config", None) or object).items()
+    named = [(name, token) for name, token in facts if name.endswith(("_token_id", "_token_index"))]
+    kinds = ("image", "video", "audio", "vision")
+    return [token for name, token in named if isinstance(token, int) and name.startswith(kinds)]
 
 
 def _changed_rows(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:

@@ -113,6 +113,33 @@ def test_a_checkpoint_of_a_classifier_has_no_pooler_and_one_without_a_block_is_r
     assert hf_repgeo.profile(str(tmp_path), **choice, layers=[1], progress=False).unique("layer") == [1]
 
 
+def test_rows_of_llava_are_tokens_of_text_and_of_images():
+    from tiny import SIZES, WORDS, make_tokenizer
+    from transformers import CLIPImageProcessor, CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaModel, LlavaProcessor
+
+    tokenizer = make_tokenizer(special=False)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<image>"]})
+    square = {"height": 32, "width": 32}
+    processor = LlavaProcessor(
+        CLIPImageProcessor(size=square, crop_size=square), tokenizer, patch_size=8, image_token="<image>",
+        vision_feature_select_strategy="default", num_additional_image_tokens=1,
+    )  # fmt: skip
+    config = LlavaConfig(
+        vision_config=CLIPVisionConfig(**SMALL, image_size=32, patch_size=8),
+        text_config=LlamaConfig(**SIZES | {"vocab_size": len(tokenizer)}, num_key_value_heads=2),
+        image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
+    )
+    choice = {"measures": "anisotropy", "rows": 60, "batch_rows": 30, "progress": False, "processor": processor}
+    texts = [" ".join(WORDS[(i * j) % len(WORDS)] for j in range(12)) for i in range(12)]
+    model = seeded(LlavaModel, config)
+    report = hf_repgeo.profile(model, texts, images=IMAGES, tokens=["text", "image"], **choice)
+    of_texts = [row for row in report if row["stack"] == "decoder"]
+    assert {row["tokens"] for row in of_texts} == {"text", "image"}
+    assert {row["layer"] for row in of_texts} == {0, 1, 2} and {row["n"] for row in of_texts} == {60}
+    with pytest.raises(BadInput, match="`texts`: got more images than texts; wanted one text for each image"):
+        hf_repgeo.profile(model, texts[:3], images=IMAGES, **choice)
+
+
 def test_silence_that_fills_a_sound_up_gives_no_rows():
     from transformers import WhisperConfig, WhisperFeatureExtractor, WhisperModel
 
