@@ -172,7 +172,7 @@ def test_decoders_and_encoder_decoders_are_measured(run, decoder, encoder_decode
 
 
 def test_texts_go_through_the_text_tower_of_clip(run):
-    from conftest import SIZES, seeded
+    from tiny import SIZES, seeded
     from transformers import CLIPConfig, CLIPModel
 
     text = SIZES | {"max_position_embeddings": 64, "bos_token_id": 2, "eos_token_id": 3}

@@ -10,7 +10,7 @@ from pathlib import Path
 import pyarrow.parquet
 import pytest
 import torch
-from conftest import SIZES, seeded
+from tiny import SIZES, seeded
 
 import hf_repgeo
 import hf_repgeo.sweeps as sweeps

@@ -83,7 +83,7 @@ def two_nn_authors(log_mu: torch.Tensor, removed: int, kept: torch.Tensor | None
 
 
 def two_nn_likelihood(log_mu: torch.Tensor) -> tuple[torch.Tensor, int]:
-    """TwoNN by maximum likelihood, the largest 10 % of the N ratios censored; and how many ratios were used.
+    """TwoNN by maximum likelihood, the largest 10 % of the N ratios censored; and how many were used; NaN of none.
 
     `d = (m - 1) / (sum_{i <= m} log mu_i + (N - m) log mu_m)` with m = 0.9 N: the m smallest values of an exponential
     law are seen, of the rest only that they are larger (type II censoring). m - 1 in place of m makes it unbiased; its
@@ -95,6 +95,8 @@ def two_nn_likelihood(log_mu: torch.Tensor) -> tuple[torch.Tensor, int]:
     Source: Epstein & Sobel, "Life testing" (1953), on Facco et al. 2017, equation 2.
     """
     n_used = int(len(log_mu) * USED_SHARE)
+    if n_used < 1:  # where one group holds nearly all rows and is left out
+        return torch.full((), torch.nan, dtype=torch.float64), n_used
     exposure = log_mu[:n_used].sum() + (len(log_mu) - n_used) * log_mu[n_used - 1]
     return (n_used - 1) / exposure, n_used
 

@@ -300,7 +300,7 @@ def test_a_dry_run_of_what_cannot_be_looked_at_says_so(report, double, push, tmp
     double.add("me/model", {"README.md": FOREIGN.encode()})
     double.fail("GET /api/models/me/model", 503)
     push(report, to=tmp_path)
-    assert "me/model cannot be looked at (the Hub answered 503" in caplog.text
+    assert "me/model cannot be read (the Hub answered 503" in caplog.text
     assert "Their model" not in (tmp_path / "models/me/model/README.md").read_text()
 
 

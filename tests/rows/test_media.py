@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from conftest import seeded
+from tiny import seeded
 
 import hf_repgeo
 from hf_repgeo.errors import BadInput, UnknownName

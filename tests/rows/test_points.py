@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import seeded
+from tiny import seeded
 
 import hf_repgeo
 from hf_repgeo.errors import BadInput, UnknownName

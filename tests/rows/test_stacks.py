@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import SIZES, seeded
+from tiny import SIZES, seeded
 
 from hf_repgeo.errors import BadInput, UnknownName
 from hf_repgeo.rows.capture import read_places

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from conftest import make_tokenizer
 from test_callbacks import TEXTS, make_data, make_model, numbers
+from tiny import make_tokenizer
 
 from hf_repgeo import GeometryMonitor, GeometryReport
 from hf_repgeo.errors import RepgeoError

@@ -241,7 +241,7 @@ def test_no_more_text_is_read_than_the_rows_need(tmp_path):
 
 
 def test_of_many_texts_the_sample_is_an_even_draw_that_the_seed_decides():
-    from conftest import make_tokenizer
+    from tiny import make_tokenizer
 
     from hf_repgeo.training.fixed_sample import FixedSample
 

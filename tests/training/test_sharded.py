@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import make_tokenizer
 from test_callbacks import TEXTS, make_data, make_model, numbers
+from tiny import make_tokenizer
 
 import hf_repgeo.training.monitor as monitor_module
 from hf_repgeo import GeometryMonitor
