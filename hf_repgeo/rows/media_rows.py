@@ -93,7 +93,11 @@ def media_representations(
             keys.setdefault(length, torch.rand(length, generator=generator))
             name = membership.setdefault(place, (length, place.stack if item.image_tokens is not None else ""))
             _keep(groups.setdefault(name, _Group()), place, state, keys[length], number, count, rows, item)
-    return [_drawn(group, rows, policies, number + 1) for group in groups.values()]
+    drawn = [_drawn(group, rows, policies, number + 1) for group in groups.values()]
+    found = [one for one in drawn if one.policies]
+    if not found:
+        raise BadInput("tokens", came=", ".join(policies or ()), wanted="a policy that has rows in this model")
+    return found
 
 
 def _states(model, taps: list[Tap], item: Item) -> dict[Place, torch.Tensor]:
@@ -129,6 +133,7 @@ def _kinds(item: Item, length: int) -> torch.Tensor:
 
 
 def _drawn(group: _Group, rows: int, policies: list[str] | None, items: int) -> Representations:
+    """The rows of each policy; those without rows are left out, as that of text tokens in an image tower."""
     kinds, keys = torch.cat(group.kinds), torch.cat(group.keys)
     norms = [torch.cat(part) for part in group.norms.values()]
     massive = torch.stack([norm > MASSIVE_NORM * norm.nanmedian() for norm in norms]).any(0)
@@ -143,8 +148,6 @@ def _drawn(group: _Group, rows: int, policies: list[str] | None, items: int) -> 
     wanted = policies or [policy for policy in known if policy != "no_special" or bool((kinds == 1).any())]
     chosen = {policy: order[allowed[policy][order]][:rows] for policy in wanted if len(order := keys.argsort())}
     chosen = {policy: positions for policy, positions in chosen.items() if len(positions) > 1}
-    if not chosen:
-        raise BadInput("tokens", came=", ".join(wanted), wanted="a policy that has rows in this model")
     facts = {"n_items": items, "n_tokens": group.seen, "massive_share": float(massive.float().mean())}
     states = {place: torch.cat(part) for place, part in group.states.items()}
     return Representations(states, torch.cat(group.documents), chosen, facts)

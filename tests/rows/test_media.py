@@ -135,7 +135,7 @@ def test_rows_of_llava_are_tokens_of_text_and_of_images():
     report = hf_repgeo.profile(model, texts, images=IMAGES, tokens=["text", "image"], **choice)
     of_texts = [row for row in report if row["stack"] == "decoder"]
     assert {row["tokens"] for row in of_texts} == {"text", "image"}
-    assert {row["layer"] for row in of_texts} == {0, 1, 2} and {row["n"] for row in of_texts} == {60}
+    assert {row["layer"] for row in of_texts} == {0, 1, 2} and min(row["n"] for row in of_texts) > 30
     with pytest.raises(BadInput, match="`texts`: got more images than texts; wanted one text for each image"):
         hf_repgeo.profile(model, texts[:3], images=IMAGES, **choice)
 
