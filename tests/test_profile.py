@@ -115,6 +115,19 @@ def test_a_value_missing_in_one_batch_is_missing_in_the_mean(states):
     assert row["value"] is None and row["warnings"][0].startswith("no_spread")
 
 
+def test_a_policys_values_do_not_depend_on_which_others_were_asked_for(states):
+    states[500:510] = states[:10]  # copies, of which one policy has both and the other one
+    protocol = BatchMeans(resolve(None), {}, 900, 900, seed=0)
+    policies = {"all": torch.arange(900), "sink_robust": torch.arange(20, 920)}
+    documents = torch.arange(1000) // 50
+    together = protocol.measure(states, documents, policies)
+    alone = [row for name in policies for row in protocol.measure(states, documents, {name: policies[name]})]
+    for a, b in zip(together, alone, strict=True):
+        assert (a["tokens"], a["measure"], a["convention"]) == (b["tokens"], b["measure"], b["convention"])
+        assert a["value"] == pytest.approx(b["value"], rel=1e-9), a["measure"]
+        assert a["se"] == (b["se"] and pytest.approx(b["se"], rel=0.1)), "the eigenbasis of all rows serves"
+
+
 # --- profile --------------------------------------------------------------------------------------------------------
 
 
