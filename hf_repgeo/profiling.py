@@ -27,7 +27,8 @@ from .measures import (
     resolve,
     with_chance,
 )
-from .measures.batch_means import BatchMeans, columns_of
+from .measures.averages import columns_of
+from .measures.batch_means import BatchMeans
 from .measures.inputs import as_seed, check_count
 from .measures.kernels.switch import family
 from .report import GeometryReport

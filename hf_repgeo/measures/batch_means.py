@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from math import sqrt
-from statistics import fmean, stdev
-from typing import Any
 
 import torch
 
 from ..errors import BadInput
 from . import MEASURES, Estimate, PointCloud, evaluate_all, missing, with_chance
+from .averages import average, columns_of
+from .cloud import deal_groups
 
 SHARED_SEARCH = 1.25  # policies share one neighbour search while their union is at most so much larger than the largest
 
 FEW_SHARE = 7 / 8  # of a batch: with fewer rows, a policy is compared with `all` on as many
+
+
+UNEVEN = "uneven_batches: no standard error, since a batch lacks whole folds of the documents; use fewer batches"
 
 
 @dataclass(frozen=True)
@@ -67,10 +69,11 @@ class BatchMeans:
         clouds: dict[str, PointCloud | BadInput] = {}
         for number in range(max(len(split) for split in batches.values())):
             parts = {case: split[number] for case, split in batches.items() if number < len(split)}
-            alone = {case for case in parts if len(batches[case]) == 1}
-            for case, cloud in self._clouds(states, documents, parts, alone):
+            for case, cloud in self._clouds(states, documents, parts):
+                if len(batches[case]) > 1 and isinstance(cloud, PointCloud):
+                    self._deal_over_batches(cloud, documents[cases[case]], documents[parts[case]])
                 over_batches[case].append(self._evaluate(cloud, batched=True))
-                if case in alone:
+                if len(batches[case]) == 1:
                     clouds[case] = cloud
         rows = []
         for case, positions in cases.items():
@@ -91,15 +94,15 @@ class BatchMeans:
         return cases
 
     def _clouds(
-        self, states: torch.Tensor, documents: torch.Tensor, parts: dict[str, torch.Tensor], alone: set[str]
+        self, states: torch.Tensor, documents: torch.Tensor, parts: dict[str, torch.Tensor]
     ) -> Iterator[tuple[str, PointCloud | BadInput]]:
         """The clouds of the parts; those that nearly coincide are cut from one, to share its neighbour search."""
         for group in _groups_that_overlap(parts):
             union = torch.unique(torch.cat([parts[case] for case in group]))
-            whole = self._cloud(states, documents, union, jackknife=bool(alone & set(group)))
+            whole = self._cloud(states, documents, union)
             for case in group:
                 if len(group) == 1 or isinstance(whole, BadInput):
-                    yield case, self._cloud(states, documents, parts[case], jackknife=case in alone)
+                    yield case, self._cloud(states, documents, parts[case])
                     continue
                 self._compute_shared(whole)
                 yield case, whole.subset(torch.searchsorted(union, parts[case]).to(whole.rows.device))
@@ -112,20 +115,34 @@ class BatchMeans:
         if needs.count("spectrum") > 1:
             cloud.moments  # noqa: B018
 
-    def _cloud(
-        self, states: torch.Tensor, documents: torch.Tensor, positions: torch.Tensor, jackknife: bool = True
-    ) -> PointCloud | BadInput:
+    def _cloud(self, states: torch.Tensor, documents: torch.Tensor, positions: torch.Tensor) -> PointCloud | BadInput:
         try:
             rows = states[positions.to(states.device)]
-            return PointCloud(rows, groups=documents[positions], jackknife=jackknife, seed=self.seed, argument="rows")
+            return PointCloud(rows, groups=documents[positions], seed=self.seed, argument="rows")
         except BadInput as error:
             return error
+
+    def _deal_over_batches(self, cloud: PointCloud, every_document: torch.Tensor, own: torch.Tensor) -> None:
+        """Gives a batch's cloud the jackknife folds that its documents have in all batches of the case.
+
+        Args:
+            cloud: the batch.
+            every_document: `(n,)` document of each row of all batches.
+            own: `(n_batch,)` document of each row of this batch.
+        """
+        known, group = torch.unique(every_document, return_inverse=True)
+        folds = deal_groups(group, self.seed)
+        fold_of = torch.empty(len(known), dtype=torch.int64).index_put_((group,), folds)
+        cloud.folds = fold_of[torch.searchsorted(known, own)].to(cloud.rows.device)
+        cloud.rows_stand_alone = len(known) == len(every_document)
+        cloud.jackknife = len(cloud.folds.unique()) == int(folds.max()) + 1  # a fold without rows has no value
 
     def _evaluate(self, cloud: PointCloud | BadInput, batched: bool) -> list[Estimate]:
         pairs = [pair for pair in self.pairs if MEASURES[pair[0]].batched is batched]
         if isinstance(cloud, BadInput):
             return [missing(name, convention, f"{cloud.code}: {cloud}") for name, convention in pairs]
         estimates = evaluate_all(cloud, pairs, **self.options)
+        estimates = estimates if cloud.jackknife else [estimate.warned(UNEVEN) for estimate in estimates]
         return with_chance(cloud, estimates, self.null, **self.options) if self.null else estimates
 
     def _rows(
@@ -170,54 +187,3 @@ def _groups_that_overlap(parts: dict[str, torch.Tensor]) -> list[list[str]]:
         else:
             groups.append([case])
     return groups
-
-
-def columns_of(estimate: Estimate) -> dict:
-    """A report's columns for one estimate over all rows."""
-    return {
-        "measure": estimate.measure,
-        "convention": estimate.convention,
-        "protocol": "whole",
-        "value": estimate.value,
-        "sd": None,
-        "se": estimate.standard_error,
-        "se_method": estimate.se_method,
-        "n_batches": 1,
-        "warnings": estimate.warnings,
-        "details": estimate.details,
-    }
-
-
-def average(estimates: tuple[Estimate, ...]) -> dict:
-    """A report's columns for the mean over batches; one batch keeps its own standard error.
-
-    A value that is missing in any batch is missing in the mean.
-    """
-    if len(estimates) == 1:
-        return columns_of(estimates[0]) | {"protocol": "batches"}
-    values = [estimate.value for estimate in estimates if estimate.value is not None]
-    whole = len(values) == len(estimates)
-    sd = stdev(values) if whole else None
-    lost = next((estimate for estimate in estimates if estimate.value is None), estimates[0])
-    return columns_of(lost) | {
-        "protocol": "batches",
-        "value": fmean(values) if whole else None,
-        "sd": sd,
-        "se": None if sd is None else sd / sqrt(len(values)),
-        "se_method": f"over {len(values)} batches" if whole else None,
-        "n_batches": len(estimates),
-        "warnings": tuple(dict.fromkeys(warning for estimate in [lost, *estimates] for warning in estimate.warnings)),
-        "details": _mean_details(estimates),
-    }
-
-
-def _mean_details(estimates: tuple[Estimate, ...]) -> dict:
-    """Numbers averaged over batches; words only where all batches agree."""
-    details: dict[str, Any] = {}
-    for key, first in estimates[0].details.items():
-        values: list[Any] = [estimate.details.get(key) for estimate in estimates]
-        if all(isinstance(value, (int, float)) for value in values):
-            details[key] = fmean(values)
-        elif all(value == first for value in values):
-            details[key] = first
-    return details

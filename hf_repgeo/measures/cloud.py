@@ -170,11 +170,7 @@ class PointCloud:
     @cached_property
     def folds(self) -> torch.Tensor:
         """Jackknife fold of each row, `(n,)` int64 in 0 ... at most 19; a group lies in one fold."""
-        _, group = torch.unique(self.groups, return_inverse=True)
-        n_groups = int(group.max()) + 1
-        n_folds = min(JACKKNIFE_GROUPS, n_groups)
-        order = torch.randperm(n_groups, generator=torch.Generator().manual_seed(self.seed))
-        return (order % n_folds).to(group.device)[group]
+        return deal_groups(torch.unique(self.groups, return_inverse=True)[1], self.seed)
 
     @cached_property
     def rows_stand_alone(self) -> bool:
@@ -262,6 +258,13 @@ class PointCloud:
         place[self.distinct] = torch.arange(self.n_distinct, device=keep.device)
         kept = place[self._first_equals[keep[part.distinct]]]  # a copy stands for the row it copies
         return self.neighbors.narrowed(self.distinct_rows, kept)
+
+
+def deal_groups(group: torch.Tensor, seed: int) -> torch.Tensor:
+    """Jackknife fold of each row, `(n,)`, at random by its group, `(n,)` int64 numbered from 0."""
+    n_groups = int(group.max()) + 1
+    order = torch.randperm(n_groups, generator=torch.Generator().manual_seed(seed))
+    return (order % min(JACKKNIFE_GROUPS, n_groups)).to(group.device)[group]
 
 
 def first_occurrences(rows: torch.Tensor) -> torch.Tensor:

@@ -186,7 +186,7 @@ def _two_nn(cloud: PointCloud, convention: str) -> Estimate:
         "mean_r1": float(r1.mean()) * cloud.unit,
         "mean_r2": float(r2.mean()) * cloud.unit,
     }
-    value, error, method, n_used = CONVENTIONS[convention](cloud, log_mu, order)
+    value, error, method, n_used, left_out = CONVENTIONS[convention](cloud, log_mu, order)
     details |= {"n_used": n_used, "used_share": n_used / len(log_mu)}
     if not 0 < value < float("inf"):
         reason = f"all_ratios_one: each of the {n_used} ratios r2 / r1 that would be used is 1, as on a grid"
@@ -194,7 +194,15 @@ def _two_nn(cloud: PointCloud, convention: str) -> Estimate:
     warnings = copies_warning(cloud, convention) + ties_warning(details["n_ties"], len(log_mu))
     warnings += few_ratios_warning(n_used) + neighbor_loss(cloud, r1)
     estimate = Estimate(
-        "intrinsic_dimension", convention, value, error, method, warnings=warnings, details=details, **counts
+        "intrinsic_dimension",
+        convention,
+        value,
+        error,
+        method,
+        warnings=warnings,
+        details=details,
+        left_out=left_out,
+        **counts,
     )
     return as_ball(estimate) if convention == BALL else estimate
 
@@ -215,14 +223,16 @@ def as_ball(reading: Estimate) -> Estimate:
     return replace(reading, value=value, standard_error=error, details=details)
 
 
-_Fitted = tuple[float, float | None, str | None, int]  # value, standard error, its method, ratios used
+# value, standard error, its method, ratios used, values of the jackknife
+_Fitted = tuple[float, float | None, str | None, int, torch.Tensor | None]
 
 
 def _by_line(cloud: PointCloud, log_mu: torch.Tensor, order: torch.Tensor) -> _Fitted:
-    error, method = None, None
+    error, method, left_out = None, None, None
     if cloud.jackknife:
-        error, method = shared_neighbors(*jackknife(two_nn_line(log_mu, folds_kept(cloud, order))))
-    return float(two_nn_line(log_mu)), error, method, int(len(log_mu) * USED_SHARE)
+        left_out = two_nn_line(log_mu, folds_kept(cloud, order))
+        error, method = shared_neighbors(*jackknife(left_out))
+    return float(two_nn_line(log_mu)), error, method, int(len(log_mu) * USED_SHARE), left_out
 
 
 def _by_authors(cloud: PointCloud, log_mu: torch.Tensor, order: torch.Tensor) -> _Fitted:
@@ -230,21 +240,24 @@ def _by_authors(cloud: PointCloud, log_mu: torch.Tensor, order: torch.Tensor) ->
     log_mu, order = _first(removed, log_mu), _first(removed, order)
     n_removed = int(removed.sum())
     value = float(two_nn_authors(log_mu, n_removed))
-    error, method = None, None
+    error, method, left_out = None, None, None
     if cloud.jackknife:
-        error, method = shared_neighbors(*jackknife(two_nn_authors(log_mu, n_removed, folds_kept(cloud, order))))
+        left_out = two_nn_authors(log_mu, n_removed, folds_kept(cloud, order))
+        error, method = shared_neighbors(*jackknife(left_out))
     n_left = len(log_mu) - n_removed
-    return value, error, method, max(0, min(n_left // AUTHORS_SHARE, n_left - 1))
+    return value, error, method, max(0, min(n_left // AUTHORS_SHARE, n_left - 1)), left_out
 
 
 def _by_likelihood(cloud: PointCloud, log_mu: torch.Tensor, order: torch.Tensor) -> _Fitted:
     value, n_used = two_nn_likelihood(log_mu)
     error: float | None = float(value) / n_used**0.5
     method: str | None = "likelihood"
+    left_out: torch.Tensor | None = None
     if not cloud.rows_stand_alone:
         kept = folds_kept(cloud, order) if cloud.jackknife else ()
-        error, method = jackknife(torch.tensor([float(two_nn_likelihood(log_mu[fold])[0]) for fold in kept]))
-    return float(value), *shared_neighbors(error, method), n_used
+        left_out = torch.tensor([float(two_nn_likelihood(log_mu[fold])[0]) for fold in kept])
+        error, method = jackknife(left_out)
+    return float(value), *shared_neighbors(error, method), n_used, left_out
 
 
 CONVENTIONS = {FACCO: _by_line, RAZZHIGAEV: _by_authors, MLE: _by_likelihood, BALL: _by_likelihood}

@@ -55,14 +55,15 @@ def mean_cosine(cloud: PointCloud) -> Estimate:
         return missing("mean_cosine", OFF_DIAGONAL, reason, n=cloud.n_seen)
     unit_sum = cloud.moments.unit_sum if cloud.streamed else _unit_sum(cloud.rows, norms)
     value = _pair_mean(unit_sum, torch.tensor(float(cloud.n_seen)))
-    error, method = None, None
+    error, method, left_out = None, None, None
     if cloud.jackknife and not cloud.streamed:
         unit_rows = cloud.rows / norms[:, None].to(cloud.rows.dtype)
         sums, counts = cell_sums(unit_rows, cloud.folds, int(cloud.folds.max()) + 1)
-        error, method = jackknife(_pair_mean(unit_sum - sums, cloud.n - counts))
+        left_out = _pair_mean(unit_sum - sums, cloud.n - counts)
+        error, method = jackknife(left_out)
         if error:
             error = max(error**2 - _second_order_variance(sums.to(torch.float64), counts), error**2 / 2) ** 0.5
-    return Estimate("mean_cosine", OFF_DIAGONAL, float(value), error, method, n=cloud.n_seen)
+    return Estimate("mean_cosine", OFF_DIAGONAL, float(value), error, method, n=cloud.n_seen, left_out=left_out)
 
 
 def _second_order_variance(sums: torch.Tensor, counts: torch.Tensor) -> float:

@@ -24,6 +24,7 @@ class Estimate:
         n_distinct: rows left when exact copies count once, or `None` where copies do not matter.
         warnings: `"code: sentence"` each; the code (before the colon) is stable and made for programs.
         details: further numbers that belong to the estimate, such as `n_used` or `reconstruction_error`.
+        left_out: `(folds,)` float64: the value without each fold of the cloud's groups, where a jackknife was made.
     """
 
     measure: str
@@ -35,6 +36,7 @@ class Estimate:
     n_distinct: int | None = None
     warnings: tuple[str, ...] = ()
     details: dict[str, Any] = field(default_factory=dict)
+    left_out: torch.Tensor | None = field(default=None, compare=False, repr=False)
 
     @property
     def codes(self) -> tuple[str, ...]:

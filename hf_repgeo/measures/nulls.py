@@ -11,7 +11,7 @@ biased low. A null evaluates the very same measure on rows without the structure
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from statistics import fmean, stdev
@@ -227,15 +227,37 @@ def _noted(estimate: Estimate, values: tuple[float | None, ...], kind: str) -> E
     numbers = [value for value in values if value is not None]
     if estimate.value is None or len(numbers) < len(values):
         return estimate
-    mean, sd = fmean(numbers), stdev(numbers)
-    spread = sd * (1 + 1 / DRAWS) ** 0.5
+    null = _chance(estimate.value, fmean(numbers), stdev(numbers), kind)
+    return replace(estimate, details=estimate.details | null)
+
+
+def _chance(value: float, mean: float, sd: float, kind: str, batches: int = 1) -> dict[str, Any]:
+    """What chance says of the mean value of so many batches; `sd` is that of one batch's surrogates."""
+    spread = sd * (1 / batches + 1 / DRAWS) ** 0.5
     reach = spread * tail(BAND, DRAWS - 1)
-    null = {"null": mean, "null_sd": sd, "null_low": mean - reach, "null_high": mean + reach}
+    null = {"null": mean, "null_sd": sd / batches**0.5, "null_low": mean - reach, "null_high": mean + reach}
     null |= {"null_kind": kind, "null_draws": DRAWS}
     if spread > 1e-12 * abs(mean):
-        z = (estimate.value - mean) / spread
+        z = (value - mean) / spread
         null |= {"z": z, "p": two_sided(z, DRAWS - 1)}
-    return replace(estimate, details=estimate.details | null)
+    return null
+
+
+def chance_of_mean(estimates: Sequence[Estimate]) -> dict[str, Any]:
+    """`null`, `p` ... of the mean over batches, from what chance says of each; empty where it is silent on any.
+
+    By chance the rows of different batches are independent, so the mean of B batches scatters as one batch over the
+    root of B. The level is no better known than from one batch: each draws its surrogates from the same random
+    numbers. Hence `z = (value - null) / (sd sqrt(1 / B + 1 / DRAWS))`, sd that of one batch.
+
+    Args:
+        estimates: of each batch, with a value, from `with_null`.
+    """
+    if any("null" not in estimate.details for estimate in estimates):
+        return {}
+    sd = fmean(estimate.details["null_sd"] ** 2 for estimate in estimates) ** 0.5
+    means = [fmean(numbers) for numbers in zip(*((e.value, e.details["null"]) for e in estimates), strict=True)]
+    return _chance(*means, sd, estimates[0].details["null_kind"], len(estimates))
 
 
 # --- intervals ------------------------------------------------------------------------------------------------------

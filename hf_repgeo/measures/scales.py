@@ -148,6 +148,7 @@ def _levina_bickel(cloud: PointCloud, k: int, convention: str) -> Estimate:
         method,
         warnings=copies_warning(cloud) + neighbor_loss(cloud, distances[:, 0]),
         details={"k": k},
+        left_out=one_out if cloud.jackknife else None,
         **counts,
     )
 
@@ -205,20 +206,22 @@ def _gride(cloud: PointCloud, n1: int, n2: int) -> Estimate:
         reason = f"all_ratios_one: neighbours {n1} and {n2} of each row are at one distance, as on a grid"
         return missing("gride", DENTI, reason, **fields)
     value, alone = _generalised_ratios(log_mu[log_mu > 0], n1, n2)
-    error, method = shared_neighbors(*_gride_error(cloud, log_mu, n1, n2, alone))
+    error: float | None = alone
+    method: str | None = "likelihood"
+    left_out: torch.Tensor | None = None
+    if not cloud.rows_stand_alone:
+        left_out = _gride_left_out(cloud, log_mu, n1, n2)
+        error, method = jackknife(left_out)
+    error, method = shared_neighbors(error, method)
     warnings = copies_warning(cloud) + ties_warning(n_ties, len(log_mu)) + neighbor_loss(cloud, distances[:, 0])
-    return Estimate("gride", DENTI, value, error, method, warnings=warnings, **fields)
+    return Estimate("gride", DENTI, value, error, method, warnings=warnings, left_out=left_out, **fields)
 
 
-def _gride_error(
-    cloud: PointCloud, log_mu: torch.Tensor, n1: int, n2: int, alone: float
-) -> tuple[float | None, str | None]:
-    """The likelihood's error where every row is a group of its own, else a jackknife over groups."""
-    if cloud.rows_stand_alone:
-        return alone, "likelihood"
+def _gride_left_out(cloud: PointCloud, log_mu: torch.Tensor, n1: int, n2: int) -> torch.Tensor:
+    """The value without each fold of the groups, `(folds,)`; none without a jackknife."""
     kept = folds_kept(cloud, torch.arange(len(log_mu), device=log_mu.device)) if cloud.jackknife else ()
     left = [log_mu[fold & (log_mu > 0)] for fold in kept]
-    return jackknife(torch.tensor([_generalised_ratios(part, n1, n2)[0] for part in left]))
+    return torch.tensor([_generalised_ratios(part, n1, n2)[0] for part in left])
 
 
 def _generalised_ratios(log_mu: torch.Tensor, n1: int, n2: int) -> tuple[float, float]:

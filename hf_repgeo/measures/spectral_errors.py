@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 FLAT = 1.0  # second order over the jackknife's variance; 1/2 where there is no first order, above where neither holds
 HEAVY = 10.0  # times the mean share of the variance: a group that no other sample may hold
 MOST_PAIRS = 1024  # eigenvalues whose pairs are summed; of more, evenly spaced ones
-Error = tuple[float | None, str | None, tuple[str, ...]]
+Error = tuple[float | None, str | None, tuple[str, ...], torch.Tensor | None]
 
 
 def spectral_error(cloud: PointCloud, function: Callable, counts_rank: bool) -> Error:
-    """Standard error of `function` of the cloud's eigenvalues, its method, and warnings.
+    """Standard error of `function` of the cloud's eigenvalues, its method, warnings, and the values of the jackknife.
 
     Args:
         cloud: at least two rows, not all equal.
@@ -36,17 +36,19 @@ def spectral_error(cloud: PointCloud, function: Callable, counts_rank: bool) -> 
     """
     if counts_rank and cloud.n <= cloud.d:
         said = f"rank_limited: {cloud.n} rows cannot span {cloud.d} columns; the value counts rows and has no error"
-        return None, None, (said,)
-    error, method = jackknife(function(cloud.fold_spectra))
+        return None, None, (said,), None
+    left_out = function(cloud.fold_spectra)
+    error, method = jackknife(left_out)
     if not error or method is None:
-        return error, method, ()
+        return error, method, (), left_out
     second = second_order_variance(function, cloud.spectrum, cloud.n)
     corrected = max(error**2 - second, error**2 / 2) ** 0.5
     if counts_rank and not cloud.rows_stand_alone:  # a document has weak directions of its own, which are held fixed
-        return corrected, f"{method}, lower bound", ()
+        return corrected, f"{method}, lower bound", (), left_out
     if second > FLAT * error**2:
-        return corrected, f"{method}, upper bound", ("flat_spectrum: leading directions are hardly told apart",)
-    return corrected, *with_heavy_tails(cloud, method)
+        said = "flat_spectrum: leading directions are hardly told apart"
+        return corrected, f"{method}, upper bound", (said,), left_out
+    return corrected, *with_heavy_tails(cloud, method), left_out
 
 
 def with_heavy_tails(cloud: PointCloud, method: str) -> tuple[str, tuple[str, ...]]:

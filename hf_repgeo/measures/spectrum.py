@@ -214,11 +214,12 @@ def spectral(
     error: float | None = None
     method: str | None = None
     doubts: tuple[str, ...] = ()
+    left_out: torch.Tensor | None = None
     if cloud.jackknife and not cloud.streamed:  # a stream's error would need all of its rows
-        error, method, doubts = spectral_error(cloud, function, counts_rank)
+        error, method, doubts, left_out = spectral_error(cloud, function, counts_rank)
     value = float(function(cloud.spectrum))
     warnings = spectral_loss(cloud, value, function) + doubts
-    return Estimate(measure, convention, value, error, method, n=cloud.n_seen, warnings=warnings)
+    return Estimate(measure, convention, value, error, method, n=cloud.n_seen, warnings=warnings, left_out=left_out)
 
 
 def _leading_direction(cloud: PointCloud) -> Estimate | None:
@@ -234,12 +235,14 @@ def _leading_direction(cloud: PointCloud) -> Estimate | None:
     error: float | None = None
     method: str | None = None
     doubts: tuple[str, ...] = ()
+    left_out: torch.Tensor | None = None
     if cloud.jackknife:
-        error, method = jackknife(_fold_anisotropy(cloud.folds, along, norms, rows, mean))
+        left_out = _fold_anisotropy(cloud.folds, along, norms, rows, mean)
+        error, method = jackknife(left_out)
     if error and method is not None:
         method, doubts = with_heavy_tails(cloud, method)
     value = float(along.square().sum()) / total
-    return Estimate("anisotropy", RAZZHIGAEV, value, error, method, n=cloud.n, warnings=doubts)
+    return Estimate("anisotropy", RAZZHIGAEV, value, error, method, n=cloud.n, warnings=doubts, left_out=left_out)
 
 
 def _fold_anisotropy(

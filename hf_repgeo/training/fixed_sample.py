@@ -15,7 +15,7 @@ import torch
 
 from ..errors import BadInput
 from ..measures import MEASURES, Estimate, PointCloud, evaluate_all, missing
-from ..measures.batch_means import columns_of
+from ..measures.averages import columns_of
 from ..rows.forward import Place, forward_windows, resolve_layers
 from ..rows.representations import Representations, token_representations
 from ..rows.windows import Windows, resolve_window, window_limit

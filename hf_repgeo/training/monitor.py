@@ -114,12 +114,12 @@ class GeometryMonitor:
         for kind, name, known in (("schedule", self.schedule, (None, *SCHEDULES)), ("log", log, ("summary", "layers"))):
             if name not in known:
                 raise UnknownName(kind, name, filter(None, known))
-        check_options(options)
         self.policies = check_policies(tokens)
         self.budget, self.collapse, self.sink, self.stop = budget, check_bands(collapse), sink, stop
         self.asked = default_pairs(measures)
         watched = [WATCH, *(default_pairs(list(self.collapse)) if isinstance(collapse, dict) else ())]
         pairs = list(dict.fromkeys([*self.asked, *watched]))
+        check_options(options, pairs)
         self.layer_measures = LayerMeasures(pairs, [-1] if layers is None else layers, options, seed)
         self.layer_measures.check()
         self.rows, self.batch_size, self.log, self.verbose = rows, batch_size, log, verbose

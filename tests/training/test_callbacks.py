@@ -536,6 +536,7 @@ def test_a_small_probe_is_warned_about_and_used(tmp_path, caplog):
         ({"measures": ["anisotropi"]}, UnknownName, "unknown measure 'anisotropi'"),
         ({"measures": "patchiness:loyd"}, UnknownName, "unknown convention of patchiness 'loyd'"),
         ({"codebook": 4}, UnknownName, "unknown option 'codebook'"),
+        ({"measures": "anisotropy", "bits": 4}, BadInput, "`bits`: got 4, which none of the measures asked for takes"),
         ({"quantizer": "produkt"}, UnknownName, "unknown quantizer 'produkt'"),
         ({"every": 0}, BadInput, "`every`: got 0"),
         ({"every": 0.5}, BadInput, "`every`: got 0.5"),
