@@ -50,8 +50,9 @@ class Representations:
 
     def policies_of(self, place: Place) -> dict[str, torch.Tensor]:
         """The policies of one place, each judged by the tokens that its stack reads."""
-        of_decoder = self.decoder_policies is not None and place[0].endswith("decoder")
-        return self.decoder_policies if of_decoder else self.policies
+        if self.decoder_policies is not None and place[0].endswith("decoder"):
+            return self.decoder_policies
+        return self.policies
 
 
 # --- which rows -----------------------------------------------------------------------------------------------------

@@ -286,6 +286,8 @@ def _check(model, runs: list[_Run], stacks: list[Stack], calls: list[Call], retu
     known = [state for run in runs for state in run.states]
     known += [call.outputs[0] for stack in stacks for call in calls if call.path == stack.final_norm]
     unknown = [i for i, entry in enumerate(returned) if not any(_same(state, entry) for state in known)]
+    if unknown == [len(returned) - 1] and len(returned) > 2:
+        return  # some models end their list with what a head makes of the last block: pooled, projected, merged
     if unknown:
         came = f"{type(model).__name__}, whose hidden_states[{unknown[0]}] is not what passes between its blocks"
         raise BadInput("model", came=came, wanted="a model whose hidden states are those of its blocks")

@@ -73,7 +73,7 @@ def _check_file(path: Path) -> None:
     if not path.is_file():
         folder = path.is_dir()
         cure = "Read a folder of data with hf_repgeo.read_dataset (--dataset)." if folder else ""
-        came = f"{str(path)!r}, which is {'a folder' if folder else 'no file'}"
+        came = f"{str(path)!r}, which is {'a folder' if folder else 'not a file'}"
         raise BadInput("text", came=came, wanted=wanted, cure=cure)
     if path.suffix.lower() in TABLES:
         cure = "Read it with datasets.load_dataset('csv', data_files=...) and pass its text column."

@@ -93,12 +93,13 @@ def _named(rows: Representations) -> dict[str, torch.Tensor]:
 
 def _restored(tensors: dict[str, torch.Tensor], facts: dict) -> Representations:
     places, policies = facts.pop("places"), facts.pop("policies")
-    of_decoder = {policy: tensors.get(f"decoder policy {policy}") for policy in policies}
+    named = {policy: f"decoder policy {policy}" for policy in policies}
+    of_decoder = {policy: tensors[name] for policy, name in named.items() if name in tensors}
     return Representations(
         states={Place(*place): tensors[f"state {number}"] for number, place in enumerate(places)},
         documents=tensors["documents"],
         policies={policy: tensors[f"policy {policy}"] for policy in policies},
         facts=facts,
         token_ids=tensors.get("token_ids"),
-        decoder_policies=None if None in of_decoder.values() else of_decoder,
+        decoder_policies=of_decoder or None,
     )

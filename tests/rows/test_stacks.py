@@ -5,6 +5,7 @@ import torch
 from tiny import SIZES, seeded
 
 from hf_repgeo.errors import BadInput, UnknownName
+from hf_repgeo.rows import stacks
 from hf_repgeo.rows.capture import read_places
 from hf_repgeo.rows.forward import places_of, resolve_layers, stacks_of, text_inputs, text_reader
 from hf_repgeo.rows.passes import run
@@ -272,3 +273,24 @@ def test_windows_of_different_lengths_run_apart_where_padding_would_change_them(
     alone = [run(model, input_ids=torch.tensor([ids])).last_hidden_state[0] for ids in windows.ids]
     rows = torch.cat([state for found in together for state in found.values()])
     assert torch.allclose(rows, torch.cat(alone), atol=1e-5)
+
+
+@pytest.mark.parametrize(("entry", "refused"), [(-1, False), (1, True)])
+def test_only_the_last_entry_of_hidden_states_may_be_what_a_head_has_made(decoder, monkeypatch, entry, refused):
+    """Some models end their list with what they make of the last layer; the layers themselves are sure."""
+    returned = stacks._hidden_states
+
+    def changed(output):
+        states = list(returned(output))
+        states[entry] = 3 * states[entry].tanh()
+        return states
+
+    monkeypatch.setattr(stacks, "_hidden_states", changed)
+    ids = torch.arange(1, 9)[None]
+    inputs = text_inputs(decoder, ids, torch.ones_like(ids))
+    if refused:
+        with pytest.raises(BadInput, match=r"hidden_states\[1\] is not what passes between"):
+            find_stacks(decoder, inputs)
+    else:
+        [stack] = find_stacks(decoder, inputs)
+        assert stack.layers == [0, 1, 2]
