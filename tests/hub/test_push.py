@@ -11,6 +11,7 @@ import sys
 import threading
 import types
 from argparse import ArgumentParser
+from importlib.metadata import version
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -774,6 +775,10 @@ print(json.dumps({"rows": len(rows), "model": rows[0]["model"], "values": values
 """
 
 
+@pytest.mark.skipif(
+    int(version("huggingface_hub").split(".")[0]) < 2,
+    reason="metadata_update of older clients validates cards at huggingface.co, whatever HF_ENDPOINT says",
+)
 def test_a_process_with_a_token_of_its_own_and_official_readers(report, double, tmp_path):
     """Endpoint and token come from the environment, as a user sets them; other tools change the card in between."""
     push_report(report, "me/model", name="x", to=tmp_path / "out", api=HfApi(endpoint=double.endpoint, token=ME))
