@@ -232,7 +232,7 @@ def _noted(estimate: Estimate, values: tuple[float | None, ...], kind: str) -> E
 
 
 def _chance(value: float, mean: float, sd: float, kind: str, batches: int = 1) -> dict[str, Any]:
-    """What chance says of the mean value of so many batches; `sd` is that of one batch's surrogates."""
+    """Chance for the mean over this many batches; `sd` is that of one batch's surrogates."""
     spread = sd * (1 / batches + 1 / DRAWS) ** 0.5
     reach = spread * tail(BAND, DRAWS - 1)
     null = {"null": mean, "null_sd": sd / batches**0.5, "null_low": mean - reach, "null_high": mean + reach}
