@@ -63,20 +63,22 @@ def error_of_mean(estimates: tuple[Estimate, ...]) -> tuple[float | None, str | 
     that leaves out. Errors by likelihood belong to rows that stand alone, in batches independent of each other. `None`
     where a batch has no error.
     """
-    errors = [estimate.standard_error for estimate in estimates]
-    if None in errors:
+    errors = [estimate.standard_error for estimate in estimates if estimate.standard_error is not None]
+    if len(errors) < len(estimates):
         return None, None
     if any(estimate.left_out is None for estimate in estimates):
         alone = all(estimate.se_method == "likelihood" for estimate in estimates)
         total = sqrt(sum(error**2 for error in errors)) / len(errors)
         return (total, f"likelihood, {len(errors)} batches") if alone else (None, None)
     error, method = jackknife(torch.stack([_scaled(estimate) for estimate in estimates]).mean(0))
-    bounds = [bound for bound in ("lower bound", "upper bound") if any(bound in e.se_method for e in estimates)]
+    methods = [estimate.se_method or "" for estimate in estimates]
+    bounds = [bound for bound in ("lower bound", "upper bound") if any(bound in said for said in methods)]
     return error, ", ".join([f"{method} of {len(errors)} batches", *bounds[:1]]) if method else None
 
 
 def _scaled(estimate: Estimate) -> torch.Tensor:
     """The jackknife's deviations, `(folds,)`, whose spread is the standard error as reported."""
+    assert estimate.left_out is not None and estimate.standard_error is not None
     deviations = estimate.left_out.to("cpu", torch.float64)
     deviations = deviations - deviations.mean()
     plain, _ = jackknife(deviations)

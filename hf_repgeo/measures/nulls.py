@@ -256,8 +256,9 @@ def chance_of_mean(estimates: Sequence[Estimate]) -> dict[str, Any]:
     if any("null" not in estimate.details for estimate in estimates):
         return {}
     sd = fmean(estimate.details["null_sd"] ** 2 for estimate in estimates) ** 0.5
-    means = [fmean(numbers) for numbers in zip(*((e.value, e.details["null"]) for e in estimates), strict=True)]
-    return _chance(*means, sd, estimates[0].details["null_kind"], len(estimates))
+    value = fmean(estimate.value for estimate in estimates if estimate.value is not None)
+    null = fmean(estimate.details["null"] for estimate in estimates)
+    return _chance(value, null, sd, estimates[0].details["null_kind"], len(estimates))
 
 
 # --- intervals ------------------------------------------------------------------------------------------------------
