@@ -16,6 +16,8 @@ import hf_repgeo.training.monitor as monitor_module
 from hf_repgeo import GeometryMonitor
 from hf_repgeo.training.processes import agreed, first_of, is_sharded
 
+pytestmark = pytest.mark.slow  # pairs of gloo processes: some abort at exit on a busy machine
+
 SETTINGS = {"measures": ["anisotropy", "effective_rank"], "budget": None}
 
 
