@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from .errors import BadInput, RepgeoError, UnknownName
+from .writing import write_whole
+from .writing import written_whole as written_whole
 
 if TYPE_CHECKING:
     import datasets
@@ -41,20 +41,6 @@ COLUMNS: dict[str, type] = {
 }
 CASE = ("stack", "layer", "point", "tokens", "measure", "convention")
 STREAM = "residual"  # the point between two blocks
-
-
-@contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
-    """A file beside `path`, of the same ending, to write into: afterwards it takes the place of `path` in one step.
-
-    A reader never sees half of a file; if writing fails, `path` stays as it was.
-    """
-    unfinished = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
-    try:
-        yield unfinished
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 @dataclass
@@ -195,9 +181,7 @@ class ReportTable:
     def to_json(self, path: str | Path) -> Path:
         """Writes the report; an existing file is replaced in one step, so that a reader never sees half of it."""
         path = Path(path)
-        with written_whole(path) as unfinished:
-            unfinished.write_text(json.dumps(self.as_dict(), indent=1, allow_nan=False) + "\n", encoding="utf-8")
-        return path
+        return write_whole(path, json.dumps(self.as_dict(), indent=1, allow_nan=False) + "\n")
 
     @classmethod
     def from_json(cls, path: str | Path) -> Self:

@@ -22,6 +22,7 @@ from .errors import BadInput, RepgeoError
 from .profiling import profile
 from .report import GeometryReport
 from .rows.texts import corpus_of, packaged_sample
+from .writing import write_whole, written_whole
 
 if TYPE_CHECKING:
     import pyarrow
@@ -243,7 +244,7 @@ def _measure(out: Path, member: Member, corpus, settings: str, progress: bool, o
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
             raise  # the results have no place: no later model would fare better
         note["failed"] = f"{type(error).__name__}: {error}".splitlines()[0][:500]
-    _write(folder / "note.json", json.dumps(note))
+    write_whole(folder / "note.json", json.dumps(note))
 
 
 def _tokenizer(member: Member) -> PreTrainedTokenizerBase | None:
@@ -346,12 +347,8 @@ def _title(members: list[Member]) -> str:
 def _write_table(report: GeometryReport, path: Path) -> None:
     import pyarrow.parquet
 
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    with written_whole(path) as unfinished:
         pyarrow.parquet.write_table(_tidy(report), unfinished)
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def _tidy(report: GeometryReport) -> pyarrow.Table:
@@ -363,12 +360,3 @@ def _tidy(report: GeometryReport) -> pyarrow.Table:
         kind = pa.int64() if name == "step" else pa.string()
         table = table.add_column(place, name, pa.array([row["details"].get(name) for row in report], kind))
     return table
-
-
-def _write(path: Path, text: str) -> None:
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        unfinished.write_text(text, encoding="utf-8")
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)

@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).parents[1] / "hf_repgeo"
 
 # Rooms and top-level files in the order of the flow. A module imports what stands before it, or its own room.
 FLOW = """
-    version errors
+    version errors writing
     measures
     rows
     report_table report_text plots

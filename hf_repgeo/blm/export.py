@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import BadInput
+from ..writing import write_whole, written_whole
 from .agreement import agreement_matrices
 from .alternation import alternation_matrices
 from .chunks import PairInstance, Sentence, pair_instances
@@ -194,8 +195,9 @@ def save_dataset(data: DatasetDict, folder: str | Path, card: str) -> Path:
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     for name, part in data.items():
-        part.to_parquet(folder / f"{name}.parquet")
-    (folder / "README.md").write_text(card, encoding="utf-8")
+        with written_whole(folder / f"{name}.parquet") as unfinished:
+            part.to_parquet(unfinished)
+    write_whole(folder / "README.md", card)
     return folder
 
 

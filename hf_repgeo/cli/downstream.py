@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from ..writing import write_whole
 from .options import add_flags, given, name_list
+from .output import save_figure
 
 ROOM = "hf_repgeo.downstream"
 SAMPLE, PERTURB = f"{ROOM}.sequences.sample_sequences", f"{ROOM}.perturbation.perturb"
@@ -43,9 +45,9 @@ def sample(options: argparse.Namespace) -> None:
     drawn = sample_sequences(options.corpora or None, **given(options, *SAMPLING))
     report = frequency_report(drawn)
     out = _folder(options.out)
-    (out / "sequences.txt").write_text("\n".join(drawn.sequences) + "\n", encoding="utf-8")
-    (out / "frequencies.txt").write_text(f"{report}\n", encoding="utf-8")
-    plot_frequencies(report).savefig(out / "frequencies.png", dpi=150)
+    write_whole(out / "sequences.txt", "\n".join(drawn.sequences) + "\n")
+    write_whole(out / "frequencies.txt", f"{report}\n")
+    save_figure(plot_frequencies(report), out / "frequencies.png")
     print(f"{len(drawn)} sequences: {out / 'sequences.txt'}\n{report}")
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import BadInput
+from ..writing import written_whole
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -42,8 +43,6 @@ def read_report(path: str | Path) -> GeometryReport:
 
 def save_figure(figure: Figure, path: Path, dpi: int = 150) -> None:
     """Draws the figure into a file, which is replaced in one step."""
-    from ..report_table import written_whole
-
     with written_whole(path) as unfinished:
         figure.savefig(unfinished, dpi=dpi)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ..blm.lexicon import LANGUAGES
 from ..errors import BadInput
+from ..writing import write_whole
 from .output import save_figure
 
 PRESETS = ("base", "sparse", "dense_stride", "released")
@@ -106,9 +107,8 @@ def run_train(args: argparse.Namespace) -> int:
             {"seed": run.seed, "best_epoch": run.best_epoch, **evaluate_model(run.model, data["test"], table).as_dict()}
         )
     summary = over_runs([result["accuracy"] for result in results])
-    (output / "results.json").write_text(
-        json.dumps({"source": table.source, "accuracy": summary, "runs": results}, indent=1)
-    )
+    figures = {"source": table.source, "accuracy": summary, "runs": results}
+    write_whole(output / "results.json", json.dumps(figures, indent=1) + "\n")
     print(f"accuracy {summary['mean']:.3f}, runs {', '.join(f'{value:.3f}' for value in summary['runs'])}")
     return 0
 

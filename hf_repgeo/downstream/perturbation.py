@@ -17,6 +17,7 @@ import torch
 
 from ..errors import BadInput, UnknownName
 from ..rows.forward import encoder_of
+from ..writing import write_whole
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -158,7 +159,7 @@ def save_perturbed(model: PreTrainedModel, folder: str | Path, recipe: Perturbat
         model.save_pretrained(folder)
     if tokenizer is not None:
         tokenizer.save_pretrained(folder)
-    (folder / "perturbation.json").write_text(json.dumps(asdict(recipe)) + "\n", encoding="utf-8")
+    write_whole(folder / "perturbation.json", json.dumps(asdict(recipe)) + "\n")
     return folder
 
 

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..writing import write_whole
 from .figures import (
     plot_associations,
     plot_doses,
@@ -60,12 +61,10 @@ def write_report(result: Regression, out: str | Path, title: str = "Geometry and
     parts = sections(result)
     pictures = {part.name: _png(part.figure) for part in parts if part.figure is not None}
     for name, picture in pictures.items():
-        (out / "figures" / f"{name}.png").write_bytes(picture)
-    (out / "report.md").write_text(_markdown(title, parts), encoding="utf-8")
-    (out / "report.json").write_text(json.dumps(as_dict(result), indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    page = out / "report.html"
-    page.write_text(_html(title, parts, pictures), encoding="utf-8")
-    return page
+        write_whole(out / "figures" / f"{name}.png", picture)
+    write_whole(out / "report.md", _markdown(title, parts))
+    write_whole(out / "report.json", json.dumps(as_dict(result), indent=1, allow_nan=False) + "\n")
+    return write_whole(out / "report.html", _html(title, parts, pictures))
 
 
 def as_dict(result: Regression) -> dict:

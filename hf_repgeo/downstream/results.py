@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import BadInput
+from ..writing import write_whole, written_whole
 from .glue_files import TASKS, glue_average
 
 KEYS = ("model", "architecture", "how", "alpha", "run", "seed")
@@ -80,9 +81,7 @@ class ResultStore:
                 cure = "Take another folder, or the settings in its study.json."
                 raise BadInput("out", came=came, wanted=str(wanted[changed[0]]), cure=cure)
             return
-        unfinished = path.with_name(f".study.{os.getpid()}")
-        unfinished.write_text(json.dumps(wanted, indent=1) + "\n", encoding="utf-8")
-        unfinished.replace(path)
+        write_whole(path, json.dumps(wanted, indent=1) + "\n")
 
     def append(self, result: Result) -> None:
         """Writes a line; one that a crash cut short before it is ended first."""
@@ -120,12 +119,10 @@ class ResultStore:
 
 
 def _write_csv(path: Path, columns: list[str], rows) -> None:
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    with unfinished.open("w", newline="", encoding="utf-8") as file:
+    with written_whole(path) as unfinished, unfinished.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, columns, restval="")
         writer.writeheader()
         writer.writerows(rows)
-    unfinished.replace(path)
 
 
 def tidy_rows(results: list[Result]) -> Iterator[dict]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from ..errors import RepgeoError
+from ..writing import write_whole
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitInfo, HfApi
@@ -133,7 +134,7 @@ def _write(folder: Path, files: dict[str, bytes]) -> None:
     for path, content in files.items():
         target = folder / path
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(content)
+        write_whole(target, content)
 
 
 # --- the push ---------------------------------------------------------------------------------------------------------

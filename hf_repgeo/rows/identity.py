@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
+from ..writing import write_whole
 from .windows import Windows
 
 if TYPE_CHECKING:
@@ -117,9 +117,7 @@ def _files(folder: Path, cache_file: Path | None) -> str:
     hashes = {key: known.get(key) or _sha256(file) for file, key in keys.items()}
     if cache_file and hashes.keys() - known.keys():
         cache_file.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = cache_file.with_name(f"{cache_file.name}.{os.getpid()}")
-        unfinished.write_text(json.dumps(known | hashes))
-        unfinished.replace(cache_file)
+        write_whole(cache_file, json.dumps(known | hashes))
     return " ".join(f"{file.name}:{hashes[key]}" for file, key in keys.items())
 
 

@@ -65,7 +65,7 @@ class KeptRows:
 
         if shutil.disk_usage(path.parent).free < 2 * size:
             return
-        unfinished = path.with_suffix(".unfinished")
+        unfinished = path.with_suffix(".unfinished")  # one name for all: what a killed run left here is written over
         places, policies = [list(place) for place in rows.states], list(rows.policies)
         facts = json.dumps({**rows.facts, "places": places, "policies": policies, "identity": self.identity})
         try:

@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from ..errors import BadInput, UnknownName
 from ..rows.forward import run
 from ..rows.models import load_model
+from ..writing import written_whole
 from .configuration_sparse_vae import POOLINGS
 from .modeling_sparse_vae import pool
 
@@ -202,7 +203,5 @@ class _Store:
     def write(self, known: dict[str, torch.Tensor]) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         hashes = torch.frombuffer(bytearray(bytes.fromhex("".join(known))), dtype=torch.uint8).view(-1, 32)
-        # written aside and renamed: a reader sees the old file or the new one, never half of one
-        aside = self.path.with_suffix(f".{os.getpid()}.tmp")
-        save_file({"text_hashes": hashes, "rows": torch.stack(list(known.values()))}, aside)
-        aside.replace(self.path)
+        with written_whole(self.path) as unfinished:
+            save_file({"text_hashes": hashes, "rows": torch.stack(list(known.values()))}, unfinished)

@@ -1,0 +1,37 @@
+"""Files that are replaced in one step: a reader sees the old content or the new, never half of it."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """A file beside `path`, of the same ending, to write into: afterwards it takes the place of `path` in one step.
+
+    If writing fails, `path` stays as it was and the file beside it is deleted. The content is on the disk before it
+    takes its place, so that a power cut cannot leave an empty file either.
+    """
+    unfinished = path.with_name(f".{path.stem}.{os.getpid()}-{threading.get_ident()}{path.suffix}")
+    try:
+        yield unfinished
+        _flush_to_disk(unfinished)
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def write_whole(path: Path, content: str | bytes) -> Path:
+    """Writes a text (as UTF-8) or bytes into a file, which is replaced in one step; returns its path."""
+    with written_whole(path) as unfinished:
+        unfinished.write_bytes(content.encode() if isinstance(content, str) else content)
+    return path
+
+
+def _flush_to_disk(path: Path) -> None:
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
