@@ -33,7 +33,7 @@ from .measures.inputs import as_seed, check_count
 from .measures.kernels.switch import family
 from .report import GeometryReport
 from .rows.corpus import Corpus
-from .rows.files import cloud_of_stream, is_dataset, read_rows, row_blocks
+from .rows.files import is_dataset, read_rows, row_blocks
 from .rows.forward import stacks_of, text_reader
 from .rows.identity import model_fingerprint, windows_fingerprint
 from .rows.models import cache_folder, load_model
@@ -48,6 +48,7 @@ from .rows.representations import (
     windows_for,
 )
 from .rows.sentences import check_sentence_transformer, sentence_facts, sentence_representations
+from .rows.streams import cloud_of_stream, drawn
 from .rows.texts import corpus_of, packaged_sample
 from .rows.windows import check_vocabulary, draw_windows, make_windows, resolve_window, window_limit
 from .runs.kept_rows import KeptRows
@@ -82,8 +83,8 @@ def measure(
 
     Args:
         X: `(n_samples, hidden_size)`; a torch tensor on any device, a numpy array, or nested lists; float16, bfloat16,
-            float32 or float64. Neither changed nor copied. Or the path of a `.npy`, `.safetensors` or Parquet file; or
-            a `datasets` data set, or its column `dataset["embedding"]`, which is streamed.
+            float32 or float64. Neither changed nor copied. Or the path of a `.npy`, `.safetensors` or Parquet file, or
+            a `datasets` data set, or its column `dataset["embedding"]`: these are streamed.
         measures: names such as `"anisotropy"`, or `"intrinsic_dimension:mle"` for one convention of several; default:
             those that the table marks as default; `"all"`: every one. See `hf_repgeo.measures.MEASURES`.
         groups: `(n_samples,)` integers: rows that belong together, such as tokens of one document. Standard errors
@@ -93,8 +94,8 @@ def measure(
             `"isotropic"`, `"gaussian"` or `"shuffled"`: that kind for all of them. Nine times the cost.
         interval: such as 0.95: put an interval by groups beside each number: `low` and `high` in `details`. Forty
             times the cost on half of the rows.
-        max_rows: rows of a stream that are kept for measures that need rows; of a longer one, an even draw. Spectral
-            measures and mean cosine always cover all rows; `n` tells how many.
+        max_rows: rows of a stream that are kept for measures that need rows; of a longer one, an even draw, which
+            `details["draw"]` names. Spectral measures and mean cosine always cover all rows; `n` tells how many.
         seed: of whatever is random (the quantizer's start, the folds of the jackknife).
         options: for the measures that take them: `quantizer`, `codebooks`, `bits`, `quantizer_seeds`, `k`, `n1`, `n2`.
 
@@ -125,9 +126,8 @@ def measure(
         estimates = interval_of(cloud, estimates, interval, **options) if interval is not None else estimates
         for estimate in estimates:
             n = estimate.n or cloud.n
-            report.add(
-                **columns_of(estimate), n=n, n_distinct=cloud.n_distinct if n == cloud.n else None, n_per_batch=n
-            )
+            n_distinct = cloud.n_distinct if n == cloud.n else None
+            report.add(**columns_of(drawn(estimate, cloud)), n=n, n_distinct=n_distinct, n_per_batch=n)
     return report
 
 
@@ -136,7 +136,7 @@ def _cloud(X, groups, seed: int, max_rows: int) -> PointCloud:
     if isinstance(X, (str, Path)):
         X = read_rows(X)
     if is_dataset(X):
-        return cloud_of_stream(row_blocks(X), max_rows, seed)
+        return cloud_of_stream(row_blocks(X), max_rows, seed, groups)
     return PointCloud(X, groups=groups, seed=seed)
 
 

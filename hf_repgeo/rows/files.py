@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from ..errors import BadInput, RepgeoError, UnknownName
-from ..measures import Moments, PointCloud
 
 if TYPE_CHECKING:
     import datasets
@@ -23,7 +23,7 @@ BLOCK_ROWS = 4096
 
 def is_dataset(data: object) -> bool:
     """Whether `row_blocks` takes it: a data set, or the lazy column `dataset["embedding"]` of one."""
-    return isinstance(data, ParquetRows) or is_table(data) or is_table(getattr(data, "source", None))
+    return isinstance(data, FILES) or is_table(data) or is_table(getattr(data, "source", None))
 
 
 def is_table(data: object) -> bool:
@@ -32,16 +32,18 @@ def is_table(data: object) -> bool:
     return datasets is not None and isinstance(data, (datasets.Dataset, datasets.IterableDataset))
 
 
-def row_blocks(data, column: str | None = None, rows: int = BLOCK_ROWS) -> Iterator[np.ndarray]:
+def row_blocks(data, column: str | None = None, rows: int = BLOCK_ROWS) -> Iterator[np.ndarray | torch.Tensor]:
     """Blocks `(at most rows, hidden_size)` of a column of vectors, in order, in the column's own precision.
 
     Args:
-        data: a `datasets.Dataset` or `IterableDataset`, also one that streams, or its column `dataset["embedding"]`.
+        data: a `datasets.Dataset` or `IterableDataset`, also one that streams, or its column `dataset["embedding"]`;
+            or what `read_rows` returned.
         column: name of the column; default: the only one that holds vectors of numbers.
         rows: rows a block.
 
     Returns:
-        Iterator of numpy arrays; of a `Dataset` without copying where Arrow's memory allows.
+        Iterator of numpy arrays, of a `Dataset` without copying where Arrow's memory allows; of a `.safetensors` file
+        tensors.
 
     Raises:
         BadInput: no such column, several or none to choose from, or vectors of different lengths.
@@ -55,7 +57,7 @@ def row_blocks(data, column: str | None = None, rows: int = BLOCK_ROWS) -> Itera
         >>> [block.tolist() for block in row_blocks(data, rows=2)]
         [[[1.0, 2.0], [3.0, 4.0]], [[5.0, 6.0]]]
     """
-    if isinstance(data, ParquetRows):
+    if isinstance(data, FILES):
         return data.blocks(rows)
     table, column = (data, column) if is_table(data) else (data.source, data.column_name)
     column = _column(table, column)
@@ -117,8 +119,8 @@ def _joined(arrays: Iterable[pa.Array], kind: pa.DataType) -> pa.Array:
 # --- files ----------------------------------------------------------------------------------------------------------
 
 
-def read_rows(path: str | Path, column: str | None = None) -> np.ndarray | torch.Tensor | ParquetRows:
-    """Rows of a file: `.npy` (mapped, not read), `.safetensors` or Parquet (read block by block). Nothing is unpickled.
+def read_rows(path: str | Path, column: str | None = None) -> FileRows | np.ndarray:
+    """Rows of a file: `.npy`, `.safetensors` or Parquet, each read block by block. Nothing is unpickled.
 
     Args:
         path: the file.
@@ -128,7 +130,7 @@ def read_rows(path: str | Path, column: str | None = None) -> np.ndarray | torch
         BadInput: no such file, another kind of file, or no such matrix in it.
     """
     path = Path(path)
-    readers: dict[str, Callable[[Path, str | None], np.ndarray | torch.Tensor | ParquetRows]]
+    readers: dict[str, Callable[[Path, str | None], FileRows | np.ndarray]]
     readers = {".npy": _read_npy, ".safetensors": _read_safetensors, ".parquet": _read_parquet}
     if not path.is_file() or path.suffix not in readers:
         wanted = "a .npy, .safetensors or .parquet file"
@@ -136,7 +138,12 @@ def read_rows(path: str | Path, column: str | None = None) -> np.ndarray | torch
     return readers[path.suffix](path, column)
 
 
-def _read_npy(path: Path, column: str | None) -> np.ndarray:
+def _read_npy(path: Path, column: str | None) -> NpyRows | np.ndarray:
+    array = _mapped(path)
+    return NpyRows(path, len(array)) if array.ndim == 2 else array
+
+
+def _mapped(path: Path) -> np.ndarray:
     try:
         return np.load(path, mmap_mode="r", allow_pickle=False)
     except Exception as error:  # numpy parses the header as Python: a broken one raises whatever its parser raises
@@ -144,21 +151,58 @@ def _read_npy(path: Path, column: str | None) -> np.ndarray:
         raise BadInput("file", came=f"{path.name!r} ({said})", wanted="an array of numbers") from None
 
 
-def _read_safetensors(path: Path, column: str | None) -> torch.Tensor:
+@dataclass(frozen=True)
+class NpyRows:
+    """The matrix in a `.npy` file, read block by block."""
+
+    path: Path
+    n: int
+
+    def blocks(self, rows: int) -> Iterator[np.ndarray]:
+        """Blocks `(at most rows, hidden_size)`; the file is mapped anew for each, so that what was read is let go."""
+        return (np.array(_mapped(self.path)[start : start + rows]) for start in range(0, self.n, rows))
+
+
+def _read_safetensors(path: Path, column: str | None) -> SafetensorsRows:
+    with _opened(path) as file:
+        names = list(file.keys())
+        if column is None and len(names) == 1:
+            column = names[0]
+        if column is None or column not in names:
+            raise UnknownName("tensor", column, names)
+        shape = file.get_slice(column).get_shape()
+    if len(shape) != 2:
+        came = f"{path.name!r} with a tensor of shape {tuple(shape)}"
+        raise BadInput("file", came=came, wanted="a matrix (n_samples, hidden_size)")
+    return SafetensorsRows(path, column, shape[0])
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, framework="pt") as file:
-            names = list(file.keys())
-            if column is None and len(names) == 1:
-                column = names[0]
-            if column not in names:
-                raise UnknownName("tensor", column, names)
-            return file.get_tensor(column)
+            yield file
     except (SafetensorError, OSError, ValueError, AttributeError) as error:
         if isinstance(error, RepgeoError):
             raise
         raise BadInput("file", came=f"{path.name!r} ({error})", wanted="a safetensors file") from None
+
+
+@dataclass(frozen=True)
+class SafetensorsRows:
+    """A matrix in a `.safetensors` file, read block by block."""
+
+    path: Path
+    name: str
+    n: int
+
+    def blocks(self, rows: int) -> Iterator[torch.Tensor]:
+        """Blocks `(at most rows, hidden_size)`; the file is opened anew for each, so that what was read is let go."""
+        for start in range(0, self.n, rows):
+            with _opened(self.path) as file:
+                yield file.get_slice(self.name)[start : start + rows]
 
 
 def _read_parquet(path: Path, column: str | None) -> ParquetRows:
@@ -167,7 +211,7 @@ def _read_parquet(path: Path, column: str | None) -> ParquetRows:
 
     try:
         schema = pyarrow.parquet.read_schema(path)
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
         raise BadInput("file", came=f"{path.name!r} ({error})", wanted="a Parquet file") from None
     if column is not None and column not in schema.names:
         raise UnknownName("column", column, schema.names)
@@ -196,50 +240,10 @@ class ParquetRows:
             with pyarrow.parquet.ParquetFile(self.path, pre_buffer=False) as file:
                 for batch in file.iter_batches(rows, columns=[self.column]):
                     yield _matrix(pa.chunked_array([batch.column(0)]), self.column)
-        except (OSError, pa.ArrowException) as error:
+        except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
             came = f"{self.path.name!r} ({str(error).splitlines()[0]})"
             raise BadInput("file", came=came, wanted="a Parquet file") from None
 
 
-# --- streams --------------------------------------------------------------------------------------------------------
-
-
-def cloud_of_stream(blocks: Iterable[np.ndarray], max_rows: int, seed: int = 0) -> PointCloud:
-    """The cloud of a stream of blocks: moments of every row, and the rows themselves up to `max_rows`.
-
-    Spectral measures and mean cosine cover the whole stream. Measures that need rows see all of them, or when there
-    are more, an even draw of `max_rows` (a seeded reservoir: Vitter, "Random sampling with a reservoir", 1985);
-    `cloud.n` and `cloud.n_seen` tell which.
-
-    Args:
-        blocks: `(b, hidden_size)` arrays of one width.
-        max_rows: rows to keep.
-        seed: of the draw, and of the cloud.
-    """
-    generator = np.random.default_rng(seed)
-    kept, moments, seen = None, None, 0
-    for block in blocks:
-        checked = PointCloud(np.repeat(block, 2, axis=0) if len(block) == 1 else block)  # a cloud needs two rows
-        rows = checked.unscaled_rows[: len(block)]
-        moments = Moments.of(rows) if moments is None else moments + Moments.of(rows)
-        kept = _into_reservoir(kept, rows, seen, max_rows, generator)
-        seen += len(rows)
-    if kept is None or moments is None:
-        raise BadInput("X", came="an empty stream", wanted="at least two rows")
-    cloud = PointCloud(kept, seed=seed)
-    if seen > len(kept):
-        cloud.stream(moments)
-    return cloud
-
-
-def _into_reservoir(kept, rows: torch.Tensor, seen: int, max_rows: int, generator: np.random.Generator) -> torch.Tensor:
-    """Each row beyond `max_rows` replaces a random kept one with probability `max_rows / (rows seen)`."""
-    free = max_rows - seen
-    if free > 0:
-        kept = rows[:free].clone() if kept is None else torch.cat([kept, rows[:free]])
-        rows, seen = rows[free:], seen + min(free, len(rows))
-    places = generator.integers(0, np.arange(seen + 1, seen + len(rows) + 1))
-    for row, place in enumerate(places.tolist()):
-        if place < max_rows:
-            kept[place] = rows[row]
-    return kept
+FILES = (NpyRows, SafetensorsRows, ParquetRows)
+FileRows = NpyRows | SafetensorsRows | ParquetRows

@@ -123,6 +123,6 @@ def _parquet(path: Path, column: str | None) -> Iterator[dict]:
             raise UnknownName("column", column, file.schema_arrow.names)
         for batch in file.iter_batches(1024, columns=[column] if column else None):
             yield from batch.to_pylist()
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
         came = f"{str(path)!r} ({str(error).splitlines()[0]})"
         raise BadInput("text", came=came, wanted="a Parquet file") from None

@@ -8,7 +8,8 @@ from hf_repgeo import measure
 from hf_repgeo.cli.main import main
 from hf_repgeo.errors import BadInput, UnknownName
 from hf_repgeo.measures import MEASURES, PointCloud, evaluate_all, resolve
-from hf_repgeo.rows.files import cloud_of_stream, read_rows
+from hf_repgeo.rows.files import read_rows
+from hf_repgeo.rows.streams import RowStream, cloud_of_stream
 
 FROM_MOMENTS = ["mean_cosine"] + [n for n, m in MEASURES.items() if m.needs == "spectrum" and n != "vasicek_mse"]
 
@@ -99,3 +100,57 @@ def test_files_that_hold_no_matrix_are_refused(tmp_path):
             read_rows(tmp_path / name)
     with pytest.raises(BadInput, match="an empty stream"):
         cloud_of_stream([], 10)
+
+
+def test_the_draw_depends_on_seed_and_position_alone(X):
+    cuts = ([1000], [1, 40, 400, 401, 950], [2999])
+    kept = [cloud_of_stream(np.split(X, cut), max_rows=200, seed=5).rows for cut in cuts]
+    assert torch.equal(kept[0], kept[1]) and torch.equal(kept[0], kept[2])
+    assert not torch.equal(kept[0], cloud_of_stream([X], max_rows=200, seed=6).rows)
+
+
+@pytest.mark.parametrize("max_rows", [200, 1700, 3000])
+def test_parts_of_a_stream_are_joined_to_the_whole(X, max_rows):
+    parts = [RowStream(max_rows, 3) for _ in range(2)]
+    for number, start in enumerate(range(0, 3000, 100)):
+        parts[number % 2].take(X[start : start + 100], start)
+    joined, whole = parts[0].joined(parts[1:]).cloud(), cloud_of_stream([X], max_rows, 3)
+    assert torch.equal(joined.rows, whole.rows) and joined.n_seen == whole.n_seen == 3000
+    assert torch.allclose(joined.moments.scatter, whole.moments.scatter, rtol=1e-12, atol=1e-9)
+    assert joined.streamed == (max_rows < 3000)
+
+
+def test_groups_follow_the_rows_that_are_drawn(X, tmp_path):
+    np.save(tmp_path / "x.npy", X)
+    cloud = cloud_of_stream(np.array_split(X, 7), max_rows=200, groups=np.arange(3000))
+    assert torch.equal(cloud.rows, torch.from_numpy(X)[cloud.groups])
+    with pytest.raises(BadInput, match="wanted 3000 integers, one a row"):
+        measure(tmp_path / "x.npy", "anisotropy", groups=[0, 1])
+    by_file, by_rows = (measure(x, "anisotropy", groups=np.arange(3000) // 50).rows[0] for x in (tmp_path / "x.npy", X))
+    assert by_file["se"] == by_rows["se"] is not None
+
+
+def test_a_row_names_the_draw_it_was_computed_on(X):
+    import datasets
+
+    data = datasets.Dataset.from_dict({"embedding": list(X)})
+    report = measure(data, ["anisotropy", "intrinsic_dimension:mle"], max_rows=400, seed=7)
+    assert "draw" not in report.rows[0]["details"]
+    assert report.rows[1]["details"]["draw"] == "even, 400 of 3000 rows, seed 7"
+    assert "draw" not in measure(data, "intrinsic_dimension:mle", max_rows=3000).rows[0]["details"]
+
+
+@pytest.mark.parametrize("ending", ["npy", "safetensors"])
+def test_a_stream_keeps_the_dtype_of_the_file_and_its_warnings(X, tmp_path, ending):
+    from safetensors.numpy import save_file
+
+    path, coarse = tmp_path / f"x.{ending}", (X / 1000 + 1).astype(np.float16)
+    save_file({"x": coarse}, path) if ending == "safetensors" else np.save(path, coarse)
+    for max_rows in (500, 5000):
+        row = measure(path, "effective_rank", max_rows=max_rows).rows[0]
+        assert row["warnings"][0].startswith("rounding: rounding to float16")
+
+
+def test_blocks_of_another_width_are_refused(X):
+    with pytest.raises(BadInput, match="rows of 104 and of 3 columns"):
+        cloud_of_stream([X, X[:, :3]], 10)
