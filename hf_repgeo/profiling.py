@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -18,6 +19,8 @@ import torch
 
 from .errors import BadInput, UnknownName
 from .measures import (
+    MEASURES,
+    Estimate,
     PointCloud,
     check_interval,
     check_null,
@@ -34,9 +37,10 @@ from .measures.kernels.switch import family
 from .report import GeometryReport
 from .rows.corpus import Corpus
 from .rows.files import is_dataset, read_rows, row_blocks
-from .rows.forward import stacks_of, text_reader
+from .rows.forward import Place, stacks_of, text_reader
 from .rows.identity import model_fingerprint, windows_fingerprint
 from .rows.models import cache_folder, load_model
+from .rows.processes import current_team, own_device
 from .rows.random_weights import states_on_tokens
 from .rows.representations import (
     POOLINGS,
@@ -48,6 +52,7 @@ from .rows.representations import (
     windows_for,
 )
 from .rows.sentences import check_sentence_transformer, sentence_facts, sentence_representations
+from .rows.shared_search import shared_search
 from .rows.streams import cloud_of_stream, drawn
 from .rows.texts import corpus_of, packaged_sample
 from .rows.windows import check_vocabulary, draw_windows, make_windows, resolve_window, window_limit
@@ -121,10 +126,7 @@ def measure(
     facts = {"seed": seed, "options": options, "rows": cloud.n_seen, "columns": cloud.d}
     report = GeometryReport(provenance=facts | versions() | machine())
     with torch.no_grad():
-        estimates = evaluate_all(cloud, pairs, **options)
-        estimates = with_chance(cloud, estimates, null, **options) if null else estimates
-        estimates = interval_of(cloud, estimates, interval, **options) if interval is not None else estimates
-        for estimate in estimates:
+        for estimate in _estimates(cloud, pairs, null, interval, options):
             n = estimate.n or cloud.n
             n_distinct = cloud.n_distinct if n == cloud.n else None
             report.add(**columns_of(drawn(estimate, cloud)), n=n, n_distinct=n_distinct, n_per_batch=n)
@@ -138,6 +140,20 @@ def _cloud(X, groups, seed: int, max_rows: int) -> PointCloud:
     if is_dataset(X):
         return cloud_of_stream(row_blocks(X), max_rows, seed, groups)
     return PointCloud(X, groups=groups, seed=seed)
+
+
+def _estimates(cloud: PointCloud, pairs, null, interval: float | None, options: dict) -> list[Estimate]:
+    """The estimates of all pairs; several processes share the neighbour search, and then the kinds of measures."""
+    team = current_team()
+    if team.size > 1 and any(MEASURES[name].needs == "neighbors" for name, _ in pairs):
+        cloud.neighbors = shared_search(cloud.distinct_rows)
+    kinds = list(dict.fromkeys(MEASURES[name].needs for name, _ in pairs))
+    own = [pair for pair in pairs if MEASURES[pair[0]].needs in team.share(kinds)]
+    estimates = evaluate_all(cloud, own, **options)
+    estimates = with_chance(cloud, estimates, null, **options) if null and own else estimates
+    estimates = interval_of(cloud, estimates, interval, **options) if interval is not None and own else estimates
+    found = {pair: estimate for share in team.all_gather(dict(zip(own, estimates))) for pair, estimate in share.items()}
+    return [found[pair] for pair in pairs]
 
 
 # --- a model on text ------------------------------------------------------------------------------------------------
@@ -292,6 +308,8 @@ def profile(
             versions(),
             partial(_bar, progress),
         )
+    team = current_team()
+    progress = progress and team.first
     corpus = packaged_sample() if texts is None else corpus_of(texts, clean, text_column)
     around = check_sentence_transformer(model) if pooling == "sentence" else None
     loaded = load_model(
@@ -299,7 +317,7 @@ def profile(
         tokenizer=tokenizer,
         revision=revision,
         dtype=dtype,
-        device=device,
+        device=own_device() if device is None and device_map is None else device,
         device_map=device_map,
         quantization_config=quantization_config,
         allow_random_weights=allow_random_weights,
@@ -346,24 +364,36 @@ def profile(
         return token_representations(loaded.model, loaded.tokenizer, drawn, **choice, **forward)
 
     with open_run(out, provenance) as run:
-        if not run.finished:
+        if not team.from_first(run.finished):
             _measure_places(run, batch_means, collect, _bar(progress, "geometry"))
-    return run.report
+    return team.from_first(run.report)
 
 
 def _measure_places(run: Run, batch_means: BatchMeans, collect: Callable[[], Representations], bar: Callable) -> None:
-    """Fills the report place by place; what an earlier run measured is left alone, the rows it kept are used."""
-    kept = KeptRows(run)
+    """Fills the report place by place; what an earlier run measured is left alone, the rows it kept are used.
+
+    Several processes measure a place each at a time, and the first puts the rows into the report.
+    """
+    team, kept = current_team(), KeptRows(run)
     collected = kept.read() or kept.write(collect)
     run.report.provenance |= {"pool": collected.facts} | machine()
-    for place in bar(iter(collected.states), len(collected.states)):
-        if not run.has(place):
-            with torch.no_grad():
-                rows = batch_means.measure(collected.states[place], collected.documents, collected.policies_of(place))
-            warnings = _of_the_place(place, collected, run.report.provenance)
-            run.add(place, [row | {"warnings": [*row["warnings"], *warnings]} for row in rows])
+    places = collected.places
+    done = team.from_first({place for place in places if run.has(place)})
+    for start in bar(iter(range(0, len(places), team.size)), -(-len(places) // team.size)):
+        own = [place for place in team.share(places[start : start + team.size]) if place not in done]
+        measured = [(place, _rows_of(place, collected, batch_means, run.report.provenance)) for place in own]
+        for place, rows in chain(*team.gather(measured, to=0) or ()):
+            run.add(place, rows)
     run.finish()
     kept.delete()
+
+
+def _rows_of(place: Place, collected: Representations, batch_means: BatchMeans, provenance: dict) -> list[dict]:
+    """The rows of the report for one place."""
+    with torch.no_grad():
+        rows = batch_means.measure(collected.states[place], collected.documents, collected.policies_of(place))
+    warnings = _of_the_place(place, collected, provenance)
+    return [row | {"warnings": [*row["warnings"], *warnings]} for row in rows]
 
 
 def _of_the_place(place: tuple, collected: Representations, provenance: dict) -> list[str]:
@@ -397,7 +427,8 @@ def versions() -> dict:
 def machine() -> dict:
     """The processor, for provenance only: a run may be resumed on another one."""
     cores = f"{torch.get_num_threads()} threads"
-    return {"processor": f"{torch.backends.cpu.get_cpu_capability()}, {platform.machine()}, {cores}"}
+    several = {"processes": current_team().size} if current_team().size > 1 else {}
+    return {"processor": f"{torch.backends.cpu.get_cpu_capability()}, {platform.machine()}, {cores}"} | several
 
 
 def _bar(show: bool, title: str) -> Callable[[Iterator, int], Iterator]:

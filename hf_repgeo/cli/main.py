@@ -13,7 +13,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, redirect_stdout, suppress
 
 from ..errors import RepgeoError
 from ..version import __version__
@@ -36,19 +36,23 @@ def main(arguments: list[str] | None = None) -> int:
     """
     try:
         try:
-            return _run(arguments)
+            status = _run(arguments)
         finally:
             sys.stdout.flush()
     except BrokenPipeError:
         _write_to_nobody()
         return READER_GONE
+    if _several():  # threads of gloo can abort an orderly exit, after all is done
+        sys.stderr.flush()
+        os._exit(status)
+    return status
 
 
 def _run(arguments: list[str] | None) -> int:
     options = parser().parse_args(arguments)
     try:
         with _terminated_as_interrupted():
-            status = options.run(options) or 0
+            status = _run_shared(options) if _several() else options.run(options) or 0
             sys.stdout.flush()
             return status
     except BrokenPipeError:
@@ -62,6 +66,28 @@ def _run(arguments: list[str] | None) -> int:
         terminated = isinstance(stop, Terminated)
         said = f"{'terminated' if terminated else 'interrupted'}; {left}"
         return _complain(said, TERMINATED if terminated else INTERRUPTED)
+
+
+def _several() -> bool:
+    """Whether a launcher such as torchrun started several processes."""
+    return os.environ.get("WORLD_SIZE", "1") not in ("", "0", "1")
+
+
+def _run_shared(options: argparse.Namespace) -> int:
+    """The command in several processes, of which the first prints."""
+    from ..rows.processes import working_together
+
+    if not getattr(options, "shared", False):
+        raise RepgeoError("this command runs in one process; start it without torchrun (WORLD_SIZE is set)")
+    with working_together() as team, suppress_output(not team.first):
+        return options.run(options) or 0
+
+
+@contextmanager
+def suppress_output(wanted: bool) -> Iterator[None]:
+    """What is printed goes nowhere, where that is wanted."""
+    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere) if wanted else nullcontext():
+        yield
 
 
 def parser() -> argparse.ArgumentParser:

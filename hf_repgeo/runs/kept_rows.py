@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 
 from ..rows.forward import Place
+from ..rows.processes import current_team
 from ..rows.representations import Representations
 from .run_file import Run
 
@@ -27,7 +28,8 @@ class KeptRows:
     """A hidden file of representations beside an unfinished report; there is none for a report in memory."""
 
     def __init__(self, run: Run):
-        self.path = run.path and run.path.with_name(".profile-rows.safetensors")
+        alone = current_team().size == 1  # of several processes each holds other places
+        self.path = run.path.with_name(".profile-rows.safetensors") if run.path and alone else None
         facts = json.dumps(run.identity, sort_keys=True)
         self.identity = hashlib.sha256(facts.encode()).hexdigest()
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ..errors import RepgeoError
 from ..report import GeometryReport
+from ..rows.processes import current_team
 from .lock import locked
 
 FILE = "profile.json"
@@ -62,13 +63,14 @@ class Run:
 def open_run(out: str | Path | None, provenance: dict) -> Iterator[Run]:
     """The run with this provenance: one left unfinished in `out`, else a new one. No other enters `out` meanwhile.
 
-    Files of another run are moved aside, never overwritten.
+    Files of another run are moved aside, never overwritten. Of several processes that share the run, the first has the
+    file.
 
     Args:
         out: folder; `None` keeps the report in memory.
         provenance: what decides the numbers; every entry must be equal for an earlier report to go on.
     """
-    if out is None:
+    if out is None or not current_team().first:
         yield Run(GeometryReport(provenance=dict(provenance)), None, provenance)
         return
     folder = Path(out)

@@ -154,6 +154,40 @@ def nearest(rows: torch.Tensor, k: int = 2, progress: Progress | None = None) ->
     return found
 
 
+def nearest_of(rows: torch.Tensor, which: torch.Tensor, k: int = 2) -> Neighbors:
+    """The part of `nearest(rows, k)` that belongs to some of the rows, such as the share of one process.
+
+    Args:
+        rows: `(m, d)`, as in `nearest`.
+        which: `(w,)` int64 positions of the rows whose neighbours are sought.
+        k: how many neighbours.
+
+    Returns:
+        Neighbors: of `w` rows; indices are positions among all rows.
+
+    Raises:
+        TooFewRows: fewer than k + 1 rows.
+
+    Cost: 2 w m d flops in float32, and more for rows that this cannot prove.
+
+    Example:
+        >>> import torch
+        >>> from hf_repgeo.measures.kernels.neighbors import nearest_of
+        >>> nearest_of(torch.tensor([[0.0], [1.0], [3.0]]), torch.tensor([2])).distances.tolist()
+        [[2.0, 3.0]]
+    """
+    _enough(len(rows), k)
+    rows = rows.detach()
+    found = _nothing_yet(len(rows), k, rows.device)
+    open_rows = which
+    with torch.no_grad():
+        if fast():
+            for dtype in (torch.float32, torch.float64):
+                open_rows = _search_some(rows, open_rows, found, dtype)
+        _search_directly(rows, open_rows, found)
+    return Neighbors(found.distances[which], found.indices[which], found.candidates[which], found.reach[which])
+
+
 def _search_by_products(
     rows: torch.Tensor, open_rows: torch.Tensor, found: Neighbors, progress: Progress | None
 ) -> torch.Tensor:
