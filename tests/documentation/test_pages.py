@@ -11,7 +11,7 @@ from hf_repgeo.cli.main import main
 pytest_plugins = ["pages"]  # the fixtures of a page
 
 DOCS = Path(__file__).parents[2] / "docs"
-PAGES = [DOCS / "index.md", *sorted((DOCS / "how-to").glob("*.md"))]
+PAGES = [DOCS / "index.md", DOCS / "decisions.md", *sorted((DOCS / "how-to").glob("*.md"))]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)

@@ -1,0 +1,164 @@
+"""What every decision returns: a verdict, its evidence with intervals, one picture, and what would change it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..downstream.resampling import Interval
+from ..writing import written_whole
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+CANNOT_TELL = "cannot tell"
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One line of a picture.
+
+    Attributes:
+        name: for the legend.
+        x, y: points; x are numbers, or names that are drawn side by side.
+        low, high: ends of the intervals, where there are any.
+    """
+
+    name: str
+    x: list
+    y: list[float]
+    low: list[float] | None = None
+    high: list[float] | None = None
+
+    @classmethod
+    def of(cls, name: str, points: Iterable[tuple[Any, Interval]]) -> Curve:
+        """A curve from points with intervals; points without a value are left out."""
+        known = [(x, found) for x, found in points if found.value is not None]
+        values = [found.value for _, found in known]
+        ends = [[found.value if end is None else end for found, end in pairs] for pairs in _ends(known)]
+        return cls(name, [x for x, _ in known], values, *ends)
+
+
+def _ends(known: list[tuple[Any, Interval]]) -> list[list[tuple[Interval, float | None]]]:
+    return [[(found, getattr(found, end)) for _, found in known] for end in ("low", "high")]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """The one picture of a decision.
+
+    Attributes:
+        curves: lines.
+        xlabel, ylabel: of the axes, with units.
+        marks: vertical lines: name -> x.
+        xscale: `"linear"` or `"log2"`.
+    """
+
+    curves: list[Curve]
+    xlabel: str
+    ylabel: str
+    marks: dict[str, float] = field(default_factory=dict)
+    xscale: str = "linear"
+
+
+@dataclass(frozen=True)
+class Decision:
+    """The answer to a question about a model or its embeddings.
+
+    Attributes:
+        question: in a few words.
+        verdict: one of the words that the function's docstring names, or `"cannot tell"`.
+        answer: the verdict as a sentence, with its numbers.
+        evidence: rows of a table: column -> number, text or `Interval`.
+        would_change: what would change the verdict.
+        geometry: what geometry alone would have said, where labelled data decided; else `None`.
+        numbers: the numbers of the answer by name.
+        notes: what else to know, a sentence each.
+        picture: of the evidence.
+        provenance: models, texts, options and versions behind it.
+    """
+
+    question: str
+    verdict: str
+    answer: str
+    evidence: list[dict[str, Any]]
+    would_change: str
+    picture: Picture
+    geometry: str | None = None
+    numbers: dict[str, Any] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        lines = [self.question, f"-> {self.verdict}: {self.answer}", "", *_table(self.evidence), ""]
+        if self.geometry is not None:
+            lines.append(f"Geometry alone: {self.geometry}")
+        lines.append(f"What would change this: {self.would_change}")
+        return "\n".join([*lines, *self.notes])
+
+    def as_dict(self) -> dict[str, Any]:
+        """All of it as plain values, intervals as `{"value", "low", "high", "n"}`."""
+        return asdict(self)
+
+    def plot(self) -> Figure:
+        """The picture as a matplotlib figure."""
+        return draw(self.picture, self.question)
+
+    def save(self, out: str | Path) -> Path:
+        """Writes `decision.json` and `decision.png` into a folder, made if needed.
+
+        Returns:
+            The folder.
+        """
+        out = Path(out)
+        out.mkdir(parents=True, exist_ok=True)
+        with written_whole(out / "decision.json") as file:
+            file.write_text(json.dumps(self.as_dict(), indent=1, default=str) + "\n", encoding="utf-8")
+        with written_whole(out / "decision.png") as file:
+            self.plot().savefig(file, dpi=150)
+        return out
+
+
+def _table(rows: list[dict[str, Any]]) -> list[str]:
+    """The rows as aligned lines under their column names."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    cells = [names, *([_cell(row.get(name)) for name in names] for row in rows)]
+    widths = [max(len(line[i]) for line in cells) for i in range(len(names))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in cells]
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def draw(picture: Picture, title: str) -> Figure:
+    """The picture with intervals as bands or bars, and marks as dashed lines."""
+    from matplotlib.figure import Figure
+
+    from ..plots.layers import COLOURS, MARKERS
+
+    figure = Figure(figsize=(7.2, 4.0), layout="constrained")
+    axis = figure.subplots()
+    for number, curve in enumerate(picture.curves):
+        colour = COLOURS[number % len(COLOURS)]
+        marker = MARKERS[number % len(MARKERS)] if len(curve.x) <= 40 else None
+        axis.plot(curve.x, curve.y, color=colour, marker=marker, markersize=4, lw=1.6, label=curve.name)
+        if curve.low is not None and curve.high is not None:
+            axis.fill_between(curve.x, curve.low, curve.high, color=colour, alpha=0.18, lw=0)
+    for name, x in picture.marks.items():
+        axis.axvline(x, color="0.4", lw=1, ls="--")
+        axis.annotate(name, (x, 0.98), xycoords=("data", "axes fraction"), rotation=90, va="top", ha="right", size=8)
+    if picture.xscale == "log2":
+        axis.set_xscale("log", base=2)
+        axis.xaxis.set_major_formatter("{x:.0f}")
+    axis.set(xlabel=picture.xlabel, ylabel=picture.ylabel)
+    axis.spines[["top", "right"]].set_visible(False)
+    if len(picture.curves) > 1:
+        axis.legend(frameon=False, fontsize="small")
+    axis.set_title(title, fontsize="medium", loc="left")
+    return figure

@@ -1,0 +1,313 @@
+"""Which cosine marks a duplicate? Pairs above a threshold against those that chance puts there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..downstream.resampling import LEVEL, Interval, cluster_weights
+from ..errors import BadInput, MissingExtra
+from ..profiling import versions
+from .decision import CANNOT_TELL, Curve, Decision, Picture
+from .inputs import is_matrix, read_matrix
+from .retrieval import unit
+from .rows import sentences
+from .unrelated import BINS, WIDTH, UnrelatedCosines
+
+EDGES = -1 + WIDTH * np.arange(BINS + 1)
+THRESHOLDS = (0.7, 0.8, 0.85, 0.9, 0.95, 0.98)
+END, BODY = 4, 40  # pairs a row: the tail of chance is fitted to the cosines that rank between these
+DRAWS = 100  # of the interval
+LEAST_BINS = 8  # of cosines that the fit needs
+MOST_FLAGGED = 500_000  # pairs that are listed for clusters
+MOST_MEMBERS = 2000  # of a cluster whose least cosine is looked for
+FEW_FALSE = 0.1  # of the flagged pairs may be chance
+
+
+def dedup_threshold(
+    data: Any,
+    texts: Any = None,
+    *,
+    groups: Any = None,
+    false_pairs: float = 1.0,
+    column: str | None = None,
+    layer: int = -1,
+    pooling: str | None = None,
+    tokenizer: Any = None,
+    batch_size: int = 32,
+    seed: int = 0,
+) -> Decision:
+    """Which cosine marks a duplicate: the least threshold above which chance puts hardly a pair.
+
+    The cosines of all pairs are counted. With `groups`, rows of different groups are known to be no duplicates, and
+    their pairs above a threshold are the false ones. Without, the tail of chance is extrapolated: of n rows, the 2 n
+    pairs of largest cosine may be duplicates and are left aside; the logarithm of the number of pairs above a cosine
+    x is fitted over the 18 n pairs below these by a + b x + c log(1 - x^2), the form of the tail on a sphere. Intervals
+    draw rows; the threshold is where the upper end of chance's interval falls to `false_pairs`.
+
+    Args:
+        data: a matrix of embeddings (array, tensor, `.npy`, `.safetensors`, `.parquet`), or a model: Hub id, folder,
+            `pip:PACKAGE`, in memory.
+        texts: for a model: a list or file of texts; default: 500 sentences of the packaged text.
+        groups: `(n,)` a name or number for each row; rows of different groups are no duplicates.
+        false_pairs: pairs of all that may be flagged by chance.
+        column: tensor or column of a file of rows.
+        layer: 0 is what enters block 1; -1: what leaves the model.
+        pooling: `"mean"`, `"mean_without_sinks"`, `"last"` or `"cls"`; default: as the model's folder says, else mean.
+        tokenizer: of a model in memory.
+        batch_size: texts a forward pass.
+        seed: of the interval.
+
+    Returns:
+        Decision: `"threshold"` with `numbers["threshold"]`; `"no duplicates"` where no pair, or no more than chance,
+        lies above it; `"cannot tell"` where more than a tenth of the flagged pairs may be chance.
+
+    Raises:
+        BadInput: fewer than 200 rows, groups that do not match them, or rows so alike that nothing is left to fit.
+
+    Cost: n^2 d flops in float32 for all pairs, as much again for the flagged ones; memory for one block.
+
+    Example:
+        >>> import torch
+        >>> from hf_repgeo.decisions import dedup_threshold
+        >>> g = torch.Generator().manual_seed(0)
+        >>> X = torch.randn(500, 64, generator=g)
+        >>> X[:20] = X[20:40] + 0.05 * torch.randn(20, 64, generator=g)  # 20 near copies
+        >>> found = dedup_threshold(X)
+        >>> found.verdict, found.numbers["flagged"]
+        ('threshold', 20)
+    """
+    if not 0 < false_pairs < np.inf:
+        raise BadInput("false_pairs", came=str(false_pairs), wanted="a positive number of pairs")
+    rows, source = _rows(data, texts, column, layer, pooling, tokenizer, batch_size)
+    group = None if groups is None else _groups(groups, len(rows))
+    cosines = UnrelatedCosines.of(rows, np.arange(len(rows)))
+    chance = _Chance.of(cosines, rows, group, seed)
+    return _decided(rows, cosines, chance, false_pairs, source | {"groups": group is not None}, seed)
+
+
+def _rows(data, texts, column, layer, pooling, tokenizer, batch_size) -> tuple[torch.Tensor, dict]:
+    if is_matrix(data):
+        if texts is not None:
+            raise BadInput("texts", came="texts beside a matrix", wanted="a model, which can embed them")
+        rows = read_matrix(data, column, least=200)
+        return rows, {"rows": tuple(rows.shape)}
+    from .embeddings import embed
+
+    found = embed(data, sentences(texts), layer=layer, pooling=pooling, tokenizer=tokenizer, batch_size=batch_size)
+    return read_matrix(found.rows, least=200), found.facts()
+
+
+def _groups(groups: Any, n: int) -> np.ndarray:
+    names = np.asarray(groups)
+    if names.shape != (n,):
+        raise BadInput("groups", came=f"shape {names.shape}", wanted=f"({n},), one for each row")
+    found = np.unique(names, return_inverse=True)[1]
+    if found.max() == 0:
+        raise BadInput("groups", came="one group", wanted="at least two: their pairs are the false ones")
+    return found
+
+
+# --- chance -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Chance:
+    """How many pairs chance puts above each edge of the bins, with drawn repeats.
+
+    Attributes:
+        above: `(BINS + 1,)`.
+        drawn: `(draws, BINS + 1)`.
+        floor: the cosine that 1 in 1,000 pairs exceeds.
+    """
+
+    above: np.ndarray
+    drawn: np.ndarray
+    floor: float
+
+    @classmethod
+    def of(cls, cosines: UnrelatedCosines, rows: torch.Tensor, group: np.ndarray | None, seed: int) -> _Chance:
+        floor = cosines.quantile(0.999, seed).value or 0.0
+        if group is not None:
+            apart = UnrelatedCosines.of(rows, group)
+            scale = cosines.n_pairs / apart.n_pairs
+            return cls(_counted_above(apart.counts.sum(0)) * scale, _drawn_above(apart, seed) * scale, floor)
+        drawn = np.array([_tail_above(counts, len(rows)) for counts in _drawn_counts(cosines, seed)])
+        return cls(_tail_above(cosines.counts.sum(0), len(rows)), drawn, floor)
+
+    def at(self, cosine: float) -> Interval:
+        """Pairs above a cosine."""
+        place = int(np.searchsorted(EDGES, cosine - 1e-9))
+        low, high = np.quantile(self.drawn[:, place], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+        value = float(self.above[place])
+        return Interval(value, min(float(low), value), max(float(high), value))
+
+    def threshold(self, false_pairs: float) -> float:
+        """The least cosine above which chance puts at most `false_pairs`, by the upper end of its interval."""
+        high = np.maximum(np.quantile(self.drawn, (1 + LEVEL) / 2, axis=0), self.above)
+        return float(EDGES[min(int((high > false_pairs).sum()), BINS)])
+
+
+def _counted_above(counts: np.ndarray) -> np.ndarray:
+    """`(..., BINS)` -> `(..., BINS + 1)` pairs above each edge."""
+    above = counts[..., ::-1].cumsum(-1)[..., ::-1]
+    return np.concatenate([above, np.zeros((*counts.shape[:-1], 1))], -1)
+
+
+def _drawn_counts(cosines: UnrelatedCosines, seed: int) -> np.ndarray:
+    """`(draws, BINS)` counts of drawn blocks of rows, scaled to all pairs."""
+    weights = cluster_weights(np.arange(int(cosines.blocks.max()) + 1), DRAWS, seed)
+    first, second = cosines.blocks.T
+    products = np.where(first == second, weights[:, first], weights[:, first] * weights[:, second])
+    totals = products @ cosines.counts
+    return totals * (cosines.n_pairs / totals.sum(1, keepdims=True))
+
+
+def _drawn_above(cosines: UnrelatedCosines, seed: int) -> np.ndarray:
+    return _counted_above(_drawn_counts(cosines, seed))
+
+
+def _tail_above(counts: np.ndarray, n: int) -> np.ndarray:
+    """Pairs of chance among n rows above each edge: counted up to the quantile 1 - 40 / n, extrapolated beyond it."""
+    above = _counted_above(counts)
+    ranks = np.array([BODY, END]) / n * above[0]
+    start, stop = (int((above > rank).sum()) for rank in ranks)
+    if stop - start < LEAST_BINS:
+        came = f"rows whose {ranks[0]:.0f} pairs of largest cosine span {stop - start} bins of {WIDTH}"
+        raise BadInput("data", came=came, wanted="rows that differ more, or more of them", cure="Pass groups=.")
+    places = np.unique(np.linspace(start, stop, 40).astype(int))
+    tail = _fitted_tail(EDGES[places], above[places])
+    return np.where(EDGES < EDGES[start], np.maximum(above, tail[start]), np.minimum(tail, above[0]))
+
+
+def _fitted_tail(x: np.ndarray, above: np.ndarray) -> np.ndarray:
+    """exp(a + b x - c log(1 / (1 - x^2))) at every edge, fitted to the pairs above the cosines x; c is not negative.
+
+    On the unit sphere in d dimensions the density of a cosine is proportional to (1 - x^2)^((d - 3) / 2): c is about
+    half the dimension. c = 0 is an exponential tail.
+    """
+    columns = _tail_columns(x)
+    weights = np.sqrt(above)[:, None]  # counted pairs: the error of their logarithm is 1 / sqrt(above)
+    target = np.log(above) * weights[:, 0]
+    chosen = np.linalg.lstsq(columns * weights, target, rcond=None)[0]
+    if chosen[2] < 0:
+        chosen = np.append(np.linalg.lstsq(columns[:, :2] * weights, target, rcond=None)[0], 0.0)
+    return np.exp(np.minimum(_tail_columns(EDGES) @ chosen, 700))
+
+
+def _tail_columns(x: np.ndarray) -> np.ndarray:
+    x = np.clip(x, -1 + 1e-9, 1 - 1e-9)
+    return np.stack([np.ones_like(x), x, np.log1p(-x * x)], 1)
+
+
+# --- pairs above a threshold ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Clusters:
+    """Rows joined by pairs above a threshold.
+
+    Attributes:
+        count: clusters of two rows and more.
+        largest: rows of the largest.
+        bridged: clusters with two rows whose cosine chance reaches too.
+    """
+
+    count: int
+    largest: int
+    bridged: int
+
+
+def _flagged(rows: torch.Tensor, threshold: float) -> torch.Tensor:
+    """`(p, 2)` pairs whose cosine is at least the threshold."""
+    found, block = [], 2048
+    for start in range(0, len(rows), block):
+        cosines = rows[start : start + block] @ rows[start:].T
+        pairs = (cosines >= threshold).triu(1).nonzero()
+        found.append(pairs + start)
+    return torch.cat(found)
+
+
+def _clusters(rows: torch.Tensor, pairs: torch.Tensor, floor: float) -> _Clusters:
+    try:
+        from scipy.sparse import coo_array
+        from scipy.sparse.csgraph import connected_components
+    except ImportError:
+        raise MissingExtra("scipy", "downstream", "the clusters of duplicates") from None
+    if len(pairs) == 0:
+        return _Clusters(0, 1, 0)
+    first, second = pairs.T.numpy()
+    joined = coo_array((np.ones(len(first)), (first, second)), shape=(len(rows), len(rows)))
+    _, label = connected_components(joined, directed=False)
+    sizes = np.bincount(label)
+    several = np.flatnonzero(sizes > 1)
+    order = np.argsort(label, kind="stable")
+    ends = sizes.cumsum()
+    bridged = 0
+    for cluster in several[sizes[several] > 2]:
+        members = rows[torch.as_tensor(order[ends[cluster] - sizes[cluster] : ends[cluster]][:MOST_MEMBERS])]
+        bridged += bool((members @ members.T).min() < floor)
+    return _Clusters(len(several), int(sizes.max()), bridged)
+
+
+def _decided(rows, cosines: UnrelatedCosines, chance: _Chance, false_pairs: float, source: dict, seed: int) -> Decision:
+    rows = unit(rows)
+    threshold = chance.threshold(false_pairs)
+    evidence = [_at(rows, cosines, chance, cosine) for cosine in sorted({*THRESHOLDS, threshold})]
+    chosen = next(line for line in evidence if line["cosine from"] == threshold)
+    flagged, expected = chosen["pairs"], chosen["by chance"]
+    verdict, said = _said(flagged, expected)
+    chances = Curve("by chance", EDGES.tolist(), _log(chance.above))
+    return Decision(
+        "Which cosine marks a duplicate?",
+        verdict,
+        f"from a cosine of {threshold:.3f} on, {flagged} pairs; chance puts {expected} there{said}",
+        evidence,
+        "rows known to be no duplicates (groups=, --groups); another number of false pairs (--false-pairs).",
+        Picture(
+            [Curve("pairs", EDGES.tolist(), _log(_counted_above(cosines.counts.sum(0)))), chances],
+            "cosine",
+            "log10 of the pairs above",
+            {"threshold": threshold},
+        ),
+        numbers={
+            **{"threshold": threshold, "flagged": flagged, "clusters": chosen["clusters"]},
+            **{"false_pairs": expected.value, "false_pairs_high": expected.high},
+        },
+        provenance={"embeddings": source, "seed": seed} | versions(),
+    )
+
+
+def _said(flagged: int, expected: Interval) -> tuple[str, str]:
+    if flagged <= _most_by_chance(expected.high or 0.0):
+        return "no duplicates", ": no more than chance."
+    if (expected.high or 0.0) > FEW_FALSE * flagged:
+        return CANNOT_TELL, f": more than {FEW_FALSE:.0%} of them may be false."
+    return "threshold", "."
+
+
+def _most_by_chance(expected: float) -> int:
+    """The count that a Poisson variable of this mean exceeds in one of twenty draws at most."""
+    count, share, total = 0, np.exp(-expected), np.exp(-expected)
+    while total < LEVEL and count < expected + 10 * np.sqrt(expected) + 10:
+        count += 1
+        share *= expected / count
+        total += share
+    return count
+
+
+def _at(rows: torch.Tensor, cosines: UnrelatedCosines, chance: _Chance, cosine: float) -> dict[str, Any]:
+    place = int(np.searchsorted(EDGES, cosine - 1e-9))
+    count = int(_counted_above(cosines.counts.sum(0))[place])
+    line = {"cosine from": cosine, "pairs": count, "by chance": chance.at(cosine)}
+    if count > MOST_FLAGGED:
+        return line | {"clusters": None, "largest": None, "bridged": None}
+    found = _clusters(rows, _flagged(rows, cosine), chance.floor) if count else _Clusters(0, 1, 0)
+    return line | {"clusters": found.count, "largest": found.largest, "bridged": found.bridged}
+
+
+def _log(above: np.ndarray) -> list[float]:
+    return np.log10(np.maximum(above, 0.1)).tolist()

@@ -1,0 +1,237 @@
+"""Is a binary or 8-bit index safe? Neighbours, or true documents, that coded rows still find."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..downstream.resampling import Interval
+from ..measures.kernels.quantizers import quantize
+from ..profiling import versions
+from .decision import CANNOT_TELL, Curve, Decision, Picture
+from .intervals import mean_interval
+from .retrieval import NEIGHBOURS, nearest_rows, overlap, unit
+from .rows import SearchedRows, searched_rows
+
+SAFE = {"MRR": 0.98, "overlap@10": 0.95}  # share of the score of floats that a safe coding keeps
+OVERSAMPLE = 4  # candidates for each neighbour, where they are scored again with floats
+WIDTH, BITS = 8, 8  # columns and bits of a product code: one bit a column
+LEAST_CODED = 1 << BITS  # rows that product codes are fitted to
+
+Coded = tuple[torch.Tensor, torch.Tensor]  # queries and rows, whose inner products the coded search compares
+
+
+@dataclass(frozen=True)
+class Coding:
+    """A way to store rows.
+
+    Attributes:
+        name: for the table.
+        bits: a column.
+        apply: `(queries, rows)` -> coded queries and rows; both come as unit rows.
+        rescored: the search keeps four candidates for each neighbour wanted, and scores these with floats.
+    """
+
+    name: str
+    bits: float
+    apply: Callable[[torch.Tensor, torch.Tensor], Coded]
+    rescored: bool = False
+
+
+def check_index(
+    data: Any,
+    texts: Any = None,
+    *,
+    pairs: Any = None,
+    column: str | None = None,
+    layer: int = -1,
+    pooling: str | None = None,
+    tokenizer: Any = None,
+    batch_size: int = 32,
+    seed: int = 0,
+) -> Decision:
+    """Whether an index of binary codes, product codes or 8-bit numbers finds what one of floats finds.
+
+    Codings: 8 bits a column (256 even steps between a column's least and largest value); product codes of 8 columns in
+    8 bits; the sign of each column. All also with the rows' mean taken out, signs also with four candidates for each
+    neighbour scored again with floats. The score is the share of the ten nearest rows by cosine that the coded search
+    finds, or with pairs the mean reciprocal rank of the true document, where the query is coded too but in product
+    codes.
+
+    Args:
+        data: a matrix of embeddings (array, tensor, `.npy`, `.safetensors`, `.parquet`), or a model: Hub id, folder,
+            `pip:PACKAGE`, in memory.
+        texts: for a model: a list or file of texts; default: 500 sentences of the packaged text.
+        pairs: for a model, instead of texts: a file with a column of queries and one of documents, or such tuples.
+        column: tensor or column of a file of rows.
+        layer: 0 is what enters block 1; -1: what leaves the model.
+        pooling: `"mean"`, `"mean_without_sinks"`, `"last"` or `"cls"`; default: as the model's folder says, else mean.
+        tokenizer: of a model in memory.
+        batch_size: texts a forward pass.
+        seed: of queries and intervals.
+
+    Returns:
+        Decision: the name of the smallest coding that keeps 95 % of the neighbours (98 % of the reciprocal rank of
+        floats), such as `"binary, centred, rescored"`; `"floats only"`; or `"cannot tell"`.
+
+    Raises:
+        BadInput: fewer than 50 rows.
+
+    Cost: a search of at most 1,000 queries a coding, 2 n d 1,000 flops each, and the fit of the product codes.
+
+    Example:
+        >>> import torch
+        >>> from hf_repgeo.decisions import check_index
+        >>> X = torch.randn(300, 32, generator=torch.Generator().manual_seed(0))
+        >>> check_index(X).verdict
+        '8 bits'
+    """
+    embedding = {"layer": layer, "pooling": pooling, "tokenizer": tokenizer, "batch_size": batch_size}
+    searched = searched_rows(data, texts, pairs, column=column, seed=seed, **embedding)
+    scores = {coding: _score(searched, coding) for coding in _codings(searched.rows)}
+    return _decided(searched, scores, seed)
+
+
+# --- codings ----------------------------------------------------------------------------------------------------------
+
+
+def _codings(rows: torch.Tensor) -> list[Coding]:
+    """The codings that can be tried on these rows, the largest first."""
+    found = [
+        Coding("floats", 32, _as_they_are),
+        Coding("floats, centred", 32, _centred(_as_they_are)),
+        Coding("8 bits", 8, _eight_bits),
+        Coding("8 bits, centred", 8, _centred(_eight_bits)),
+    ]
+    constant = (rows == rows[0]).all(0).any()  # product codes leave out blocks of constant columns
+    if len(rows) >= 2 * LEAST_CODED and rows.shape[1] >= WIDTH and not constant:
+        found += [
+            Coding("product codes", 1, _product_codes),
+            Coding("product codes, rescored", 1, _product_codes, True),
+        ]
+    for rescored in (False, True):
+        end = ", rescored" if rescored else ""
+        found += [
+            Coding("binary" + end, 1, _signs, rescored),
+            Coding("binary, centred" + end, 1, _centred(_signs), rescored),
+        ]
+    return found
+
+
+def _as_they_are(queries: torch.Tensor, rows: torch.Tensor) -> Coded:
+    return queries, rows
+
+
+def _centred(coding: Callable[[torch.Tensor, torch.Tensor], Coded]) -> Callable[[torch.Tensor, torch.Tensor], Coded]:
+    def code(queries: torch.Tensor, rows: torch.Tensor) -> Coded:
+        mean = rows.mean(0)
+        return coding(unit(queries - mean), unit(rows - mean))
+
+    return code
+
+
+def _eight_bits(queries: torch.Tensor, rows: torch.Tensor) -> Coded:
+    low, high = rows.amin(0), rows.amax(0)
+    step = ((high - low) / 255).clamp_min(1e-30)
+
+    def code(x: torch.Tensor) -> torch.Tensor:
+        return ((x - low) / step).round().clamp(0, 255) * step + low
+
+    return code(queries), code(rows)
+
+
+def _signs(queries: torch.Tensor, rows: torch.Tensor) -> Coded:
+    return torch.sign(queries), torch.sign(rows)
+
+
+def _product_codes(queries: torch.Tensor, rows: torch.Tensor) -> Coded:
+    found = quantize(rows, codebooks=rows.shape[1] // WIDTH, bits=BITS)
+    blocks = [words.to(rows.dtype)[codes] for words, codes in zip(found.codebooks, found.codes.T)]
+    return queries, torch.cat(blocks, 1) + found.shift
+
+
+# --- scores -----------------------------------------------------------------------------------------------------------
+
+
+def _score(searched: SearchedRows, coding: Coding) -> np.ndarray:
+    """`(m,)` what the coded search finds for each query."""
+    queries, rows = unit(searched.queries), unit(searched.rows)
+    coded_queries, coded_rows = coding.apply(queries, rows)
+    if searched.has_pairs:
+        return _ranks(searched, coded_queries, coded_rows, coding.rescored)
+    own = torch.as_tensor(searched.target)
+    wanted = nearest_rows(queries, rows, own)
+    kept = NEIGHBOURS * (OVERSAMPLE if coding.rescored else 1)  # scored again, every true neighbour among them is found
+    return overlap(wanted, nearest_rows(coded_queries, coded_rows, own, min(kept, len(rows) - 1)))
+
+
+def _ranks(searched: SearchedRows, queries: torch.Tensor, rows: torch.Tensor, rescored: bool) -> np.ndarray:
+    """Reciprocal ranks; rescored: by floats among 40 candidates, 0 where the true document is not one of them."""
+    target = torch.as_tensor(searched.target)
+    coded = unit(queries) @ unit(rows).T
+    if rescored:
+        candidates = coded.topk(min(NEIGHBOURS * OVERSAMPLE, len(rows)), dim=1).indices
+        floats = unit(searched.queries) @ unit(searched.rows).T
+        coded = torch.full_like(floats, -2.0).scatter_(1, candidates, floats.gather(1, candidates))
+    own = coded.gather(1, target[:, None])
+    ties = (coded == own).sum(1) - 1
+    found = 1 / (1 + (coded > own).sum(1) + ties / 2)
+    return torch.where(own[:, 0] > -2, found, 0.0).double().numpy()
+
+
+def _decided(searched: SearchedRows, scores: dict[Coding, np.ndarray], seed: int) -> Decision:
+    name, clusters = searched.score_name, searched.target
+    full = np.maximum(*(scores[coding].mean() for coding in list(scores)[:2])) if searched.has_pairs else 1.0
+    needed = SAFE[name] * full
+    found = {coding: mean_interval(score, clusters, seed) for coding, score in scores.items()}
+    if searched.has_pairs:  # the loss against floats, query by query
+        floats = max(list(scores)[:2], key=lambda coding: scores[coding].mean())
+        safe = {c: mean_interval(s - SAFE[name] * scores[floats], clusters, seed) for c, s in scores.items()}
+        level = 0.0
+    else:
+        safe, level = found, needed
+    compact = [coding for coding in scores if coding.bits < 32]
+    sure = [coding for coding in compact if _surely(safe[coding], level)]
+    open_ones = [coding for coding in compact if safe[coding].value is not None and _may(safe[coding], level)]
+    verdict, answer = _said(sure, open_ones, found, name, SAFE[name])
+    evidence = [{"coding": c.name, "bits a column": c.bits, name: found[c]} for c in scores]
+    return Decision(
+        "Is a binary or 8-bit index safe?",
+        verdict,
+        answer,
+        evidence,
+        "true pairs of your own (pairs=, --pairs): a lost neighbour matters less than a lost document; "
+        "more candidates to score again.",
+        _picture(found, name, full),
+        numbers={"needed": float(needed), **{c.name: found[c].value for c in scores}},
+        provenance={"embeddings": searched.source, "seed": seed} | versions(),
+    )
+
+
+def _surely(found: Interval, level: float) -> bool:
+    return found.low is not None and found.low >= level
+
+
+def _may(found: Interval, level: float) -> bool:
+    return found.high is None or found.high >= level
+
+
+def _said(sure: list[Coding], open_ones: list[Coding], found: dict, name: str, share: float) -> tuple[str, str]:
+    smallest = min(sure, key=lambda coding: (coding.bits, coding.rescored, -found[coding].value), default=None)
+    if smallest is not None:
+        again = ", with floats at hand to score candidates again" if smallest.rescored else ""
+        said = f"{smallest.bits} bit(s) a column{again} keep {share:.0%} of the {name} of floats: {found[smallest]}."
+        return smallest.name, said
+    if open_ones:
+        said = ", ".join(f"{coding.name} {found[coding]}" for coding in open_ones)
+        return CANNOT_TELL, f"these may keep {share:.0%} of the {name} of floats, within the error: {said}."
+    return "floats only", f"no coding that was tried keeps {share:.0%} of the {name} of floats."
+
+
+def _picture(found: dict[Coding, Interval], name: str, full: float) -> Picture:
+    points = [(coding.name, interval) for coding, interval in found.items()]
+    return Picture([Curve.of(name, points)], "coding", name)

@@ -1,0 +1,275 @@
+"""What decisions read: texts in groups, pairs that belong together, and matrices of embeddings."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..errors import BadInput
+from ..rows.files import read_rows
+from ..rows.texts import packaged_sample
+
+QUERIES = ("query", "question", "anchor", "sentence1", "text")
+DOCUMENTS = ("document", "answer", "sentence", "positive", "sentence2", "text2")
+LABELS = ("label", "relevant", "score")
+TRUE = {"1", "1.0", "true", "yes", "entailment", "duplicate", "relevant"}
+FALSE = {"0", "0.0", "false", "no", "not_entailment", "not_duplicate", "irrelevant"}
+UNRELATED = (  # articles of the packaged text that have nothing to do with one another
+    *("Anarchism", "Autism", "Albedo", "Alabama", "Achilles", "Abraham Lincoln", "An American in Paris"),
+    *("Academy Awards", "International Atomic Time", "Agriculture", "Alchemy", "ASCII", "Animation", "Andre Agassi"),
+    *("Afroasiatic languages", "Arithmetic mean", "American Football Conference", "Amphibian", "Alkane"),
+    "Appellate procedure in the United States",
+)
+SENTENCES = 25  # of each article
+READ_AT_ONCE = 4096  # rows of a file
+SENTENCE = re.compile(r"(?<=[.!?]) +(?=[A-Z])")
+
+
+@dataclass(frozen=True)
+class GroupedTexts:
+    """Texts, and what each belongs to; texts of different groups have nothing to do with one another.
+
+    Attributes:
+        texts: one row each.
+        groups: `(n,)` whole numbers.
+        name: for provenance.
+    """
+
+    texts: list[str]
+    groups: np.ndarray
+    name: str
+
+    @property
+    def n_groups(self) -> int:
+        return len(np.unique(self.groups))
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Queries and the document that belongs to each.
+
+    Attributes:
+        queries: `n` texts.
+        documents: distinct texts.
+        target: `(n,)` position of each query's document.
+        name: for provenance.
+    """
+
+    queries: list[str]
+    documents: list[str]
+    target: np.ndarray
+    name: str
+
+    def __len__(self) -> int:
+        return len(self.queries)
+
+
+# --- groups -----------------------------------------------------------------------------------------------------------
+
+
+def unrelated_domains() -> GroupedTexts:
+    """500 sentences from 20 articles of the packaged text that have nothing to do with one another.
+
+    All are of an encyclopedia and in English: texts that differ in style too lie further apart.
+    """
+    articles = re.split(r"^= (.+) =$", "\n".join(packaged_sample().documents), flags=re.MULTILINE)
+    bodies = dict(zip(articles[1::2], articles[2::2]))
+    texts, groups = [], []
+    for number, title in enumerate(UNRELATED):
+        sentences = [s for line in bodies[title].splitlines() for s in SENTENCE.split(line) if 40 <= len(s) <= 400]
+        texts += sentences[:SENTENCES]
+        groups += [number] * len(sentences[:SENTENCES])
+    return GroupedTexts(texts, np.array(groups), "packaged: unrelated domains")
+
+
+def read_groups(data: str | Path | Mapping[str, Sequence[str]] | GroupedTexts | None) -> GroupedTexts:
+    """Texts in groups: a file with the columns `text` and `group`, or a mapping from a group's name to its texts.
+
+    Args:
+        data: `.csv`, `.tsv` or `.jsonl`; a mapping; `None`: `unrelated_domains()`.
+
+    Raises:
+        BadInput: no such file or column, an empty text, fewer than two groups; file and line named.
+    """
+    if data is None:
+        return unrelated_domains()
+    if isinstance(data, GroupedTexts):
+        return data
+    if isinstance(data, Mapping):
+        rows = [(str(text), str(group)) for group, texts in data.items() for text in texts]
+        name = "texts in memory"
+    else:
+        table = _Table.read(data, "texts")
+        text, group = (table.column("texts", (wanted,)) for wanted in ("text", "group"))
+        rows = [(row[text], row[group]) for row in table.rows]
+        name = str(data)
+    names = sorted({group for _, group in rows})
+    if len(names) < 2:
+        wanted = "texts of at least two groups: pairs across groups are the unrelated ones"
+        raise BadInput("texts", came=f"{len(rows)} texts of {len(names)} group(s)", wanted=wanted)
+    number = {group: i for i, group in enumerate(names)}
+    return GroupedTexts([text for text, _ in rows], np.array([number[group] for _, group in rows]), name)
+
+
+# --- pairs ------------------------------------------------------------------------------------------------------------
+
+
+def read_pairs(data: str | Path | Iterable[tuple[str, str]] | Pairs, least: int = 20) -> Pairs:
+    """Pairs of texts that belong together.
+
+    Args:
+        data: a file with a header, `.csv`, `.tsv` or `.jsonl`, with a column for the queries (`query`, `question`,
+            `anchor`, `sentence1` or `text`) and one for the documents (`document`, `answer`, `sentence`, `positive`,
+            `sentence2` or `text2`); where it has a column `label`, rows labelled 0, false or not_entailment are no
+            pairs and are left out. Or `(query, document)` tuples.
+        least: pairs wanted.
+
+    Raises:
+        BadInput: no such file or column, an unknown label, too few pairs; file and line named.
+    """
+    if isinstance(data, Pairs):
+        return data
+    if isinstance(data, (str, Path)):
+        found, name = _pairs_of_file(data), str(data)
+    else:
+        found, name = [_checked_pair(pair, i) for i, pair in enumerate(data)], "pairs in memory"
+    found = list(dict.fromkeys(found))
+    if len(found) < least:
+        raise BadInput("pairs", came=f"{len(found)} true pairs", wanted=f"at least {least}")
+    documents = list(dict.fromkeys(document for _, document in found))
+    place = {document: i for i, document in enumerate(documents)}
+    target = np.array([place[document] for _, document in found])
+    return Pairs([query for query, _ in found], documents, target, name)
+
+
+def _checked_pair(pair: Any, position: int) -> tuple[str, str]:
+    if not isinstance(pair, (tuple, list)) or len(pair) != 2 or not all(isinstance(part, str) for part in pair):
+        wanted = "tuples of two texts (query, document), or a file"
+        raise BadInput("pairs", came=f"{pair!r} at position {position}"[:100], wanted=wanted)
+    return pair[0], pair[1]
+
+
+def _pairs_of_file(path: str | Path) -> list[tuple[str, str]]:
+    table = _Table.read(path, "pairs")
+    query = table.column("pairs", QUERIES)
+    document = table.column("pairs", tuple(name for name in DOCUMENTS if name != query))
+    label = next((name for name in LABELS if name in table.header), None)
+    rows = enumerate(table.rows, table.first_line)
+    return [(row[query], row[document]) for line, row in rows if label is None or _is_true(row[label], path, line)]
+
+
+def _is_true(label: Any, path: str | Path, line: int) -> bool:
+    said = str(label).strip().lower()
+    if said not in TRUE | FALSE:
+        came = f"label {label!r} in {path}, line {line}"
+        raise BadInput("pairs", came=came, wanted=f"one of {', '.join(sorted(TRUE | FALSE))}")
+    return said in TRUE
+
+
+# --- tables -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Table:
+    """The rows of a small file, every one with every column."""
+
+    path: Path
+    header: list[str]
+    rows: list[dict[str, Any]]
+    first_line: int
+
+    @classmethod
+    def read(cls, path: str | Path, argument: str) -> _Table:
+        path = Path(path)
+        if not path.is_file():
+            raise BadInput(argument, came=f"{str(path)!r}, which is not a file", wanted="a .csv, .tsv or .jsonl file")
+        text = path.read_text(encoding="utf-8-sig")
+        if path.suffix in (".jsonl", ".json"):
+            return cls._of_jsonl(path, text, argument)
+        tabs = path.suffix == ".tsv"
+        options: dict[str, Any] = {"delimiter": "\t", "quoting": csv.QUOTE_NONE} if tabs else {}
+        reader = csv.DictReader(text.splitlines(keepends=True), **options)
+        rows = []
+        for row in reader:
+            if None in row or None in row.values():
+                came = f"{path}, line {reader.line_num}, with another number of columns than the header"
+                raise BadInput(argument, came=came, wanted=f"{len(reader.fieldnames or [])} columns")
+            rows.append(row)
+        return cls(path, list(reader.fieldnames or []), rows, 2)
+
+    @classmethod
+    def _of_jsonl(cls, path: Path, text: str, argument: str) -> _Table:
+        rows: list[dict[str, Any]] = []
+        for line, said in enumerate(text.splitlines(), 1):
+            try:
+                row = json.loads(said)
+            except (json.JSONDecodeError, RecursionError):
+                row = None
+            if not isinstance(row, dict) or (rows and row.keys() != rows[0].keys()):
+                came = f"{path}, line {line}: {said[:60]}"
+                raise BadInput(argument, came=came, wanted="one JSON object a line, with the same keys in each")
+            rows.append(row)
+        return cls(path, list(rows[0]) if rows else [], rows, 1)
+
+    def column(self, argument: str, names: tuple[str, ...]) -> str:
+        """The first of these columns that the file has.
+
+        Raises:
+            BadInput: it has none, or holds something that is not a text, or a blank one.
+        """
+        found = next((name for name in names if name in self.header), None)
+        if found is None:
+            came = f"{self.path} with the columns {', '.join(self.header) or '(none)'}"
+            raise BadInput(argument, came=came, wanted=f"a column {' or '.join(names)}")
+        for line, row in enumerate(self.rows, self.first_line):
+            if not isinstance(row[found], (str, int)) or not str(row[found]).strip():
+                came = f"{row[found]!r} in column {found} of {self.path}, line {line}"
+                raise BadInput(argument, came=came, wanted="a text")
+        return found
+
+
+# --- matrices ---------------------------------------------------------------------------------------------------------
+
+
+def is_matrix(data: Any) -> bool:
+    """Whether it is a matrix of embeddings, or a file of one, and not a model."""
+    if isinstance(data, (str, Path)):
+        return Path(data).suffix in (".npy", ".safetensors", ".parquet") and Path(data).is_file()
+    return isinstance(data, (np.ndarray, torch.Tensor))
+
+
+def read_matrix(data: Any, column: str | None = None, least: int = 50) -> torch.Tensor:
+    """Embeddings as `(n, d)` float32.
+
+    Args:
+        data: a tensor, an array, or a `.npy`, `.safetensors` or `.parquet` file.
+        column: tensor or column of the file.
+        least: rows wanted.
+
+    Raises:
+        BadInput: not a matrix of finite numbers, too few rows, or a row of zeros, which has no direction.
+    """
+    if isinstance(data, (str, Path)):
+        blocks = [torch.as_tensor(block) for block in read_rows(data, column).blocks(READ_AT_ONCE)]
+        data = torch.cat(blocks) if blocks else torch.zeros(0, 0)
+    try:
+        rows = torch.as_tensor(data).detach().to("cpu", torch.float32)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise BadInput("X", came=f"a {type(data).__name__} ({error})", wanted="a matrix of numbers") from None
+    if rows.ndim != 2 or rows.shape[1] < 2:
+        raise BadInput("X", came=f"shape {tuple(rows.shape)}", wanted="(n_samples, hidden_size)")
+    if len(rows) < least:
+        raise BadInput("X", came=f"{len(rows)} rows", wanted=f"at least {least}")
+    bad = ~torch.isfinite(rows).all(1) | (rows == 0).all(1)
+    if bad.any():
+        came = f"{int(bad.sum())} rows with NaN, infinity or only zeros, the first at {int(bad.nonzero()[0])}"
+        raise BadInput("X", came=came, wanted="finite rows with a direction", cure="Drop them: X = X[keep].")
+    return rows

@@ -1,0 +1,69 @@
+"""Retrieval by cosine: ranks of true documents, and how many neighbours two sets of rows share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+
+NEIGHBOURS = 10
+BLOCK = 512  # queries at a time
+
+
+def unit(rows: torch.Tensor) -> torch.Tensor:
+    """Rows of length 1; rows of zeros stay."""
+    return torch.nn.functional.normalize(rows.float(), dim=1, eps=1e-30)
+
+
+def reciprocal_ranks(queries: torch.Tensor, documents: torch.Tensor, target: np.ndarray) -> np.ndarray:
+    """`(n,)` one over the rank of each query's own document among all, by cosine; ties count half.
+
+    Args:
+        queries: `(n, d)`.
+        documents: `(m, d)`.
+        target: `(n,)` position of each query's document.
+    """
+    documents, wanted = unit(documents), torch.as_tensor(target)
+    found = []
+    for start, block in _blocks(unit(queries)):
+        scores = block @ documents.T
+        own = scores.gather(1, wanted[start : start + len(block), None])
+        ties = (scores == own).sum(1) - 1
+        found.append(1 / (1 + (scores > own).sum(1) + ties / 2))
+    return torch.cat(found).double().numpy()
+
+
+def nearest_rows(queries: torch.Tensor, rows: torch.Tensor, own: torch.Tensor, k: int = NEIGHBOURS) -> torch.Tensor:
+    """`(m, k)` the rows of largest cosine with each query, never the row that it is itself.
+
+    Args:
+        queries: `(m, d)`.
+        rows: `(n, d)`.
+        own: `(m,)` position of each query among the rows.
+        k: how many.
+    """
+    rows = unit(rows)
+    found = []
+    for start, block in _blocks(unit(queries)):
+        scores = block @ rows.T
+        scores.scatter_(1, own[start : start + len(block), None], -torch.inf)
+        found.append(scores.topk(k, dim=1).indices)
+    return torch.cat(found)
+
+
+def overlap(a: torch.Tensor, b: torch.Tensor) -> np.ndarray:
+    """`(m,)` share of the neighbours in `a` that are in `b` too; `(m, k)` and `(m, l)` positions, none twice."""
+    shared = (a[:, :, None] == b[:, None, :]).any(2)
+    return shared.double().mean(1).numpy()
+
+
+def drawn_queries(n: int, most: int, seed: int) -> torch.Tensor:
+    """At most `most` of n rows, an even seeded draw in order."""
+    order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
+    return order[:most].sort().values
+
+
+def _blocks(queries: torch.Tensor) -> Iterator[tuple[int, torch.Tensor]]:
+    for start in range(0, len(queries), BLOCK):
+        yield start, queries[start : start + BLOCK]
