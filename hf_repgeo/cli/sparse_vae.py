@@ -121,7 +121,7 @@ def interrupted(args: argparse.Namespace) -> str:
 def run_localize(args: argparse.Namespace) -> int:
     """Localise properties of sentences, and write numbers and heat maps."""
     from ..blm import chunk_sentences, role_sentences
-    from ..localization.ablation import localize_property
+    from ..localization.ablation import corrected, localize_property
     from ..localization.controls import without_outliers
     from ..localization.figures import plot_localizations
     from ..localization.regions import receptive_fields
@@ -142,13 +142,14 @@ def run_localize(args: argparse.Namespace) -> int:
     output.mkdir(parents=True, exist_ok=True)
     localized = {}
     for name, rows in (("all dimensions", table), ("without outliers", without_outliers(table))):
-        found = {prop: localize_property(sentences, rows, prop, regions, **options) for prop in properties}
+        found = corrected({prop: localize_property(sentences, rows, prop, regions, **options) for prop in properties})
         localized[name] = found
         picture = output / f"{name.replace(' ', '-')}.png"
         save_figure(plot_localizations(found, regions, config.shape), picture, dpi=120)
         for prop, one in found.items():
             interval = "" if one.null_low is None else f"[{one.null_low:.2f}, {one.null_high:.2f}] "
             index = "-" if one.index is None else f"{one.index:.2f}"
-            print(f"{name}, {prop}: log-probability {one.score:.2f}, index {index} {interval}{one.verdict}")
+            p = "" if one.p_value is None else f"p {one.p_value:.3f} "
+            print(f"{name}, {prop}: log-probability {one.score:.2f}, index {index} {interval}{p}{one.verdict}")
     localization_report(localized, table.source).to_json(output / "localization.json")
     return 0

@@ -13,6 +13,7 @@ _HOMES = {
         "Localization",
         "ablate",
         "ablation_effects",
+        "corrected",
         "localize",
         "localize_property",
         "locality_index",
@@ -30,6 +31,9 @@ _HOMES = {
     ),
     ".controls": ("counterfactual_pairs", "interchange_flips", "permuted", "planted_table", "without_outliers"),
     ".reports": ("localization_report",),
+    ".subspaces": ("erase",),
+    ".verdict": ("VERDICTS", "Interval", "Where", "where_is"),
+    ".where_report": ("WhereReport", "plot_where", "where_report"),
     ".transfer": ("EffectAgreement", "RungTransfer", "Transfer", "carry_over"),
     ".attention": ("ChunkAttention", "chunk_attention", "chunk_spans", "pooled_states", "read_by_layer"),
     ".figures": (

@@ -42,7 +42,7 @@ def localization_report(found: Mapping[str, Mapping[str, Localization]], source:
 
 
 def _details(one: Localization) -> dict[str, Any]:
-    beside = {"null": one.null_mean, "null_low": one.null_low, "null_high": one.null_high}
+    beside = {"null": one.null_mean, "null_low": one.null_low, "null_high": one.null_high, "p": one.p_value}
     details: dict[str, Any] = {
         "score": one.score,
         "verdict": one.verdict,

@@ -248,14 +248,14 @@ def test_a_permuted_table_loses_the_place_and_keeps_the_information(planted):
 
 
 def test_a_score_that_reads_nothing_has_no_effect(planted):
-    found = localize(lambda x: 0.5, planted.rows[:20], REGIONS, reference=planted.rows, n_null=5)
+    found = localize(lambda x: 0.5, planted.rows[:20], REGIONS, reference=planted.rows, n_null=40)
     assert found.verdict == "no effect" and found.index is None and found.null_mean is None
     json.dumps(found.as_dict(), allow_nan=False)
 
 
 def test_what_no_probe_reads_is_not_localised_anywhere():
     noise = planted_table(SENTENCES, 768, strength=0.0)
-    found = localize_property(SENTENCES, noise, "subject", REGIONS, test_rows=TEST_ROWS, n_null=3)
+    found = localize_property(SENTENCES, noise, "subject", REGIONS, test_rows=TEST_ROWS, n_null=40)
     assert found.verdict == "not read" and found.score <= found.floor == pytest.approx(-0.693147, abs=1e-5)
 
 
@@ -267,6 +267,9 @@ def test_the_floor_is_what_label_frequencies_are_worth():
 def test_bad_regions_are_named(planted):
     with pytest.raises(BadInput, match=r"`regions`: got shape \(12, 767\); wanted \(regions, 768\)"):
         localize(lambda x: 0.0, planted.rows, REGIONS[:, 1:], reference=planted.rows)
+    for few in (0, 1, 38, True):
+        with pytest.raises(BadInput, match="`n_null`: got .*; wanted an integer, at least 39"):
+            localize(lambda x: 0.0, planted.rows, REGIONS, reference=planted.rows, n_null=few)
     with pytest.raises(BadInput, match="region 1 without a dimension"):
         localize(
             lambda x: 0.0, planted.rows, torch.stack([REGIONS[0], REGIONS[0] & REGIONS[1]]), reference=planted.rows
@@ -289,7 +292,7 @@ def test_a_trained_vae_reads_its_pattern_from_the_planted_region(pairs, planted,
     )
     assert evaluate_model(run.model, pairs["test"], planted).accuracy > 0.3
     x, score = selection_score(run.model, pairs["test"], planted)
-    found = localize(score, x, REGIONS, reference=planted.of(list(set(pairs["train"]["input"]))), n_null=12)
+    found = localize(score, x, REGIONS, reference=planted.of(list(set(pairs["train"]["input"]))), n_null=40)
     assert set(found.effects().topk(2).indices.tolist()) == {5, 6} and found.verdict == "localised"
 
 
@@ -350,7 +353,7 @@ def test_figures_show_what_they_were_given(pairs, planted):
     confusion = figures.plot_confusion(evaluate_model(model, pairs["test"], planted))
     assert sum(int(text.get_text()) for text in confusion.axes[0].texts) == len(pairs["test"])
     assert len(figures.plot_traversals(model, planted.rows, steps=3).axes) == 15
-    found = {"subject": localize_property(SENTENCES, planted, "subject", REGIONS, test_rows=TEST_ROWS, n_null=3)}
+    found = {"subject": localize_property(SENTENCES, planted, "subject", REGIONS, test_rows=TEST_ROWS, n_null=40)}
     drawn = figures.plot_localizations(found, REGIONS, (32, 24)).axes[0]
     assert drawn.images[0].get_array().shape == (32, 24) and "localised" in drawn.get_title()
 
@@ -375,7 +378,7 @@ def run_command(*words):
 
 
 def test_the_localize_command_writes_numbers_and_maps(encoder_in_a_file, tmp_path, capsys):
-    words = ("localize", "any", "--kernel", 8, "--nulls", 30, "--properties", "subject", "--output", tmp_path)
+    words = ("localize", "any", "--kernel", 8, "--nulls", 40, "--properties", "subject", "--output", tmp_path)
     assert run_command(*words) == 0
     report = GeometryReport.from_json(tmp_path / "localization.json")
     row = report.row("locality_index", tokens="all dimensions", stack="subject")
@@ -390,7 +393,7 @@ def test_the_localize_command_writes_numbers_and_maps(encoder_in_a_file, tmp_pat
 
 
 def test_the_localize_command_finds_roles_too(encoder_in_a_file, tmp_path):
-    words = ("localize", "any", "--kernel", 8, "--nulls", 30, "--sentences", "roles", "--output", tmp_path)
+    words = ("localize", "any", "--kernel", 8, "--nulls", 40, "--sentences", "roles", "--output", tmp_path)
     assert run_command(*words, "--properties", "voice") == 0
     report = GeometryReport.from_json(tmp_path / "localization.json")
     assert report.row("locality_index", tokens="all dimensions")["details"]["verdict"] == "localised"

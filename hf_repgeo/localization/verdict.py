@@ -1,0 +1,390 @@
+"""Where is it? A verdict that tells a block from scattered dimensions, a rotated subspace and a distributed code."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from typing import Any
+
+import torch
+
+from ..errors import BadInput
+from .dimensions import (
+    cumulative_shares,
+    dimension_energies,
+    mean_curve,
+    neighbour_share,
+    random_set_shares,
+    random_sets,
+    rotated_curves,
+    smallest_set,
+)
+from .effects import (
+    Values,
+    agreement,
+    check_rows,
+    cross_covariance,
+    kernel_between_groups,
+    read_values,
+    relative_to_group,
+    shrunk_covariance,
+    shuffled_codes,
+    thirds,
+)
+from .readout import holm
+from .subspaces import carried, inlp_rank, left_after_erasing, spectrum, subspace_rank
+
+VERDICTS = ("block", "scattered few", "rotated subspace", "distributed", "absent", "cannot tell")
+LEAST_NULLS = 200
+MOST_ROWS = 8192
+NEIGHBOURLY = 0.5  # of the smallest set, what must have a neighbour in it to be called a block
+MOST_COLUMNS = 12  # of cross-covariances that are rotated together; more divisions hardly move the curve
+BEYOND = 3.0  # standard deviations of chance: what a reader must tell to be believed, and be there to be divided up
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate, and the interval that goes with it: over divisions of the groups, or over draws of chance."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass
+class Where:
+    """Where a linear reader finds one property.
+
+    Args:
+        verdict: one of `VERDICTS`: `"block"` few dimensions, most of them neighbours; `"scattered few"` few dimensions
+            here and there; `"rotated subspace"` few directions, not along the dimensions; `"distributed"` many
+            directions in any basis; `"absent"` no linear reader tells it; `"cannot tell"` read, but too faint to say
+            where.
+        n, groups, values: rows and groups that have the property, and its different values.
+        accuracy: of a linear reader on groups it was not fitted to, and over divisions of these.
+        chance: accuracy of always saying the most frequent value.
+        dimensions: the fewest dimensions that hold `keep` of the variance between values, and over divisions.
+        chosen: which dimensions these are, the strongest first.
+        random_share: what random sets of as many dimensions hold.
+        rotated_dimensions: how many dimensions it takes in randomly rotated bases.
+        area: under the curve of share against number of dimensions, and in rotated bases (95 %): 0.5 is an even spread.
+        rotated_area: the same in randomly rotated bases.
+        neighbours: part of the smallest set with a neighbour in it; and that of random sets of the same size.
+        random_neighbours: the same of random sets of as many dimensions.
+        rank: the fewest directions of any basis that hold `keep` of it, and over divisions.
+        left: share of what a reader tells by that is left on new groups when these directions are erased.
+        inlp: directions that iterated projection takes out before a reader tells less than `1 - keep`; None: too many
+            rounds.
+        exchange: what exchanging carries of a reader's change of answer: `"subspace"` the best `rank` directions,
+            `"dimensions"` the smallest set, `"random"` as many dimensions at random.
+        p_present, p_basis, p_neighbours: one-sided p-values, corrected by Holm over the properties of the call: of the
+            property being there, of this basis being better than a rotated one, of the smallest set being neighbours.
+        curve: share held by the best 1, 2, 4 ... dimensions, as `[k, share, rotated low, rotated high]`.
+        n_null: draws of chance behind each p-value.
+    """
+
+    verdict: str
+    n: int
+    groups: int
+    values: int
+    accuracy: Interval
+    chance: float
+    p_present: float
+    dimensions: Interval | None = None
+    chosen: list[int] = field(default_factory=list)
+    random_share: Interval | None = None
+    rotated_dimensions: Interval | None = None
+    area: float | None = None
+    rotated_area: Interval | None = None
+    neighbours: float | None = None
+    random_neighbours: Interval | None = None
+    rank: Interval | None = None
+    left: float | None = None
+    inlp: int | None = None
+    exchange: dict[str, float] = field(default_factory=dict)
+    p_basis: float | None = None
+    p_neighbours: float | None = None
+    curve: list[list[float]] = field(default_factory=list)
+    n_null: int = LEAST_NULLS
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return asdict(self)
+
+
+def where_is(
+    rows: torch.Tensor,
+    labels: Mapping[str, Sequence],
+    groups: Sequence[Hashable] | None = None,
+    *,
+    n_null: int = LEAST_NULLS,
+    divisions: int = 10,
+    keep: float = 0.9,
+    few: float = 1 / 16,
+    alpha: float = 0.05,
+    columns: int | None = None,
+    seed: int = 0,
+) -> dict[str, Where]:
+    """Where each property lies in the rows: how many dimensions, are they neighbours, is the basis special?
+
+    Every number is of linear readers and of groups that they were not fitted to. The verdict:
+
+    - *absent* unless labels shuffled over groups do worse: `p_present <= alpha`, and by three of their standard
+      deviations, so that of a hundred properties that are not there fewer than one is called present
+    - *block* or *scattered few* if `few` of the dimensions hold `keep` of the variance between the values and a rotated
+      basis needs more (`p_basis <= alpha`); a block if at least half of them have a neighbour among them and random
+      sets do not (`p_neighbours <= alpha`)
+    - *rotated subspace* if so few directions of another basis do
+    - else *distributed*; *cannot tell* where the values' variance is too faint to be divided up
+
+    A property of two values lies in one direction, for any linear reader: spread over all dimensions, it is a rotated
+    subspace of rank 1. Only many values can be distributed.
+
+    Args:
+        rows: `(n, hidden_size)`, such as sentence embeddings. Dimensions count in units of their standard deviation.
+        labels: property -> one value a row; None or `""` where a row does not have the property.
+        groups: one a row: rows of a group share material, such as a lexical frame, and never stand on both sides of a
+            division. If every group holds several values, rows are taken relative to their group's mean. None: every
+            row is a group of its own.
+        n_null: shufflings, rotations and random sets; at least 200, and `properties / alpha`, or no corrected p-value
+            could reach `alpha`.
+        divisions: of the groups into thirds; intervals are over these.
+        keep: the share that the smallest set has to hold.
+        few: which part of the dimensions counts as few; 1/16 of 768 is 48.
+        alpha: of the corrected p-values.
+        columns: of the array that the embedding is seen as (24 for 768 dimensions); None: neighbours are the dimensions
+            before and after.
+        seed: of divisions and nulls.
+
+    Returns:
+        property -> `Where`, in the order of `labels`.
+
+    Raises:
+        BadInput: rows, labels or groups that do not fit; too few nulls; a value in fewer than three groups.
+        TooFewRows: fewer than six groups.
+        NonFiniteRows: NaN or infinity.
+
+    Cost: 8 properties of 2,000 rows of 768 dimensions with 200 nulls: see `docs/sparse-vae.md`; memory `n^2` floats. Of
+    more than 8,192 rows a seeded draw of groups is taken.
+
+    Example:
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> y = torch.arange(600) % 2
+        >>> x = torch.randn(600, 128, generator=generator)
+        >>> x[:, 40:46] += 1.5 * y[:, None]
+        >>> found = where_is(x, {"number": ["sp"[i] for i in y]})["number"]
+        >>> found.verdict, sorted(found.chosen)
+        ('block', [40, 41, 42, 43, 44, 45])
+    """
+    x = check_rows(rows)
+    _check(rows, labels, groups, n_null, divisions, keep, few, alpha)
+    x, labels, groups = _drawn(x, labels, groups, seed)
+    finder = _Finder(x, n_null, divisions, keep, columns, seed)
+    read = {name: read_values(values, groups, name) for name, values in labels.items()}
+    found = {name: finder.find(values) for name, values in read.items()}
+    for which in ("p_present", "p_basis", "p_neighbours"):
+        tested = [one for one in found.values() if getattr(one, which) is not None]
+        for one, corrected in zip(tested, holm([getattr(one, which) for one in tested]), strict=True):
+            setattr(one, which, corrected)
+    for one in found.values():
+        one.verdict = _verdict(one, few * rows.shape[1], alpha)
+    return found
+
+
+def _check(rows, labels, groups, n_null, divisions, keep, few, alpha) -> None:
+    for name, value, least in (("n_null", n_null, LEAST_NULLS), ("divisions", divisions, 2)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise BadInput(name, came=repr(value), wanted=f"an integer, at least {least}")
+    for name, share in (("keep", keep), ("few", few), ("alpha", alpha)):
+        if not 0 < share < 1:
+            raise BadInput(name, came=repr(share), wanted="a number between 0 and 1")
+    if not labels:
+        raise BadInput("labels", came="no property", wanted="at least one")
+    needed = -(-len(labels) // alpha) - 1
+    if n_null < needed:
+        came = f"{n_null} for {len(labels)} properties"
+        wanted = f"at least {needed:.0f}: with fewer, no p-value corrected for so many properties reaches {alpha}"
+        raise BadInput("n_null", came=came, wanted=wanted)
+    lists = {f"labels[{name!r}]": values for name, values in labels.items()}
+    for name, values in (lists | ({"groups": groups} if groups is not None else {})).items():
+        if len(values) != len(rows):
+            raise BadInput(name, came=f"{len(values)} entries for {len(rows)} rows", wanted="one for each row")
+
+
+def _drawn(rows, labels, groups, seed: int):
+    """At most `MOST_ROWS` rows, whole groups of them: pairs of rows are held in memory."""
+    if len(rows) <= MOST_ROWS:
+        return rows, labels, groups
+    groups = list(range(len(rows))) if groups is None else list(groups)
+    names = list(dict.fromkeys(groups))
+    kept: set[Hashable] = set()
+    sizes = {name: 0 for name in names}
+    for group in groups:
+        sizes[group] += 1
+    total = 0
+    for i in torch.randperm(len(names), generator=torch.Generator().manual_seed(seed)).tolist():
+        if total + sizes[names[i]] <= MOST_ROWS:
+            kept.add(names[i])
+            total += sizes[names[i]]
+    at = [i for i, group in enumerate(groups) if group in kept]
+    return rows[at], {name: [values[i] for i in at] for name, values in labels.items()}, [groups[i] for i in at]
+
+
+@dataclass(frozen=True)
+class _Space:
+    """Rows that properties share, and what follows from them alone."""
+
+    x: torch.Tensor
+    covariance: torch.Tensor
+    white: torch.Tensor
+
+    @classmethod
+    def of(cls, x: torch.Tensor) -> _Space:
+        covariance = shrunk_covariance(x)
+        return cls(x, covariance, x @ _whitener(covariance))
+
+    @cached_property
+    def factor(self) -> torch.Tensor:
+        return torch.linalg.cholesky(self.covariance)
+
+
+class _Finder:
+    """What the properties of one call share: rows, their whitened form, settings."""
+
+    def __init__(self, x: torch.Tensor, n_null: int, divisions: int, keep: float, columns: int | None, seed: int):
+        self.x, self.n_null, self.divisions, self.keep, self.columns = x, n_null, divisions, keep, columns
+        self.seed = seed
+        self.spaces: dict[bytes, _Space] = {}
+        self.kernels: dict[bytes, list[torch.Tensor]] = {}
+
+    def space(self, values: Values, paired: bool) -> _Space:
+        """The rows that have the property; relative to their group's mean where groups are compared with themselves."""
+        groups = values.groups if paired else torch.empty(0)
+        key = values.at.numpy().tobytes() + groups.numpy().tobytes()
+        if key not in self.spaces:
+            x = self.x[values.at]
+            self.spaces[key] = _Space.of(relative_to_group(x, values.groups) if paired else x)
+        return self.spaces[key]
+
+    def agreements(self, space: _Space, values: Values, generator) -> tuple[torch.Tensor, torch.Tensor]:
+        """Of the labels and of shuffled ones: in whitened rows, where readers read, and in the rows as they are."""
+        key = id(space).to_bytes(8, "little") + values.groups.numpy().tobytes()
+        if key not in self.kernels:
+            self.kernels = {key: [kernel_between_groups(x, values.groups) for x in (space.white, space.x)]}
+        nulls = torch.cat([values.codes[None], shuffled_codes(values, self.n_null, generator)])
+        white, plain = self.kernels[key]
+        return agreement(white, values, nulls), agreement(plain, values, nulls)
+
+    def find(self, values: Values) -> Where:
+        """One property, its p-values not corrected yet."""
+        generator = torch.Generator().manual_seed(self.seed)
+        space = self.space(values, values.several_a_group)
+        read, between = self.agreements(space, values, generator)
+        parted = [thirds(values.groups, generator) for _ in range(self.divisions)]
+        white = self.space(values, paired=False).white
+        accuracy = _interval([_accuracy(white, values, parts) for parts in parted])
+        counts = (len(values.codes), int(values.groups.max()) + 1, len(values.names))
+        chance = float(values.shares.max())
+        found = Where("cannot tell", *counts, accuracy, chance, _p_value(read), n_null=self.n_null)
+        if not _stands_out(read):
+            found.verdict = "absent"
+        elif _stands_out(between):
+            self._divide(found, space, values, parted, generator)
+        return found
+
+    def _divide(self, found: Where, space: _Space, values: Values, parted, generator) -> None:
+        """Adds dimensions, neighbours, rotations, subspaces and exchanges."""
+        effects = [[cross_covariance(space.x, values, part) for part in parts] for parts in parted]
+        lines = torch.cat([cumulative_shares(parts) for parts in effects])
+        curve = mean_curve(lines)
+        size = smallest_set(curve, self.keep)
+        each = [smallest_set(mean_curve(lines[i : i + 3]), self.keep) for i in range(0, len(lines), 3)]
+        found.dimensions = Interval(size, min(each), max(each))
+        energies = dimension_energies(effects)
+        found.chosen = energies.argsort(descending=True)[:size].tolist()
+        found.random_share = _chance(random_set_shares(energies, size, self.n_null, generator))
+        self._rotate(found, effects, curve, generator)
+        self._neighbours(found, len(energies), generator)
+        self._subspaces(found, space, values, parted, effects)
+
+    def _neighbours(self, found: Where, d: int, generator) -> None:
+        chosen = torch.zeros(1, d, dtype=torch.bool).index_fill_(1, torch.tensor(found.chosen), True)
+        sets = random_sets(d, len(found.chosen), self.n_null, generator)
+        shares = neighbour_share(torch.cat([chosen, sets]), self.columns)
+        found.neighbours, found.random_neighbours = float(shares[0]), _chance(shares[1:])
+        found.p_neighbours = _p_value(shares)
+
+    def _subspaces(self, found: Where, space: _Space, values: Values, parted, effects) -> None:
+        ranks = [subspace_rank(spectrum([parts]), self.keep) for parts in effects]
+        rank = subspace_rank(spectrum(effects), self.keep)
+        found.rank = Interval(rank, min(ranks), max(ranks))
+        white = [[cross_covariance(space.white, values, part) for part in parts] for parts in parted]
+        found.left = left_after_erasing(white, rank)
+        found.inlp = inlp_rank(effects[0], space.covariance, 1 - self.keep)
+        size = len(found.chosen)
+        exchanged = torch.tensor([carried(parts, space.factor, rank, size) for parts in effects]).mean(0).tolist()
+        found.exchange = dict(zip(("subspace", "dimensions", "random"), exchanged, strict=True))
+
+    def _rotate(self, found: Where, effects, curve: torch.Tensor, generator) -> None:
+        """Compares the curve with that of rotated bases; as many divisions as the dimensions have room for."""
+        d, width = effects[0][0].shape
+        some = effects[: max(1, MOST_COLUMNS // (3 * width))]
+        own = mean_curve(torch.cat([cumulative_shares(parts) for parts in some]))
+        turned = rotated_curves(some, self.n_null, generator)
+        found.area, found.rotated_area = float(own.mean()), _chance(turned.mean(-1))
+        found.p_basis = _p_value(torch.cat([own.mean()[None], turned.mean(-1)]))
+        sizes = [smallest_set(one, self.keep) for one in turned]
+        found.rotated_dimensions = _chance(torch.tensor(sizes, dtype=torch.float64))
+        at = sorted({*(2**i for i in range(d.bit_length()) if 2**i < d), d})
+        bounds = turned.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64), dim=0)
+        found.curve = [[k, float(curve[k - 1]), *bounds[:, k - 1].tolist()] for k in at]
+
+
+def _whitener(covariance: torch.Tensor) -> torch.Tensor:
+    """`(d, d)` float32: rows times this have unit covariance."""
+    eigenvalues, vectors = torch.linalg.eigh(covariance)
+    return (vectors * eigenvalues.rsqrt()).float()
+
+
+def _accuracy(white: torch.Tensor, values: Values, parts: Sequence[torch.Tensor]) -> float:
+    """Of linear discriminant analysis, fitted to two thirds of the groups, on the third: the mean of the three."""
+    hits = 0
+    for which, tested in enumerate(parts):
+        fitted = torch.cat([part for i, part in enumerate(parts) if i != which])
+        count = torch.bincount(values.codes[fitted], minlength=len(values.names))
+        means = torch.zeros(len(count), white.shape[1]).index_add_(0, values.codes[fitted], white[fitted])
+        means = means / count[:, None].clamp(min=1)
+        scores = white[tested] @ means.T - means.square().sum(-1) / 2 + count.clamp(min=1e-3).log()
+        hits += int((scores.argmax(-1) == values.codes[tested]).sum())
+    return hits / len(values.codes)
+
+
+def _stands_out(statistics: torch.Tensor) -> bool:
+    """Whether the first entry lies `BEYOND` standard deviations above the others."""
+    return float(statistics[0] - statistics[1:].mean()) >= BEYOND * float(statistics[1:].std())
+
+
+def _p_value(statistics: torch.Tensor) -> float:
+    """One-sided: how often chance, which follows the first entry, reaches it; the entry itself counted."""
+    return float((statistics >= statistics[0]).double().mean())
+
+
+def _interval(values: Sequence[float]) -> Interval:
+    return Interval(sum(values) / len(values), min(values), max(values))
+
+
+def _chance(draws: torch.Tensor) -> Interval:
+    low, high = draws.double().quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+    return Interval(float(draws.double().mean()), low, high)
+
+
+def _verdict(found: Where, few: float, alpha: float) -> str:
+    if found.verdict == "absent" or found.p_present > alpha:
+        return "absent"
+    if found.dimensions is None or found.rank is None or found.p_basis is None or found.p_neighbours is None:
+        return "cannot tell"
+    if found.dimensions.value <= few and found.p_basis <= alpha:
+        neighbourly = (found.neighbours or 0.0) >= NEIGHBOURLY and found.p_neighbours <= alpha
+        return "block" if neighbourly else "scattered few"
+    return "rotated subspace" if found.rank.value <= few else "distributed"

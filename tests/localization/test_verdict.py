@@ -1,0 +1,301 @@
+"""The verdict knows what was planted, says no more than it can, and its parts obey closed forms."""
+
+import math
+
+import pytest
+import torch
+
+from hf_repgeo import GeometryReport
+from hf_repgeo.errors import BadInput, NonFiniteRows, TooFewRows
+from hf_repgeo.localization.dimensions import (
+    cumulative_shares,
+    mean_curve,
+    neighbour_share,
+    rotated_curves,
+    smallest_set,
+)
+from hf_repgeo.localization.effects import (
+    agreement,
+    check_rows,
+    cross_covariance,
+    kernel_between_groups,
+    read_values,
+    shrunk_covariance,
+    shuffled_codes,
+    thirds,
+)
+from hf_repgeo.localization.subspaces import erase, inlp_rank, spectrum, subspace_rank
+from hf_repgeo.localization.verdict import VERDICTS, where_is
+from hf_repgeo.localization.where_report import plot_where, where_report
+
+D, N = 256, 480
+APART = 3.0
+
+
+def drawn(seed):
+    return torch.Generator().manual_seed(seed)
+
+
+def planted(seed, size=12):
+    """A cloud with four properties of two values, each three standard deviations apart, and one that says nothing."""
+    generator = drawn(seed)
+    x = torch.randn(N, D, generator=generator)
+    start = 16 * int(torch.randint(1, 15, (1,), generator=generator))
+    places = {
+        "block": torch.eye(D)[start : start + size],
+        "scattered few": torch.eye(D)[torch.randperm(D, generator=generator)[:size]],
+        "rotated subspace": torch.linalg.qr(torch.randn(D, size, generator=generator)).Q.T,
+        "absent": torch.zeros(size, D),
+    }
+    labels = {}
+    for name, place in places.items():
+        y = torch.randperm(N, generator=generator) % 2
+        code = torch.randn(size, generator=generator)
+        x = x + (y[:, None] - 0.5) * (APART * code / code.norm() @ place)
+        labels[name] = y.tolist()
+    return x, labels
+
+
+@pytest.fixture(scope="module")
+def found():
+    x, labels = planted(0)
+    return where_is(x, labels, columns=16)
+
+
+def test_what_was_planted_is_named(found):
+    assert set(found) == set(planted(0)[1])
+    assert {name: one.verdict for name, one in found.items()} == {name: name for name in found}
+    block = found["block"]
+    assert block.dimensions.value <= 12 < block.rotated_dimensions.low and block.neighbours >= 0.8
+    assert block.exchange["dimensions"] > 0.8 > block.exchange["random"]
+    rotated = found["rotated subspace"]
+    assert rotated.rank.value == 1 and rotated.rotated_dimensions.low * 0.9 < rotated.dimensions.value
+    assert found["absent"].dimensions is None and abs(found["absent"].accuracy.value - 0.5) < 0.1
+
+
+def test_many_values_in_as_many_directions_are_distributed():
+    generator = drawn(0)
+    y = torch.arange(N) % 40
+    x = torch.randn(N, D, generator=generator) + torch.randn(40, D, generator=generator)[y]
+    found = where_is(x, {"who": y.tolist()})["who"]
+    assert found.verdict == "distributed" and 25 < found.rank.value <= 39 and found.chance == pytest.approx(1 / 40)
+
+
+def test_the_verdict_depends_on_no_units_offsets_massive_or_constant_dimensions(found):
+    x, labels = planted(0)
+    scales = torch.logspace(-2, 2, D)
+    x = x * scales + 100 * scales
+    x[:, 250] = 7.0
+    after = where_is(x, labels, columns=16)
+    assert [one.verdict for one in after.values()] == [one.verdict for one in found.values()]
+    assert set(after["block"].chosen) == set(found["block"].chosen)
+
+
+def test_rows_of_a_group_never_vouch_for_each_other():
+    """Each group has a vector of its own and one label: rows look alike, and the labels say nothing of new groups."""
+    generator = drawn(0)
+    groups = torch.arange(N) // 12
+    x = torch.randn(N, 64, generator=generator) + 3 * torch.randn(N // 12, 64, generator=generator)[groups]
+    labels = {"coin": (torch.randperm(N // 12, generator=generator) % 2)[groups].tolist()}
+    assert where_is(x, labels, groups.tolist())["coin"].verdict == "absent"
+    assert where_is(x, labels)["coin"].verdict != "absent"  # without groups it is memory that answers
+
+
+def test_pairs_within_groups_see_through_what_groups_share():
+    generator = drawn(1)
+    groups, y = torch.arange(N) // 4, torch.arange(N) % 2
+    x = torch.randn(N, 64, generator=generator) + 30 * torch.randn(N // 4, 64, generator=generator)[groups]
+    x[:, 10:13] += 2.0 * y[:, None]
+    found = where_is(x, {"number": y.tolist()}, groups.tolist())["number"]
+    assert found.verdict == "block" and sorted(found.chosen) == [10, 11, 12]
+
+
+def test_a_label_that_is_none_or_empty_leaves_its_row_out():
+    x, labels = planted(2)
+    y = [value if i % 3 else (None if i % 2 else "") for i, value in enumerate(labels["block"])]
+    assert where_is(x, {"half": y})["half"].n == sum(value not in (None, "") for value in y)
+
+
+def test_absent_properties_pass_as_rarely_as_promised():
+    """Ten properties that say nothing, in six clouds: uncorrected three of 60 would pass, corrected 0.3."""
+    passed = 0
+    for seed in range(6):
+        generator = drawn(seed)
+        x = torch.randn(120, 32, generator=generator)
+        labels = {str(i): (torch.randperm(120, generator=generator) % 2).tolist() for i in range(10)}
+        passed += sum(one.verdict != "absent" for one in where_is(x, labels, seed=seed).values())
+    assert passed <= 2
+
+
+def test_p_values_of_nothing_are_uniform():
+    generator = drawn(5)
+    found = []
+    for _ in range(40):
+        x = torch.randn(60, 16, generator=generator)
+        y = (torch.randperm(60, generator=generator) % 2).tolist()
+        found.append(where_is(x, {"y": y}, divisions=2)["y"].p_present)
+    assert 0.3 < sum(found) / 40 < 0.7 and sum(p <= 0.05 for p in found) <= 6  # binomial(40, .05) exceeds 6 in 0.3 %
+
+
+# ---- parts
+
+
+def test_the_vectors_of_values_have_mean_zero_and_unit_covariance():
+    values = read_values(["a"] * 30 + ["b"] * 50 + ["c"] * 20, None, "p")
+    vectors = values.vectors[values.codes].double()
+    assert torch.allclose(vectors.mean(0), torch.zeros(2, dtype=torch.float64), atol=1e-6)
+    assert torch.allclose(vectors.T @ vectors / 100, torch.eye(2, dtype=torch.float64), atol=1e-5)
+
+
+def test_the_cross_covariance_holds_the_variance_between_values():
+    """||E[x f^T]||^2 = sum_c p_c ||mean_c - mean||^2."""
+    x, y = torch.randn(90, 5, generator=drawn(0)), [i % 3 for i in range(90)]
+    values = read_values(y, None, "p")
+    effect = cross_covariance(x, values, torch.arange(90)).square().sum(-1)
+    means = torch.stack([x[torch.tensor(y) == c].mean(0) for c in range(3)])
+    assert torch.allclose(effect, (means - x.mean(0)).square().mean(0), atol=1e-5)
+
+
+@pytest.mark.parametrize("count", [2, 20])
+def test_agreement_by_its_double_sum(count):
+    """sum over pairs of different groups of <x_i, x_j> <f_i, f_j>, both ways of computing it."""
+    generator = drawn(count)
+    x, groups = torch.randn(120, 6, generator=generator), (torch.arange(120) // 2).tolist()
+    values = read_values((torch.arange(120) % count).tolist(), groups, "p")
+    kernel = kernel_between_groups(x, values.groups)
+    codes = shuffled_codes(values, 3, generator)
+    for found, labels in zip(agreement(kernel, values, codes), codes, strict=True):
+        vectors = values.vectors[labels].double()
+        slow = float((kernel.double() * (vectors @ vectors.T)).sum()) / 120**2
+        assert float(found) == pytest.approx(slow, abs=1e-5)
+
+
+def test_shuffled_labels_move_as_whole_groups():
+    groups = [i // 5 for i in range(60)]
+    values = read_values([g % 2 for g in groups], groups, "p")
+    drawn_codes = shuffled_codes(values, 20, drawn(0))
+    assert all(len(set(part.tolist())) == 1 for codes in drawn_codes for part in codes.split(5))
+    assert len({tuple(codes.tolist()) for codes in drawn_codes}) > 15
+    uneven = read_values(["a", "b"] * 30, [*groups[:55], 11, 11, 12, 13, 14], "p")
+    assert all(set(codes.tolist()) == {0, 1} for codes in shuffled_codes(uneven, 5, drawn(0)))
+
+
+def test_thirds_share_no_group():
+    groups = torch.tensor([i // 7 for i in range(70)])
+    parts = thirds(groups, drawn(0))
+    assert sorted(torch.cat(parts).tolist()) == list(range(70))
+    assert all(not set(groups[a].tolist()) & set(groups[b].tolist()) for a, b in zip(parts, parts[1:], strict=False))
+
+
+def test_the_curve_of_exact_effects_by_hand():
+    """Three parts that agree: dimensions hold the squares of their effects, the largest first."""
+    effect = torch.tensor([[3.0], [1.0], [2.0], [0.0]])
+    curve = mean_curve(torch.stack([torch.tensor([9.0, 13.0, 14.0, 14.0], dtype=torch.float64)] * 3))
+    assert torch.allclose(mean_curve(cumulative_shares([effect] * 3)), curve)
+    assert smallest_set(curve, 0.9) == 2 and smallest_set(curve, 0.95) == 3
+
+
+def test_a_rotated_direction_takes_the_dimensions_that_a_normal_one_does():
+    """In a random basis the entries of one direction are normal: 90 % of their squares lie in 48.6 % of them."""
+    effect = torch.zeros(2000, 1)
+    effect[0] = 1.0
+    sizes = torch.tensor([smallest_set(curve, 0.9) for curve in rotated_curves([[effect] * 3], 20, drawn(0))])
+    z = torch.randn(2_000_000, generator=drawn(1)).square().sort(descending=True).values
+    wanted = int((z.cumsum(0) / z.sum() >= 0.9).nonzero()[0]) / len(z)
+    assert float(sizes.double().mean()) / 2000 == pytest.approx(wanted, abs=0.01)
+
+
+def test_neighbours_lie_beside_or_above():
+    chosen = torch.zeros(12, dtype=torch.bool).index_fill_(0, torch.tensor([0, 4, 11]), True)
+    assert neighbour_share(chosen).item() == 0.0
+    assert neighbour_share(chosen, 4).item() == pytest.approx(2 / 3)
+
+
+def test_the_rank_of_exact_effects_is_that_of_the_means():
+    generator = drawn(0)
+    effect = torch.randn(50, 3, generator=generator) @ torch.randn(3, 9, generator=generator)
+    values = spectrum([[effect] * 3])
+    assert subspace_rank(values, 1 - 1e-6) == 3 and torch.allclose(values[3:], torch.zeros(6).double(), atol=1e-4)
+
+
+def test_erased_rows_tell_no_linear_reader_and_change_least():
+    """LEACE: equal means; on white rows the projection that takes the direction of the means out."""
+    generator = drawn(0)
+    y = torch.arange(400) % 2
+    x = torch.randn(400, 10, generator=generator) @ torch.randn(10, 10, generator=generator) + y[:, None] * 2.0
+    erased = erase(x, y.tolist())
+    assert torch.allclose(erased[y == 1].mean(0), erased[y == 0].mean(0), atol=1e-4)
+    assert torch.linalg.matrix_rank((x - erased).double(), rtol=1e-5) == 1
+    white = torch.linalg.qr(x - x.mean(0)).Q * 20
+    shift = white[y == 1].mean(0) - white[y == 0].mean(0)
+    shift = shift / shift.norm()
+    projected = white - (white - white.mean(0)) @ shift[:, None] * shift
+    assert torch.allclose(erase(white, y.tolist()), projected, atol=1e-4)
+    with pytest.raises(BadInput, match="3 for 400 rows"):
+        erase(x, [0, 1, 0])
+
+
+def test_iterated_projection_needs_one_round_where_the_noise_is_white():
+    effect = torch.zeros(20, 1)
+    effect[3] = 1.0
+    assert inlp_rank([effect] * 3, torch.eye(20, dtype=torch.float64)) == 1
+
+
+def test_the_shrunk_covariance_of_white_rows_is_nearly_the_identity():
+    x = torch.randn(300, 100, generator=drawn(0))
+    sample = x.T @ x / 300
+    error = lambda c: float((c.double() - torch.eye(100).double()).square().sum())  # noqa: E731
+    assert error(shrunk_covariance(x)) < 0.1 * error(sample)
+    assert torch.linalg.eigvalsh(shrunk_covariance(torch.zeros(10, 4))).min() > 0
+
+
+# ---- doors
+
+
+def test_the_report_prints_the_verdict_and_comes_back(found, tmp_path):
+    report = where_report(found, {"model": "planted"})
+    assert report.verdicts["absent"] == "absent" and set(report.verdicts.values()) <= set(VERDICTS)
+    assert "scattered few" in repr(report) and "planted" in repr(report) and "<img" in report._repr_html_()
+    row = report.row("dimensions_needed", stack="block")
+    assert row["value"] < row["details"]["null_low"] and row["details"]["p"] <= 0.05
+    again = type(report).from_json(report.to_json(tmp_path / "where.json"))
+    assert again.verdicts == report.verdicts and again.rows == report.rows
+    assert len(GeometryReport.from_parquet(report.to_parquet(tmp_path / "where.parquet"))) == len(report)
+    assert report.row("subspace_rank", stack="absent")["warnings"][0].startswith("not_placed")
+    assert len(plot_where(report).axes) == 4
+    pushed = report.push_to_hub("me/model", to=tmp_path / "dry")
+    assert list(pushed.folder.rglob("*.json"))
+
+
+# ---- errors
+
+X, Y = torch.randn(60, 8, generator=drawn(0)), [i % 2 for i in range(60)]
+
+
+@pytest.mark.parametrize(
+    "change, error, message",
+    [
+        ({"n_null": 100}, BadInput, "`n_null`: got 100; wanted an integer, at least 200"),
+        ({"labels": {str(i): Y for i in range(11)}}, BadInput, "200 for 11 properties; wanted at least 219"),
+        ({"labels": {}}, BadInput, "no property"),
+        ({"labels": {"y": Y[:-1]}}, BadInput, r"`labels\['y'\]`: got 59 entries for 60 rows"),
+        ({"labels": {"y": ["a"] * 60}}, BadInput, r"1 different value"),
+        ({"labels": {"y": [*Y[:-1], "rare"]}}, BadInput, "the value 'rare' in 1 group"),
+        ({"groups": ["g"] * 60}, TooFewRows, "`groups`: got 1 with 'y'|the value '0' in 1 group"),
+        ({"groups": [1]}, BadInput, "`groups`: got 1 entries"),
+        ({"keep": 1.5}, BadInput, "`keep`"),
+        ({"divisions": 1}, BadInput, "`divisions`"),
+        ({"rows": torch.zeros(3)}, BadInput, r"wanted a tensor \(n, hidden_size\)"),
+        ({"rows": torch.full((60, 8), math.nan)}, NonFiniteRows, "60 rows"),
+    ],
+)
+def test_bad_input_is_named(change, error, message):
+    given = {"rows": X, "labels": {"y": Y}} | change
+    with pytest.raises(error, match=message):
+        where_is(given.pop("rows"), given.pop("labels"), **given)
+
+
+def test_input_is_not_written_to():
+    before = X.clone()
+    where_is(X, {"y": Y})
+    assert torch.equal(X, before) and check_rows(X).dtype == torch.float32
