@@ -147,8 +147,9 @@ class Localization:
         n_null: how many shufflings.
         p_value: one-sided: the share of indices, of shufflings and the one found, that reach the one found; None
             without an index. `corrected` corrects it for several properties.
-        verdict: `"localised"` when the index lies above the interval (after `corrected`: when `p_value <= 0.05`), `"not localised"` when not, `"no effect"` when no
-            region matters, `"not read"` when the whole embedding scores no more than `floor`.
+        verdict: `"localised"` when the index lies above the interval (after `corrected`: when `p_value <= 0.05`), `"not
+            localised"` when not, `"no effect"` when no region matters, `"not read"` when the whole embedding scores no
+            more than `floor`.
     """
 
     score: float
