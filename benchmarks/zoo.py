@@ -12,7 +12,6 @@ sentence.
 from __future__ import annotations
 
 import contextlib
-import inspect
 import io
 import json
 import os
@@ -23,113 +22,11 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
+from zoo_models import inputs_of, tiny_model
+
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 PAGE = Path(__file__).parents[1] / "docs" / "models.md"
-BLOCKS, IMAGE, WORDS = 3, 32, 128
-MOST_PARAMETERS, MOST_MEMORY = 30_000_000, 6 * 2**30
-
-# Sizes by the name under which configurations ask for them.
-TINY = {
-    **dict.fromkeys("hidden_size d_model n_embd dim emb_dim embed_dim encoder_hidden_size".split(), 32),
-    **dict.fromkeys("num_hidden_layers n_layer n_layers num_layers encoder_layers decoder_layers".split(), BLOCKS),
-    **dict.fromkeys("num_decoder_layers num_encoder_layers".split(), BLOCKS),
-    **dict.fromkeys("num_attention_heads n_head n_heads num_heads encoder_attention_heads".split(), 4),
-    **dict.fromkeys("decoder_attention_heads num_key_value_heads multi_query_group_num".split(), 4),
-    **dict.fromkeys("intermediate_size d_ff ffn_dim encoder_ffn_dim decoder_ffn_dim d_inner n_inner".split(), 64),
-    **dict.fromkeys("moe_intermediate_size shared_expert_intermediate_size expert_ffn_dim ffn_hidden_size".split(), 32),
-    **dict.fromkeys("d_kv head_dim kv_channels attention_head_size".split(), 8),
-    **dict.fromkeys("num_experts num_local_experts n_routed_experts moe_num_experts".split(), 4),
-    **dict.fromkeys("num_experts_per_tok moe_top_k top_k moe_topk".split(), 2),
-    **dict.fromkeys("max_position_embeddings n_positions max_source_positions max_target_positions".split(), 128),
-    "vocab_size": WORDS, "embedding_size": 32, "depth": BLOCKS, "image_size": IMAGE, "patch_size": 8, "hidden_dim": 32,
-    "proj_dim": 32, "projection_dim": 32, "vision_feature_layer": -1,
-    "q_lora_rank": 16, "kv_lora_rank": 16, "qk_rope_head_dim": 8,
-    "qk_nope_head_dim": 8, "v_head_dim": 8, "first_k_dense_replace": 1, "state_size": 8, "mamba_d_state": 8,
-    "num_mel_bins": 16, "n_group": 1, "topk_group": 1, "out_hidden_size": 32, "num_codebooks": 2,
-    "rotary_dim": 4, "n_mels": 16,
-}  # fmt: skip
-SPECIAL = {  # sizes that hang together
-    "gpt_neo": {"attention_types": [[["global"], BLOCKS]]},
-    "mamba2": {"num_heads": 8, "head_dim": 8, "n_groups": 1},
-    "longformer": {"attention_window": 4},
-    "funnel": {"block_sizes": [1, 1, 1], "num_decoder_layers": 1},
-}
-TOKENS = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 1, "sep_token_id": 3}
-
-
-def tiny_config(kind: str):
-    """The configuration of a type with every size made small, sub-configurations included."""
-    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
-
-    return _tiny(CONFIG_MAPPING[kind], SPECIAL.get(kind, {}))
-
-
-def _tiny(config_class, special: dict | None = None):
-    """Sizes are given to the constructor, which derives others from them."""
-    accepted = _parameters(config_class)
-    parts = getattr(config_class, "sub_configs", {})
-    given = {name: _tiny(part) for name, part in parts.items() if hasattr(part, "model_type")}
-    sizes = {name: value for name, value in TINY.items() if name in accepted}
-    sizes |= {name: TOKENS.get(name, 100) for name in accepted if name.endswith(("_token_id", "_token_index"))}
-    sizes |= special or {}
-    for options in ({**sizes, **given}, sizes, given, {}):
-        with contextlib.suppress(Exception):
-            return config_class(**options)
-    return config_class()
-
-
-def _parameters(config_class) -> set[str]:
-    names = set(getattr(config_class, "__dataclass_fields__", {}))
-    names |= set(inspect.signature(config_class.__init__).parameters) | set(getattr(config_class, "attribute_map", {}))
-    return names - {"self", "kwargs"}
-
-
-def tiny_model(kind: str):
-    """A random model of a type, in eval mode, the same each time."""
-    import torch
-    from transformers import AutoModel
-
-    config = tiny_config(kind)
-    with torch.device("meta"):
-        size = sum(parameter.numel() for parameter in AutoModel.from_config(config).parameters())
-    if size > MOST_PARAMETERS:
-        raise MemoryError(f"its smallest configuration here has {size / 1e6:.0f} million parameters")
-    with torch.random.fork_rng():
-        torch.default_generator.manual_seed(0)
-        return AutoModel.from_config(config).eval()
-
-
-# --- inputs ---------------------------------------------------------------------------------------------------------
-
-
-def inputs_of(model) -> list[tuple[str, dict]]:
-    """`(modality, inputs)` to try, the model's main input first."""
-    import torch
-
-    generator = torch.Generator().manual_seed(0)
-    accepted = inspect.signature(model.forward).parameters
-    size = _size(model.config)
-    ids = torch.randint(4, 100, (3, 11), generator=generator)
-    text = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-    if model.config.is_encoder_decoder and "decoder_input_ids" in accepted:
-        text["decoder_input_ids"] = ids.roll(1, 1)
-    image = {"pixel_values": torch.randn(3, 3, size, size, generator=generator)}
-    video = {"pixel_values": torch.randn(3, 16, 3, size, size, generator=generator)}
-    wave = {"input_values": torch.randn(3, 8000, generator=generator)}
-    mels = getattr(model.config, "num_mel_bins", None) or getattr(model.config, "feature_size", None) or 80
-    frames = {"input_features": torch.randn(3, mels, 256, generator=generator)}
-    late = {"input_features": torch.randn(3, 128, mels, generator=generator)}
-    start = {"decoder_input_ids": ids[:, :5]} if "decoder_input_ids" in accepted else {}
-    every = [("text", text), ("image", image), ("audio", wave | start), ("audio", frames | start)]
-    every += [("audio", late | start), ("image-text", text | image), ("video", video)]
-    usable = [(name, some) for name, some in every if set(some) - {"attention_mask"} <= set(accepted)]
-    return sorted(usable, key=lambda pair: model.main_input_name not in pair[1])
-
-
-def _size(config) -> int:
-    size = getattr(getattr(config, "vision_config", config), "image_size", IMAGE) or IMAGE
-    return size if isinstance(size, int) else size[0]
-
+MOST_MEMORY = 6 * 2**30
 
 # --- one type -------------------------------------------------------------------------------------------------------
 
@@ -194,7 +91,7 @@ def in_a_process(kinds: list[str]) -> list[dict]:
     """Examines types in a process of their own: one that crashes or hangs takes no other with it."""
     command = [sys.executable, __file__, "--json", *kinds]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60 + 20 * len(kinds))
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300 + 60 * len(kinds))
         lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"type"')]
     except subprocess.TimeoutExpired as error:
         text = error.stdout.decode() if error.stdout else ""
@@ -239,9 +136,9 @@ def _cell(row: dict) -> str:
 
 
 def every(kinds: list[str]) -> Iterator[dict]:
-    """Examines types forty at a time."""
-    for start in range(0, len(kinds), 40):
-        yield from in_a_process(kinds[start : start + 40])
+    """Examines types twenty at a time."""
+    for start in range(0, len(kinds), 20):
+        yield from in_a_process(kinds[start : start + 20])
 
 
 def main(arguments: list[str]) -> None:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from .trace import tensors_of
+from .trace import called_as_modules, tensors_of
 
 RESIDUAL, FINAL_NORM = "residual", "final_norm"
 Take = Callable[[torch.Tensor], Any]
@@ -27,11 +27,13 @@ class Place(NamedTuple):
 class Layout(NamedTuple):
     """Which axes of a state count sequences and tokens; all others are features.
 
-    `batch` is `None` where the rows of all sequences lie behind one another.
+    `batch` is `None` where the rows of all sequences lie behind one another; `start` rows of a sequence stand before
+    those of its tokens.
     """
 
     batch: int | None
     tokens: tuple[int, ...]
+    start: int = 0
 
     def rows(self, state: torch.Tensor) -> torch.Tensor:
         """`(batch, tokens, features)`."""
@@ -40,7 +42,7 @@ class Layout(NamedTuple):
             return state.permute(*self.tokens, *features).flatten(len(self.tokens)).flatten(0, -2)[None]
         moved = state.permute(self.batch, *self.tokens, *features)
         count, kept = len(self.tokens), moved.shape
-        return moved.reshape(kept[0], kept[1 : 1 + count].numel(), kept[1 + count :].numel())
+        return moved.reshape(kept[0], kept[1 : 1 + count].numel(), kept[1 + count :].numel())[:, self.start :]
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,8 @@ def read_places(model: nn.Module, taps: list[Tap], take: Take) -> Iterator[dict[
         handles.append(module.register_forward_pre_hook(reader.before, with_kwargs=True))
         handles.append(module.register_forward_hook(reader.after))
     try:
-        yield found
+        with called_as_modules(model, readers):
+            yield found
     finally:
         for handle in handles:
             handle.remove()

@@ -96,7 +96,13 @@ def _read(model, taps: list[Tap], inputs: dict, mask: torch.Tensor, take: Callab
         return take(rows[:, : mask.shape[1]][mask.to(rows.device)])
 
     with read_places(model, taps, of_tokens) as found:
-        run(model, **inputs)
+        try:
+            run(model, **inputs)
+        except IndexError as error:  # a table of positions or of words that is too short
+            came = f"windows of {mask.shape[1]} tokens, on which {type(model).__name__} fails ({error})"
+            raise BadInput(
+                "window", came=came, wanted="windows that the model can read", cure="Pass window=."
+            ) from error
     return found
 
 
@@ -104,13 +110,24 @@ def _read(model, taps: list[Tap], inputs: dict, mask: torch.Tensor, take: Callab
 
 
 def stacks_of(model, windows: Windows) -> list[Stack]:
-    """The model's stacks of blocks, found once a model from a few tokens of the windows."""
+    """The model's stacks of blocks, found once a model from a few tokens of the windows.
+
+    Stacks whose layers lack a row for every token are left out.
+
+    Raises:
+        BadInput: there is no other.
+    """
     shape = hash(tuple(name for name, _ in model.named_modules()))
     if model in _known and _known[model][0] == shape:
         return _known[model][1]
     probe = probe_ids(windows.ids)
-    _known[model] = shape, find_stacks(model, text_inputs(model, probe, torch.ones_like(probe)))
-    return _known[model][1]
+    found = find_stacks(model, text_inputs(model, probe, torch.ones_like(probe)))
+    stacks = [stack for stack in found if stack.by_token]
+    if not stacks:
+        came = f"{type(model).__name__}, whose {found[0].path} has fewer rows than the text has tokens"
+        raise BadInput("model", came=came, wanted="a model with a row for every token")
+    _known[model] = shape, stacks
+    return stacks
 
 
 def text_reader(model, windows: Windows):

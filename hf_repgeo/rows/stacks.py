@@ -8,6 +8,7 @@ to check them.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -38,6 +39,8 @@ class Stack:
         taps: the residual stream, layer by layer, and the final norm, if there is one.
         turns: how often a looped model runs through its blocks.
         final_norm: path of the norm behind the last block, or `None`.
+        by_token: whether each layer has a row for every token of the text; CANINE's inner stack sees four characters
+            as one. `True` without a text.
     """
 
     name: str
@@ -45,6 +48,7 @@ class Stack:
     taps: tuple[Tap, ...]
     turns: int
     final_norm: str | None
+    by_token: bool = True
 
     @property
     def layers(self) -> list[int]:
@@ -68,17 +72,18 @@ def find_stacks(model: nn.Module, inputs: dict) -> list[Stack]:
 
     Cost: two to three forward passes over `inputs`.
     """
-    calls, output = watch(model, _with_hidden_states(model, inputs))
+    calls, output = watch(model, inputs | _with_hidden_states(model))
     returned = list(_hidden_states(output))
-    found = [best for scope, runs in _by_scope(model, _runs(calls)) if (best := _best(model, scope, runs, returned))]
+    scopes = [_best(model, scope, runs, returned) for scope, runs in _by_scope(model, _runs(calls))]
+    found = [blocks for runs in scopes for blocks in runs]
     if not found:
         wanted = "a model with a list of blocks that run one after another"
         raise BadInput("model", came=f"{type(model).__name__}, in which none was seen to run", wanted=wanted)
     sizes = _sizes(inputs)
-    stacks = [_stack(run, _final_norm(run, calls), sizes) for run in found]
+    stacks = [_stack(run, _final_norm(run, calls), sizes, returned) for run in found]
     _check(model, found, stacks, calls, returned)
-    for blocks in found:
-        _check_count(model, blocks)
+    for runs in filter(None, scopes):
+        _check_count(model, runs)
     return _named(model, inputs, stacks)
 
 
@@ -140,9 +145,14 @@ def _in_step(calls: list[Call]) -> Iterator[tuple[str, list[Call]]]:
 
 
 def _parallel(run: _Run) -> bool:
-    """Whether all blocks are given the same thing: they stand side by side, not one behind another."""
+    """Whether all blocks are given the same thing: they stand side by side, not one behind another.
+
+    Blocks of a model that was just initialized may change nothing: then each is given what the one before returned.
+    """
     first = [begin.inputs[0] for _, begin, _ in run.blocks]
-    return len(first) > 1 and all(_same(first[0], other) for other in first[1:])
+    left = [end.outputs[0] for _, _, end in run.blocks]
+    alike = len(first) > 1 and all(_same(first[0], other) for other in first[1:])
+    return alike and not all(_same(before, after) for before, after in zip(left, first[1:]))
 
 
 def _by_scope(model: nn.Module, runs: list[_Run]) -> list[tuple[str, list[_Run]]]:
@@ -161,16 +171,25 @@ def _scope(model: nn.Module, blocks: str) -> str:
     return max((scope for scope in scopes if blocks.startswith(f"{scope}.")), key=len, default="")
 
 
-def _best(model: nn.Module, scope: str, runs: list[_Run], returned: list[torch.Tensor]) -> _Run | None:
-    """The run that is the stack of this part of the model: most of `hidden_states`, then the configured length."""
+def _best(model: nn.Module, scope: str, runs: list[_Run], returned: list[torch.Tensor]) -> list[_Run]:
+    """The runs that are stacks of this part of the model.
+
+    First the one that holds most of `hidden_states`, then has the configured length. Beside it those that hold two or
+    more entries which none before does: two stacks in turn, or one of characters before and behind one of words.
+    """
     counts = _counts(getattr(model.get_submodule(scope), "config", None))
-
-    def fitness(run: _Run) -> tuple:
-        explained = sum(any(_same(state, entry) for state in run.states) for entry in returned)
-        return explained, len(run.blocks) in counts, len(run.blocks)
-
-    blocks = [run for run in runs if any(True for _, begin, _ in run.blocks for _ in _parts(model, begin))]
-    return max(blocks, key=fitness, default=None)
+    held = {id(run): {i for i, e in enumerate(returned) if any(_same(s, e) for s in run.states)} for run in runs}
+    left = [run for run in runs if any(True for _, begin, _ in run.blocks for _ in _parts(model, begin))]
+    chosen: list[_Run] = []
+    explained: set[int] = set()
+    while left:
+        best = max(left, key=lambda run: (len(held[id(run)] - explained), len(run.blocks) in counts, len(run.blocks)))
+        if chosen and len(held[id(best)] - explained) < 2:
+            break
+        chosen.append(best)
+        explained |= held[id(best)]
+        left.remove(best)
+    return sorted(chosen, key=runs.index)
 
 
 def _parts(model: nn.Module, call: Call) -> Iterable:
@@ -204,18 +223,20 @@ def layout_of(shape: torch.Size, batch: int, length: int | None) -> Layout:
     Example:
         >>> import torch
         >>> layout_of(torch.Size([3, 11, 32]), 3, 11)  # sequences, tokens, features
-        Layout(batch=0, tokens=(1,))
+        Layout(batch=0, tokens=(1,), start=0)
         >>> layout_of(torch.Size([4, 3, 11, 32]), 3, 11)  # four streams side by side: features too
-        Layout(batch=1, tokens=(2,))
+        Layout(batch=1, tokens=(2,), start=0)
         >>> layout_of(torch.Size([1, 64, 7, 7]), 1, None)  # channels of a map of 7 x 7 places
-        Layout(batch=0, tokens=(2, 3))
+        Layout(batch=0, tokens=(2, 3), start=0)
+        >>> layout_of(torch.Size([3, 32, 11]), 3, 11)  # features before tokens
+        Layout(batch=0, tokens=(2,), start=0)
     """
     if len(shape) == 2 and shape[0] != batch:
         return Layout(None, (0,))
     sequences = next((axis for axis, size in enumerate(shape[:-1]) if size == batch), None)
     others = [axis for axis in range(len(shape)) if axis != sequences]
-    tokens = [axis for axis in others[:-1] if shape[axis] == length]
-    if tokens:
+    tokens = [axis for axis in others if shape[axis] == length]
+    if tokens and len(others) > 1:
         return Layout(sequences, (tokens[0],))
     if len(shape) == 2:
         return Layout(sequences, ())
@@ -223,21 +244,41 @@ def layout_of(shape: torch.Size, batch: int, length: int | None) -> Layout:
     return Layout(sequences, tuple(others[1:] if maps else others[:-1]))
 
 
-def _stack(run: _Run, norm: Call | None, sizes: _Sizes) -> Stack:
+def _stack(run: _Run, norm: Call | None, sizes: _Sizes, returned: list[torch.Tensor]) -> Stack:
     """A stack without a name. Looped models number their turns through; skipped blocks leave their numbers out."""
     numbers = [number for number, *_ in run.blocks]
     layers = numbers if run.turns == 1 else list(range(1, len(numbers) + 1))
+    start = _start(run, sizes, returned)
     _, begin, _ = run.blocks[0]
-    taps = [_tap(Place(run.path, 0), begin, "input", begin.inputs[0], sizes)]
+    taps = [_tap(Place(run.path, 0), begin, "input", begin.inputs[0], sizes, start)]
     for layer, (_, _, end) in zip(layers, run.blocks):
-        taps.append(_tap(Place(run.path, layer), end, "output", end.outputs[0], sizes))
+        taps.append(_tap(Place(run.path, layer), end, "output", end.outputs[0], sizes, start))
     if norm is not None:
-        taps.append(_tap(Place(run.path, layers[-1], FINAL_NORM), norm, "output", norm.outputs[0], sizes))
-    return Stack("", run.path, tuple(taps), run.turns, norm.path if norm else None)
+        taps.append(_tap(Place(run.path, layers[-1], FINAL_NORM), norm, "output", norm.outputs[0], sizes, start))
+    rows = [layout_of(state.shape, *sizes).rows(state).shape[1] for state in run.states]
+    return Stack("", run.path, tuple(taps), run.turns, norm.path if norm else None, min(rows) >= (sizes.length or 0))
 
 
-def _tap(place: Place, call: Call, side: str, state: torch.Tensor, sizes: _Sizes) -> Tap:
-    return Tap(place, call.path, call.ordinal, side, 0, layout_of(state.shape, *sizes))
+def _tap(place: Place, call: Call, side: str, state: torch.Tensor, sizes: _Sizes, start: int) -> Tap:
+    return Tap(place, call.path, call.ordinal, side, 0, layout_of(state.shape, *sizes)._replace(start=start))
+
+
+def _start(run: _Run, sizes: _Sizes, returned: list[torch.Tensor]) -> int:
+    """Rows that the model puts before those of the tokens, such as CPMAnt's prompt: its `hidden_states` lack them."""
+    for state in run.states if sizes.length else ():
+        rows = layout_of(state.shape, *sizes).rows(state)
+        for entry in returned:
+            if entry.shape[:2] == (sizes.batch, sizes.length) and (place := _place_in(rows, entry)) is not None:
+                return place
+    return 0
+
+
+def _place_in(rows: torch.Tensor, entry: torch.Tensor) -> int | None:
+    """How many of the rows stand before those of the entry: none, or all that are more."""
+    more = rows.shape[1] - entry.shape[1]
+    fits = more >= 0 and rows.ndim == entry.ndim and rows.shape[2:] == entry.shape[2:]
+    places = dict.fromkeys((0, more)) if fits else ()
+    return next((at for at in places if _equal(rows[:, at : at + entry.shape[1]], entry)), None)
 
 
 def _final_norm(run: _Run, calls: list[Call]) -> Call | None:
@@ -251,14 +292,17 @@ def _final_norm(run: _Run, calls: list[Call]) -> Call | None:
 # --- checks ---------------------------------------------------------------------------------------------------------
 
 
-def _with_hidden_states(model: nn.Module, inputs: dict) -> dict:
-    return inputs | {"output_hidden_states": True, "return_dict": True}
+def _with_hidden_states(model: nn.Module) -> dict:
+    """What asks for `hidden_states`, where the model's forward takes it."""
+    accepted = inspect.signature(model.forward).parameters
+    rest = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in accepted.values())
+    return {name: True for name in ("output_hidden_states", "return_dict") if rest or name in accepted}
 
 
 def _hidden_states(output) -> Iterator[torch.Tensor]:
     """The tensors of every field of an output that is called hidden states, looking into outputs inside it."""
     for name, value in output.items() if hasattr(output, "items") else ():
-        if name.startswith("reshaped"):  # the same states again, as maps
+        if name.startswith(("reshaped", "fpn")):  # the same states again, as maps; what a head made of them
             continue
         if name.endswith("hidden_states") and isinstance(value, (tuple, list)):
             yield from (state for state in value if torch.is_tensor(state))
@@ -266,25 +310,30 @@ def _hidden_states(output) -> Iterator[torch.Tensor]:
             yield from _hidden_states(value)
 
 
-def _same(a: torch.Tensor, b: torch.Tensor) -> bool:
-    """Whether two states hold the same numbers, in whatever order of axes.
+def _same(state: torch.Tensor, entry: torch.Tensor) -> bool:
+    """Whether an entry of `hidden_states` holds what passes between blocks, in whatever order of axes.
 
-    A model may fill sequences up inside itself (Longformer) or hang further streams behind them (ProphetNet): then its
-    own `hidden_states`, `b`, hold the front of what passes between the blocks.
+    A model may fill sequences up inside itself (Longformer), put a prompt before them (CPMAnt) or hang further streams
+    behind them (ProphetNet): then its own entry holds the front or the end of the state.
     """
-    if a.numel() != b.numel():
-        cut = a.ndim == b.ndim == 3 and a.shape[1] > b.shape[1]
-        return cut and a[:, : b.shape[1]].shape == b.shape and _same(a[:, : b.shape[1]], b)
-    if a.shape == b.shape:
-        return bool(torch.equal(a.nan_to_num(), b.nan_to_num().to(a)))
-    if a.ndim == b.ndim == 3 and a.transpose(0, 1).shape == b.shape:
-        return _same(a.transpose(0, 1), b)
-    return bool(torch.equal(a.nan_to_num().flatten(), b.nan_to_num().to(a).flatten()))
+    if state.numel() == entry.numel() and _equal(state.flatten(), entry.flatten()):
+        return True
+    if state.ndim == 3 and entry.ndim == 4:  # a map of places, channels first
+        entry = entry.flatten(2).transpose(1, 2)
+    if not state.ndim == entry.ndim == 3:
+        return False
+    return any(_place_in(state.permute(*axes), entry) is not None for axes in ((0, 1, 2), (1, 0, 2), (0, 2, 1)))
+
+
+def _equal(a: torch.Tensor, b: torch.Tensor) -> bool:
+    return a.shape == b.shape and bool(torch.equal(a.nan_to_num(), b.nan_to_num().to(a)))
 
 
 def _check(model, runs: list[_Run], stacks: list[Stack], calls: list[Call], returned: list[torch.Tensor]) -> None:
+    lists = {run.path for run in runs}
     known = [state for run in runs for state in run.states]
     known += [call.outputs[0] for stack in stacks for call in calls if call.path == stack.final_norm]
+    known += [c.outputs[0] for c in calls if c.entry and c.entry.path in lists and c.outputs]  # parts of a stage
     unknown = [i for i, entry in enumerate(returned) if not any(_same(state, entry) for state in known)]
     if unknown == [len(returned) - 1] and len(returned) > 2:
         return  # some models end their list with what a head makes of the last block: pooled, projected, merged
@@ -293,12 +342,19 @@ def _check(model, runs: list[_Run], stacks: list[Stack], calls: list[Call], retu
         raise BadInput("model", came=came, wanted="a model whose hidden states are those of its blocks")
 
 
-def _check_count(model: nn.Module, run: _Run) -> None:
-    """The number of blocks that ran, or that the list holds where some are skipped, is one that the model states."""
-    part = _scope(model, run.path)
-    stated = _counts(getattr(model.get_submodule(part), "config", None))
+def _check_count(model: nn.Module, runs: list[_Run]) -> None:
+    """The number of blocks that ran, or that the list holds where some are skipped, is one that the model states.
+
+    Args:
+        model: the whole.
+        runs: the stacks of one part of it: one of them, or all together, have as many blocks.
+    """
+    run = max(runs, key=lambda run: len(run.blocks))
+    part = model.get_submodule(_scope(model, run.path))
+    stated = _counts(getattr(part, "config", None))
     held = len(list(model.get_submodule(run.path).children())) if run.path else 0
-    if stated and not stated & {len(run.blocks), held, max(number for number, *_ in run.blocks)}:
+    ran = {len(run.blocks), max(number for number, *_ in run.blocks), sum(len(each.blocks) for each in runs)}
+    if stated and not stated & {held, *ran}:
         counts = " or ".join(map(str, sorted(stated)))
         came = f"{type(model).__name__}, whose {run.path} ran {len(run.blocks)} blocks where its config says {counts}"
         cure = "If blocks were taken out or put in, set the config's number to theirs."
@@ -312,8 +368,8 @@ def _named(model: nn.Module, inputs: dict, stacks: list[Stack]) -> list[Stack]:
     kinds = _kinds(model, inputs, stacks)
     names = [kind if kinds.count(kind) == 1 else _part(stack.path) for kind, stack in zip(kinds, stacks)]
     return [
-        Stack(name, s.path, tuple(_renamed(tap, name) for tap in s.taps), s.turns, s.final_norm)
-        for name, s in zip(names, stacks)
+        replace(stack, name=name, taps=tuple(_renamed(tap, name) for tap in stack.taps))
+        for name, stack in zip(names, stacks)
     ]
 
 
@@ -329,39 +385,52 @@ def _part(path: str) -> str:
 def _kinds(model: nn.Module, inputs: dict, stacks: list[Stack]) -> list[str]:
     """`"decoder"` for a stack whose tokens see only what came before them, else `"encoder"`: tried on the model.
 
-    The last token of one input is changed. Where a stack's own last row changes and no earlier one does, it is causal.
-    The decoder's input comes first: a decoder sees all of what its encoder has read.
+    A token in the middle of the input is changed. Where rows behind it change and none before it does, the stack is
+    causal. The decoder's input comes first: a decoder sees all of what its encoder has read.
     """
     kinds: dict[str, str] = {}
     names = sorted(
         (name for name in inputs if name.endswith("input_ids")), key=lambda name: name != "decoder_input_ids"
     )
     for name in names:
-        before, after = (last_states(model, some, stacks) for some in (inputs, _changed(model, inputs, name)))
-        length = inputs[name].shape[1]  # some models fill sequences up inside themselves
+        middle, length = _middle(model, inputs[name]), inputs[name].shape[1]
+        before, after = (last_states(model, some, stacks) for some in (inputs, _changed(model, inputs, name, middle)))
         for stack, a, b in zip(stacks, before, after):
-            changed = _changed_rows(a[:, :length], b[:, :length])
-            if stack.path not in kinds and bool(changed[..., -1].any()):
-                kinds[stack.path] = "encoder" if bool(changed[..., :-1].any()) else "decoder"
+            changed = _changed_rows(a[:, :length], b[:, :length]).any(0)  # more rows: filled up inside the model
+            if stack.path not in kinds and len(changed) == length and bool(changed[middle]):
+                kinds[stack.path] = _kind(changed, middle)
     return [kinds.get(stack.path, "encoder") for stack in stacks]
 
 
-def _changed(model: nn.Module, inputs: dict, name: str) -> dict:
-    """The last token of each sequence exchanged for another that occurs; none that stands for a part of an image."""
+def _kind(changed: torch.Tensor, middle: int) -> str:
+    """From which rows a changed token in the middle changed; where none but its own, tokens see nothing of others."""
+    sees_later, sees_earlier = bool(changed[:middle].any()), bool(changed[middle + 1 :].any())
+    behind = len(changed) - middle - 1
+    return "decoder" if not sees_later and (sees_earlier or not behind) else "encoder"
+
+
+def _middle(model: nn.Module, ids: torch.Tensor) -> int:
+    """The place in the middle of those that hold a word in every sequence, no part of an image."""
+    places = torch.nonzero(~torch.isin(ids, _media_tokens(model).to(ids)).any(0))[:, 0].tolist()
+    return places[len(places) // 2] if places else ids.shape[1] // 2
+
+
+def _changed(model: nn.Module, inputs: dict, name: str, place: int) -> dict:
+    """One token of each sequence exchanged for another that occurs; none that stands for a part of an image."""
     ids = inputs[name].clone()
     tokens = ids.unique()
-    tokens = tokens[~torch.isin(tokens, torch.tensor(_media_tokens(model), dtype=ids.dtype, device=ids.device))]
-    following = tokens[(torch.searchsorted(tokens, ids[:, -1].contiguous()) + 1) % len(tokens)]
-    ids[:, -1] = following if len(tokens) > 1 else (ids[:, -1] + 1).clamp_max(1)
+    tokens = tokens[~torch.isin(tokens, _media_tokens(model).to(ids))]
+    following = tokens[(torch.searchsorted(tokens, ids[:, place].contiguous()) + 1) % len(tokens)]
+    ids[:, place] = following if len(tokens) > 1 else (ids[:, place] + 1).clamp_max(1)
     return inputs | {name: ids}
 
 
-def _media_tokens(model: nn.Module) -> list[int]:
+def _media_tokens(model: nn.Module) -> torch.Tensor:
     """Tokens that a configuration sets apart for images, videos and sounds: a model counts them."""
     facts = vars(getattr(model, "config", None) or object).items()
     named = [(name, token) for name, token in facts if name.endswith(("_token_id", "_token_index"))]
     kinds = ("image", "video", "audio", "vision")
-    return [token for name, token in named if isinstance(token, int) and name.startswith(kinds)]
+    return torch.tensor([token for name, token in named if isinstance(token, int) and name.startswith(kinds)])
 
 
 def _changed_rows(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:

@@ -40,10 +40,8 @@ def text_inputs(model, ids: torch.Tensor, mask: torch.Tensor) -> dict:
 
 def start_token(model) -> int:
     """What the decoder behind an encoder reads first."""
-    config = model.config.get_text_config(decoder=True)
-    known = (
-        getattr(c, f"{name}_token_id", None) for name in ("decoder_start", "bos", "pad") for c in (config, model.config)
-    )
+    configs = (model.config, model.config.get_text_config(decoder=True))  # the second holds BART's default, not its own
+    known = (getattr(c, f"{name}_token_id", None) for name in ("decoder_start", "bos", "pad") for c in configs)
     return next((token for token in known if isinstance(token, int)), 0)
 
 

@@ -6,6 +6,8 @@ called, how often, in which order, and which tensor goes from one to the next.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -41,14 +43,15 @@ class Call:
 
 
 def tensors_of(values) -> list[torch.Tensor]:
-    """Floating-point tensors of two or more axes in arguments or results, in order, one level of nesting deep."""
+    """Floating-point tensors of two or more axes in arguments or results, in order; where there are none, of tuples."""
     if torch.is_tensor(values):
         values = [values]
     elif hasattr(values, "values"):
         values = list(values.values())
     elif not isinstance(values, (tuple, list)):
         return []
-    return [value for value in values if torch.is_tensor(value) and value.is_floating_point() and value.ndim > 1]
+    found = [value for value in values if torch.is_tensor(value) and value.is_floating_point() and value.ndim > 1]
+    return found or [tensor for value in values if type(value) is tuple for tensor in tensors_of(value)]
 
 
 def watch(model: nn.Module, inputs: dict) -> tuple[list[Call], object]:
@@ -64,11 +67,47 @@ def watch(model: nn.Module, inputs: dict) -> tuple[list[Call], object]:
     watched = entries | dict.fromkeys(_norms(model, entries))
     handles = [handle for path, entry in watched.items() for handle in _watch(model, path, entry, calls, counts)]
     try:
-        output = run(model, **inputs)
+        with called_as_modules(model, watched):
+            output = run(model, **inputs)
     finally:
         for handle in handles:
             handle.remove()
     return calls, output
+
+
+@contextmanager
+def called_as_modules(model: nn.Module, paths: Iterable[str]) -> Iterator[None]:
+    """While open, hooks also see modules whose `forward` a model calls by hand, as SqueezeBERT does its blocks'."""
+    modules = [model.get_submodule(path) for path in paths]
+    handles = [_through_call(module) for module in modules]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle()
+
+
+def _through_call(module: nn.Module) -> Callable[[], None]:
+    """Turns `module.forward(...)` into `module(...)`; returns what undoes it."""
+    own, of_instance = module.forward, "forward" in vars(module)
+    called = []  # one entry while `module(...)` is on its way to `forward`
+
+    def forward(*args, **kwargs):
+        if called:
+            called.pop()
+            return own(*args, **kwargs)
+        return module(*args, **kwargs)
+
+    def undo() -> None:
+        handle.remove()
+        if of_instance:
+            module.forward = own
+        else:
+            vars(module).pop("forward", None)
+
+    handle = module.register_forward_pre_hook(lambda *_: called.append(True))
+    module.forward = forward
+    return undo
 
 
 def _watch(model: nn.Module, path: str, entry: Entry | None, calls: list[Call], counts: dict[str, int]):

@@ -51,13 +51,21 @@ class Windows:
 def window_limit(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int | None:
     """Longest window the model takes, special tokens included; `None` when it names no limit.
 
-    Position tables of the RoBERTa family hold a few entries more than can be used; there the tokenizer knows.
+    Position tables of the RoBERTa family begin behind the row of padding: those rows are never a token's.
     """
     config = getattr(model.config, "text_config", model.config)
     positions = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
     if positions is None or positions < 1:
         return None
+    positions -= _rows_of_padding(model, positions)
     return tokenizer.model_max_length if positions - 4 <= tokenizer.model_max_length < positions else positions
+
+
+def _rows_of_padding(model: PreTrainedModel, positions: int) -> int:
+    """Rows at the start of a table of so many positions that stand for padding."""
+    tables = (module for name, module in model.named_modules() if name.endswith("position_embeddings"))
+    found = (table for table in tables if getattr(table, "num_embeddings", None) == positions)
+    return next((table.padding_idx + 1 for table in found if table.padding_idx is not None), 0)
 
 
 def resolve_window(window: int | None, limit: int | None) -> int:

@@ -1,11 +1,13 @@
 """Sixty architectures as tiny random models: their stacks are found, counted and checked."""
 
 import importlib.util
+import sys
 from pathlib import Path
 
 import pytest
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "zoo.py"
+sys.path.insert(0, str(SCRIPT.parent))
 specification = importlib.util.spec_from_file_location("zoo", SCRIPT)
 zoo = importlib.util.module_from_spec(specification)
 specification.loader.exec_module(zoo)
@@ -56,7 +58,17 @@ def test_a_configuration_that_cannot_be_made_small_is_not_built():
     assert found["outcome"] == "does not run"
 
 
-def test_a_model_whose_blocks_are_not_called_as_modules_is_refused():
-    """SqueezeBERT calls the `forward` of its blocks by hand, which no hook sees."""
-    found = zoo.examine("squeezebert")
-    assert found["outcome"] == "refused" and "in which none was seen to run" in found["why"]
+def test_blocks_whose_forward_is_called_by_hand_are_seen_too():
+    """SqueezeBERT calls `layer.forward(...)`, which no hook sees, on states with features before tokens."""
+    found = depths("squeezebert")
+    assert found["places"] == "encoder 0-3" and found["shapes"] == [(3, 11)]
+
+
+def test_stacks_that_run_in_turn_inside_one_part_are_all_found():
+    assert depths("fsmt")["places"] == "encoder 0-3; decoder 0-3"
+    assert depths("hrm_text")["depths"] == [18, 6]  # two stacks of three blocks, in 2 x (3 + 1) turns
+
+
+def test_a_prompt_before_the_text_and_streams_behind_it_are_no_rows_of_tokens():
+    assert depths("cpmant")["shapes"] == [(3, 11)]
+    assert depths("prophetnet")["places"] == "encoder 0-3; decoder 0-3"

@@ -294,3 +294,60 @@ def test_only_the_last_entry_of_hidden_states_may_be_what_a_head_has_made(decode
     else:
         [stack] = find_stacks(decoder, inputs)
         assert stack.layers == [0, 1, 2]
+
+
+def test_a_stack_without_a_row_for_every_token_is_left_out_of_texts():
+    """CANINE reads characters, then groups of four, then characters again."""
+    from transformers import CanineConfig, CanineModel
+
+    model = seeded(CanineModel, CanineConfig(**SMALL, max_position_embeddings=64))
+    assert [stack.name for stack in find_stacks(model, inputs_of(model))] == [
+        "initial_char_encoder",
+        "encoder",
+        "final_char_encoder",
+    ]
+    found = stacks_of(model, WINDOWS)
+    assert [(stack.name, stack.layers) for stack in found] == [
+        ("initial_char_encoder", [0, 1]),
+        ("final_char_encoder", [0, 1]),
+    ]
+    assert read(model)["final_char_encoder", 1, "residual"].shape == (3, 11, 32)
+
+
+def test_a_model_without_a_row_for_every_token_is_refused():
+    """Funnel's base halves the text at every stage."""
+    from transformers import FunnelBaseModel, FunnelConfig
+
+    sizes = {"block_sizes": [1, 1], "d_model": 32, "n_head": 2, "d_head": 16, "d_inner": 48, "vocab_size": 24}
+    model = seeded(FunnelBaseModel, FunnelConfig(**sizes))
+    with pytest.raises(BadInput, match="FunnelBaseModel, whose encoder.blocks has fewer rows than the text has tokens"):
+        stacks_of(model, WINDOWS)
+
+
+def test_rows_of_a_prompt_that_the_model_puts_before_the_text_are_left_out():
+    from transformers import CpmAntConfig, CpmAntModel
+
+    sizes = {"vocab_size": 24, "hidden_size": 32, "num_attention_heads": 2, "dim_head": 16, "dim_ff": 48}
+    model = seeded(CpmAntModel, CpmAntConfig(**sizes, num_hidden_layers=2, prompt_length=5))
+    found, states = read(model), run(model, input_ids=IDS, output_hidden_states=True).hidden_states
+    assert torch.equal(found["encoder", 0, "residual"], states[0])
+    assert torch.equal(found["encoder", 2, "final_norm"], states[2])
+
+
+def test_tokens_that_see_nothing_of_each_other_make_no_decoder():
+    """Identity in place of attention: as MRA is on a CPU, where its kernel is missing."""
+    model = make("BertModel")
+    for block in model.encoder.layer:
+        block.attention.self.value.weight.data.zero_()
+    assert stacks_of(model, WINDOWS)[0].name == "encoder"
+
+
+def test_a_decoder_reads_its_own_start_token_and_not_its_classes_default():
+    """BART's text configuration holds the default, 2."""
+    from transformers import BartConfig, BartModel
+
+    sizes = {
+        f"{part}_{what}": 2 for part in ("encoder", "decoder") for what in ("layers", "attention_heads", "ffn_dim")
+    }
+    model = seeded(BartModel, BartConfig(vocab_size=24, d_model=8, **sizes, decoder_start_token_id=3))
+    assert set(inputs_of(model)["decoder_input_ids"][:, 0].tolist()) == {3}
