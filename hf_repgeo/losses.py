@@ -3,7 +3,8 @@
     loss = task_loss + 0.1 * hf_repgeo.losses.anisotropy_term(hidden[mask])
 
 Each term equals its measure on the same rows; soft patchiness approaches its measure as the temperature falls. They are
-computed in float32 at least, on the rows' device. `hf_repgeo.GeometryLoss` adds one of them to a model's own loss.
+computed in float32 at least, on the rows' device. Rows that are all equal are refused, rows of zeros have no direction
+and are left out of cosines. `hf_repgeo.GeometryLoss` adds one of them to a model's own loss.
 """
 
 from __future__ import annotations
@@ -18,12 +19,40 @@ from .measures.kernels.quantizers import Quantization, quantize
 
 
 def covariance_eigenvalues(rows: torch.Tensor) -> torch.Tensor:
-    """Eigenvalues of the rows' covariance, `(min(n, d),)`, with a gradient; from the smaller Gram matrix."""
-    rows = rows if rows.dtype == torch.float64 else rows.float()
-    centred = rows - rows.mean(0)
+    """Eigenvalues of the rows' covariance, `(min(n, d),)`, with a gradient; from the smaller Gram matrix.
+
+    In units in which the largest centred entry is 1, so that squares neither vanish nor overflow.
+
+    Raises:
+        BadInput: all rows are equal, so that nothing has a direction.
+    """
+    centred = _centred(rows)
     n, d = centred.shape
     product = centred @ centred.T if n < d else centred.T @ centred
     return torch.linalg.eigvalsh(product / n).clamp_min(0)
+
+
+def _wide(rows: torch.Tensor) -> torch.Tensor:
+    return rows if rows.dtype == torch.float64 else rows.float()
+
+
+def _centred(rows: torch.Tensor) -> torch.Tensor:
+    """Rows without their mean, the largest entry 1; every term that uses them is the same in any unit."""
+    centred = _wide(rows) - _wide(rows).mean(0)
+    peak = centred.detach().abs().amax()
+    if not peak > _wide(rows).detach().abs().amax() * torch.finfo(centred.dtype).eps:
+        cure = "The model has collapsed: lower the learning rate, or the term's weight."
+        raise BadInput("rows", came=f"{len(rows)} equal rows", wanted="rows that differ", cure=cure)
+    return centred / peak
+
+
+def _directed(rows: torch.Tensor) -> torch.Tensor:
+    """Rows that have a direction: those of zeros are left out."""
+    rows = _wide(rows)
+    found = rows[rows.detach().abs().amax(1) > 0]
+    if len(found) < 2:
+        raise BadInput("rows", came=f"{len(found)} rows that are not zero", wanted="at least 2")
+    return found
 
 
 def anisotropy_term(rows: torch.Tensor) -> torch.Tensor:
@@ -40,8 +69,13 @@ def anisotropy_term(rows: torch.Tensor) -> torch.Tensor:
 
 
 def effective_rank_term(rows: torch.Tensor) -> torch.Tensor:
-    """Exponential of the entropy of the singular values; raise it to use more directions."""
-    return spectrum.effective_rank_of(covariance_eigenvalues(rows))
+    """Exponential of the entropy of the singular values; raise it to use more directions.
+
+    Eigenvalues of the size of rounding are left out: behind a LayerNorm one is always zero, where a root has no slope.
+    """
+    eigenvalues = covariance_eigenvalues(rows)
+    rounding = max(rows.shape) * torch.finfo(eigenvalues.dtype).eps * eigenvalues.detach().amax()
+    return spectrum.effective_rank_of(eigenvalues[eigenvalues > rounding])
 
 
 def early_enrichment_term(rows: torch.Tensor) -> torch.Tensor:
@@ -54,8 +88,7 @@ def iso_score_star_term(rows: torch.Tensor, shrinkage: float = spectral_shape.SH
 
     `PR = trace(C)^2 / trace(C^2)`, `IsoScore = (PR - 1) / (d - 1)`, so the gradient is smooth where eigenvalues cross.
     """
-    rows = rows if rows.dtype == torch.float64 else rows.float()
-    centred = rows - rows.mean(0)
+    centred = _centred(rows)
     n, d = centred.shape
     trace = centred.square().sum() / n
     product = centred @ centred.T if n < d else centred.T @ centred
@@ -67,17 +100,17 @@ def iso_score_star_term(rows: torch.Tensor, shrinkage: float = spectral_shape.SH
 
 def mean_cosine_term(rows: torch.Tensor) -> torch.Tensor:
     """Mean cosine of all pairs; lower it to spread directions."""
-    return direction.mean_cosine_of(rows if rows.dtype == torch.float64 else rows.float())
+    return direction.mean_cosine_of(_directed(rows))
 
 
 def uniformity_term(rows: torch.Tensor) -> torch.Tensor:
     """Uniformity on the sphere; lower is more uniform."""
-    return direction.uniformity_of(rows if rows.dtype == torch.float64 else rows.float())
+    return direction.uniformity_of(_directed(rows))
 
 
 def partition_function_term(rows: torch.Tensor) -> torch.Tensor:
     """Partition-function isotropy; raise it."""
-    return direction.partition_function_of(rows if rows.dtype == torch.float64 else rows.float())
+    return direction.partition_function_of(_directed(rows))
 
 
 def participation_ratio_term(rows: torch.Tensor) -> torch.Tensor:
@@ -122,7 +155,7 @@ def soft_patchiness_term(
         raise BadInput("temperature", came=repr(temperature), wanted="a number above 0")
     if len(rows) < 2 * SOFT_CELL_ROWS:
         raise BadInput("rows", came=f"{len(rows)} rows", wanted=f"at least {2 * SOFT_CELL_ROWS}, for two cells")
-    rows = rows if rows.dtype == torch.float64 else rows.float()
+    rows = _wide(rows)
     if cells is None:
         cells = quantize(rows.detach(), bits=min(6, (len(rows) // SOFT_CELL_ROWS).bit_length() - 1))
     centred = rows - cells.shift.to(rows)

@@ -123,7 +123,9 @@ def measure(
     check_interval(interval)
     check_count("max_rows", max_rows, 2)
     cloud = _cloud(X, groups, seed, max_rows)
-    facts = {"seed": seed, "options": options, "rows": cloud.n_seen, "columns": cloud.d}
+    facts = {"measures": [f"{name}:{convention}" for name, convention in pairs], "null": null, "interval": interval}
+    facts |= {"max_rows": max_rows, "groups": groups is not None, "seed": seed, "options": options}
+    facts |= {"rows": cloud.n_seen, "columns": cloud.d}
     report = GeometryReport(provenance=facts | versions() | machine())
     with torch.no_grad():
         for estimate in _estimates(cloud, pairs, null, interval, options):

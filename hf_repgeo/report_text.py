@@ -16,7 +16,7 @@ HEADINGS = {
 }
 
 
-UNSHOWN = ("matrix", "failed")  # a heat map says the one better, the warnings tell the other
+UNSHOWN = ("matrix", "failed", "paired")  # a heat map and the warnings say the first two better; the third stands apart
 
 
 def describe(report: ReportTable) -> str:
@@ -28,6 +28,9 @@ def describe(report: ReportTable) -> str:
             part = report.stream().select(stack=stack, tokens=tokens, protocol=protocols)
             if len(part):
                 blocks.append((_by_step if has_steps(part) else _table)(part, stack, tokens))
+            differences = report.select(stack=stack, tokens=tokens, protocol="paired")
+            if len(differences):
+                blocks.append(_differences(differences))
     return "\n\n".join([*blocks, *_warnings(report)])
 
 
@@ -82,6 +85,23 @@ def _table(report: ReportTable, stack: str | None, tokens: str | None) -> str:
     facts = (stack, f"tokens: {tokens}" if tokens else None, _counts(report), brackets)
     title = ", ".join(part for part in facts if part)
     return title + "\n" + _aligned(lines)
+
+
+def _differences(report: ReportTable) -> str:
+    """Layers down and measures across: what each measure is in the second less what it is in the first."""
+    cases = list(dict.fromkeys((row["measure"], row["convention"]) for row in report))
+    names = [measure for measure, _ in cases]
+    titles = [HEADINGS.get(m, m) if names.count(m) == 1 else f"{HEADINGS.get(m, m)} ({c})" for m, c in cases]
+    lines = [["layer", *titles]]
+    for layer in report.unique("layer"):
+        part = report.select(layer=layer)
+        lines.append([str(layer), *(_moved(part.select(measure=m, convention=c).rows) for m, c in cases)])
+    return "differences, second less first; * p < 0.05, corrected for all layers\n" + _aligned(lines)
+
+
+def _moved(rows: list[dict]) -> str:
+    p = rows[0]["details"].get("p_corrected") if rows else None
+    return _cell(rows) + (" *" if p is not None and p < 0.05 else "")
 
 
 def _lines(report: ReportTable) -> list[list[str]]:

@@ -8,10 +8,11 @@ from tiny import SIZES, make_tokenizer, seeded
 
 import hf_repgeo
 from hf_repgeo.cli.main import main
-from hf_repgeo.comparison import cut_into_pieces
 from hf_repgeo.errors import BadInput, UnknownName
+from hf_repgeo.rows.paired import cut_into_pieces, with_prompt
+from hf_repgeo.rows.windows import make_windows
 
-FEW = {"rows": 300, "comparisons": ["linear_cka", "neighbourhood_overlap"]}
+FEW = {"rows": 300, "comparisons": ["linear_cka", "neighbourhood_overlap"], "measures": []}
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +102,68 @@ def test_wrong_requests_are_refused_before_the_models_run(encoder, tokenizer, do
             hf_repgeo.compare(encoder, copy.deepcopy(encoder), **asked | wrong)
 
 
+def test_measures_that_moved_are_found_in_their_layer(encoder, changed, tokenizer, documents):
+    asked = {"rows": 1500, "tokenizer": tokenizer, "comparisons": "linear_cka"}
+    asked |= {"measures": ["effective_rank", "mean_cosine"]}
+    report = hf_repgeo.compare(encoder, changed, documents, **asked).select(protocol="paired")
+    assert len(report) == 6
+    for layer in (0, 1):
+        row = report.row("mean_cosine", layer=layer)
+        assert (row["value"], row["details"]["p_corrected"]) == (pytest.approx(0, abs=1e-6), 1)
+    row = report.row("effective_rank", layer=2)
+    assert row["value"] == pytest.approx(row["details"]["second"] - row["details"]["first"]) != 0
+    assert row["details"]["low"] < row["value"] < row["details"]["high"]
+    assert row["details"]["p_corrected"] < 0.05 and row["se_method"].startswith("paired jackknife")
+    assert "differences, second less first" in str(report) and "*" in str(report)
+
+
+def test_the_difference_is_that_of_two_profiles_on_the_same_rows(encoder, changed, tokenizer, documents):
+    asked = {"tokenizer": tokenizer, "rows": 10_000, "tokens": "all"}  # all rows, so that both hold the same
+    moved = hf_repgeo.compare(encoder, changed, documents, comparisons="linear_cka", measures="mean_cosine", **asked)
+    before, after = (
+        hf_repgeo.profile(m, documents, measures="mean_cosine", final_norm="raw", progress=False, **asked).value(
+            "mean_cosine", layer=2
+        )
+        for m in (encoder, changed)
+    )
+    assert moved.value("mean_cosine", layer=2) == pytest.approx(after - before, abs=1e-6)
+
+
+def test_two_precisions_of_one_model_are_compared(encoder_folder, documents):
+    asked = {"rows": 300, "dtype": "float32", "comparisons": "linear_cka", "measures": "mean_cosine"}
+    report = hf_repgeo.compare(str(encoder_folder), texts=documents, dtype_b="bfloat16", **asked)
+    assert report.unique("protocol") == ["whole", "paired"] and report.provenance["other"]["dtype"] == "bfloat16"
+    assert 0.99 < report.value("linear_cka", layer=2) <= 1
+    assert 0 < abs(report.value("mean_cosine", layer=2)) < 0.05
+
+
+def test_two_prompts_move_the_same_tokens_and_an_equal_prompt_moves_none(encoder, tokenizer, documents):
+    placeless = copy.deepcopy(encoder)
+    placeless.embeddings.position_embeddings.weight.data.zero_()  # then layer 0 knows the token alone
+    asked = {"texts": documents, "rows": 300, "tokenizer": tokenizer}
+    asked |= {"comparisons": "linear_cka", "measures": "mean_cosine"}
+    other = hf_repgeo.compare(placeless, prompt_b="the old cat", **asked)
+    assert other.value("linear_cka", layer=0) == pytest.approx(1) and other.value("linear_cka", layer=2) < 0.9999
+    assert other.provenance["prompts"] == ["", "the old cat"] and other.unique("protocol") == ["whole", "paired"]
+    same = hf_repgeo.compare(encoder, prompt="a cat", prompt_b="a cat", **asked)
+    assert same.value("linear_cka", layer=2) == pytest.approx(1) and same.value("mean_cosine", layer=2) == 0
+    robust = hf_repgeo.compare(placeless, prompt_b="the old cat", **asked | {"tokens": "sink_robust"})
+    assert robust.value("linear_cka", layer=0) == pytest.approx(1) and 100 < robust.rows[0]["n"] <= 300
+
+
+def test_a_prompt_stands_behind_the_first_special_token(tokenizer):
+    windows = with_prompt(make_windows(tokenizer, ["cat dog"], 16), [7, 8])
+    assert windows.ids == [[2, 7, 8, *tokenizer("cat dog")["input_ids"][1:]]]
+
+
+def test_prompts_that_cannot_be_compared_are_refused(encoder, tokenizer, documents):
+    asked = {"texts": documents, "tokenizer": tokenizer}
+    with pytest.raises(BadInput, match="`prompt`: got 90 tokens"):
+        hf_repgeo.compare(encoder, prompt_b="cat " * 90, **asked)
+    with pytest.raises(BadInput, match="models of one tokenizer"):
+        hf_repgeo.compare(encoder, encoder, prompt="cat", tokenizer_b=make_tokenizer(special=False), **asked)
+
+
 def test_pieces_are_drawn_evenly_and_know_their_document():
     pieces, owners = cut_into_pieces(["a " * 120, "b " * 61], 100, seed=0)
     assert [len(piece.split()) for piece in pieces] == [60, 60, 60, 1] and owners == [0, 0, 1, 1]
@@ -110,12 +173,15 @@ def test_pieces_are_drawn_evenly_and_know_their_document():
 
 def test_the_figure_has_a_curve_a_comparison_and_a_heat_map_where_there_is_a_matrix(encoder, tokenizer, documents):
     report = hf_repgeo.compare(encoder, texts=documents, tokenizer=tokenizer, null=True, **FEW)
-    curves, heat, _ = hf_repgeo.plot_comparison(report).axes
+    curves, heat, _ = hf_repgeo.plot_comparison(report).axes  # the third is the colour bar
     assert [line.get_label() for line in curves.lines if not line.get_label().startswith("_")] == [
         "linear cka",
         "neighbourhood overlap",
     ]
     assert heat.images[0].get_array().shape == (3, 3)
+    moved = hf_repgeo.compare(encoder, texts=documents, tokenizer=tokenizer, **FEW | {"measures": ["anisotropy"]})
+    panel = hf_repgeo.plot_comparison(moved).axes[2]
+    assert panel.get_title() == "Anisotropy: difference" and len(panel.lines) == 1 + 2 * 2  # zero, two layers
     with pytest.raises(BadInput, match="no comparison"):
         hf_repgeo.plot_comparison(hf_repgeo.measure(torch.eye(8), "anisotropy"))
 
@@ -123,6 +189,8 @@ def test_the_figure_has_a_curve_a_comparison_and_a_heat_map_where_there_is_a_mat
 def test_the_command_writes_numbers_and_figure(encoder_folder, documents, tmp_path, capsys):
     (tmp_path / "text.txt").write_text("\n\n".join(documents))
     command = ["compare", str(encoder_folder), "--text", str(tmp_path / "text.txt"), "--rows", "200"]
-    assert main([*command, "--comparisons", "linear_cka", "--out", str(tmp_path / "out")]) == 0
+    asked = ["--comparisons", "linear_cka", "--measures", "anisotropy", "--dtype-b", "bfloat16"]
+    assert main([*command, *asked, "--out", str(tmp_path / "out")]) == 0
     assert {file.name for file in (tmp_path / "out").iterdir()} == {"comparison.json", "comparison.png"}
-    assert "linear_cka" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "linear_cka" in said and "differences, second less first" in said

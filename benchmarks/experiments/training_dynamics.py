@@ -1,11 +1,12 @@
-"""A small GPT and a small BERT from scratch on WikiText-2, measured by GeometryCallback while they train.
+"""A small GPT and a small BERT from scratch on a small corpus, measured by GeometryCallback while they train.
 
     python benchmarks/experiments/training_dynamics.py wikitext-2 --model gpt --seed 0 --out runs/dynamics
     python benchmarks/experiments/training_dynamics.py wikitext-2 --model bert --steps 2000 --out runs/dynamics
 
-`wikitext-2` is a folder with train.txt and valid.txt. 4 layers of 128, a byte-level BPE of 2,048 tokens, windows of 64,
-1,024 tokens a step. Leaves geometry.json (every layer, three token policies) and log.json (losses) in a folder a run.
-docs/dynamics.md shows what came out.
+`wikitext-2` is a folder with train.txt and valid.txt, or one text file, whose last tenth of documents is held out. 4
+layers of 128, a byte-level BPE of 2,048 tokens, windows of 64, 1,024 tokens a step. Leaves geometry.json (every layer,
+three token policies) and log.json (losses) in a folder a run. A finished run is left alone; an interrupted one goes on
+from its last checkpoint. docs/dynamics.md shows what came out.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from transformers import (
     Trainer,
     TrainingArguments,
 )
+from transformers.trainer_utils import get_last_checkpoint
 
 from hf_repgeo import GeometryCallback, read_text
 
@@ -57,6 +59,14 @@ def make_tokenizer(documents: list[str]) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=core, pad_token="<pad>", mask_token="<mask>")
 
 
+def corpus(place: Path) -> tuple[list[str], list[str]]:
+    """Documents to train on, and documents held out."""
+    if place.is_dir():
+        return tuple(read_text(place / f"{part}.txt", "wikitext").documents for part in ("train", "valid"))
+    documents = read_text(place).documents
+    return documents[: -len(documents) // 10], documents[-len(documents) // 10 :]
+
+
 def windows(tokenizer, documents: list[str]) -> torch.Tensor:
     """`(n, WINDOW)` token ids; documents run on."""
     ids = [i for row in tokenizer([text + "\n" for text in documents], verbose=False)["input_ids"] for i in row]
@@ -81,17 +91,19 @@ def make_model(kind: str):
 
 def main() -> None:
     asked = arguments()
-    train, valid = (read_text(asked.data / f"{part}.txt", "wikitext").documents for part in ("train", "valid"))
+    folder = asked.out / f"{asked.model}-{asked.seed}"
+    if (folder / "log.json").is_file():
+        return
+    train, valid = corpus(asked.data)
     tokenizer = make_tokenizer(train)
     held_out = windows(tokenizer, valid)
     sample = held_out[: ROWS // WINDOW]
-    folder = asked.out / f"{asked.model}-{asked.seed}"
     settings = TrainingArguments(
         str(folder), seed=asked.seed, max_steps=asked.steps, per_device_train_batch_size=BATCH,
         per_device_eval_batch_size=64, learning_rate=asked.learning_rate, warmup_steps=100, weight_decay=0.01,
         lr_scheduler_type="cosine_with_min_lr", lr_scheduler_kwargs={"min_lr_rate": 0.1}, logging_steps=50,
-        eval_strategy="steps", eval_steps=500, eval_on_start=True, save_strategy="no", report_to="none", use_cpu=True,
-        disable_tqdm=True,
+        eval_strategy="steps", eval_steps=500, eval_on_start=True, save_strategy="steps", save_steps=100,
+        save_total_limit=1, report_to="none", use_cpu=True, disable_tqdm=True,
     )  # fmt: skip
     callback = GeometryCallback(
         {"input_ids": sample, "attention_mask": torch.ones_like(sample)},
@@ -113,7 +125,7 @@ def main() -> None:
         ),
         callbacks=[callback],
     )
-    trainer.train()
+    trainer.train(resume_from_checkpoint=get_last_checkpoint(folder) if folder.is_dir() else None)
     facts = vars(asked) | {"parameters": trainer.model.num_parameters(), "train_windows": len(trainer.train_dataset)}
     lines = [{k: v for k, v in line.items() if "geometry" not in k} for line in trainer.state.log_history]
     text = json.dumps({"settings": facts, "log": lines}, indent=1, default=str)

@@ -34,7 +34,7 @@ def run(options: argparse.Namespace) -> None:
 
     rows = read_rows(options.file, options.column)
     report = measure(rows, **given(options, *KEYWORDS, *QUANTIZER))
-    report.provenance["file"] = options.file
+    report.provenance |= {"file": options.file, "column": options.column}
     if out and current_team().first:
         report.to_json(out)
     print_report(report, options)

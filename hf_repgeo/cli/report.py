@@ -1,4 +1,4 @@
-"""`hf-repgeo report show` and `hf-repgeo report push`: what to do with a report that is measured already."""
+"""`hf-repgeo report show`, `verify` and `push`: what to do with a report that is measured already."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ def add(commands) -> None:
     reports = commands.add_parser("report", help="what to do with a report", description="What to do with a report.")
     verbs = reports.add_subparsers(required=True, metavar="VERB")
     _add_show(verbs)
+    _add_verify(verbs)
     _add_push(verbs)
 
 
@@ -39,6 +40,16 @@ def _add_show(verbs) -> None:
     parser.set_defaults(run=show)
     parser.add_argument("report", **REPORT)
     add_json_flag(parser)
+
+
+def _add_verify(verbs) -> None:
+    about = "Measure a report again from its own provenance, and say what differs. Exit code 1: more than is tolerated."
+    parser = verbs.add_parser("verify", help="measure again and compare", description=about)
+    parser.set_defaults(run=verify)
+    parser.add_argument("report", **REPORT)
+    parser.add_argument("--model", help="in place of the one that the report names")
+    parser.add_argument("--text", metavar="FILE", help="the texts, unless they are the packaged sample")
+    parser.add_argument("--file", metavar="FILE", help="the rows, in place of the file that the report names")
 
 
 def _add_push(verbs) -> None:
@@ -53,6 +64,15 @@ def _add_push(verbs) -> None:
 def show(options: argparse.Namespace) -> None:
     """Prints the report."""
     print_report(read_report(options.report), options)
+
+
+def verify(options: argparse.Namespace) -> int:
+    """Measures the report again, and prints what differs."""
+    from ..verification import verify_report
+
+    found = verify_report(read_report(options.report), model=options.model, texts=options.text, file=options.file)
+    print(found)
+    return 0 if found.holds else 1
 
 
 def push(options: argparse.Namespace) -> None:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import datasets
 import evaluate
-import torch
 
 # In full, not relative: evaluate copies this file into its modules cache when it is loaded by its path.
-from hf_repgeo.errors import BadInput
 from hf_repgeo.evaluation.base import flat
-from hf_repgeo.evaluation.streams import checked_rows
+from hf_repgeo.evaluation.pairs import GeometryComparison, comparison_info
 from hf_repgeo.measures.pairs import CloudPair, evaluate_pair, resolve_comparisons
 
 DESCRIPTION = """\
@@ -48,7 +45,7 @@ Examples:
 """
 
 
-class LinearCKA(evaluate.Comparison):
+class LinearCKA(GeometryComparison):
     """Debiased linear CKA of two sets of representations, as an `evaluate.Comparison`.
 
     Example:
@@ -61,56 +58,11 @@ class LinearCKA(evaluate.Comparison):
         1.0
     """
 
-    def __init__(self, *args, **options):
-        super().__init__(*args, **options)
-        self._rows: list[tuple[torch.Tensor, torch.Tensor]] = []
-
     def _info(self) -> evaluate.ComparisonInfo:
-        row = datasets.Sequence(datasets.Value("float32"))
-        return evaluate.ComparisonInfo(
-            module_type="comparison",
-            description=DESCRIPTION,
-            citation=CITATION,
-            inputs_description=INPUTS,
-            features=datasets.Features({"representations1": row, "representations2": row}),
-            reference_urls=["https://arxiv.org/abs/1905.00414"],
-            license="Apache-2.0",
-        )
+        return comparison_info(DESCRIPTION, CITATION, INPUTS, "https://arxiv.org/abs/1905.00414")
 
-    def add_batch(self, *, representations1, representations2) -> None:
-        """Adds rows of both, `(n, d_1)` and `(n, d_2)`.
-
-        Raises:
-            BadInput: not matrices of finite numbers, or of different numbers of rows.
-        """
-        one, other = checked_rows(representations1), checked_rows(representations2)
-        if len(one) != len(other):
-            raise BadInput("representations2", came=f"{len(other)} rows", wanted=f"{len(one)}, as representations1 has")
-        self._rows.append((one.clone(), other.clone()))
-
-    def add(self, *, representations1, representations2) -> None:
-        """Adds one row of both."""
-        self.add_batch(representations1=[representations1], representations2=[representations2])
-
-    def compute(self, *, representations1=None, representations2=None, groups=None, null: bool = False, **others):
-        """Compares the rows given here, or those added before, or both together.
-
-        Returns:
-            dict of plain numbers; keywords of other modules in an `evaluate.combine` are ignored.
-
-        Raises:
-            BadInput: no rows, or rows that do not belong together.
-        """
-        if representations1 is not None or representations2 is not None:
-            self.add_batch(representations1=representations1, representations2=representations2)
-        parts, self._rows = self._rows, []
-        if not parts:
-            wanted = "rows: compute(representations1=X, representations2=Y), or add_batch before"
-            raise BadInput("representations1", came="nothing", wanted=wanted)
-        X, Y = (torch.cat(column) for column in zip(*parts, strict=True))
+    def compare(self, X, Y, *, groups=None, null: bool = False, **others) -> dict:
+        """Debiased CKA of two clouds as a flat dict."""
         [found] = evaluate_pair(CloudPair(X, Y, groups=groups), resolve_comparisons("linear_cka"), null=null)
         chance = {f"linear_cka_{key}": found.details[key] for key in ("null", "null_sd") if key in found.details}
         return flat("linear_cka", [found]) | chance
-
-    def _compute(self, representations1, representations2, **options):
-        return self.compute(representations1=representations1, representations2=representations2, **options)

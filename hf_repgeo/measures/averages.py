@@ -70,13 +70,13 @@ def error_of_mean(estimates: tuple[Estimate, ...]) -> tuple[float | None, str | 
         alone = all(estimate.se_method == "likelihood" for estimate in estimates)
         total = sqrt(sum(error**2 for error in errors)) / len(errors)
         return (total, f"likelihood, {len(errors)} batches") if alone else (None, None)
-    error, method = jackknife(torch.stack([_scaled(estimate) for estimate in estimates]).mean(0))
+    error, method = jackknife(torch.stack([scaled_deviations(estimate) for estimate in estimates]).mean(0))
     methods = [estimate.se_method or "" for estimate in estimates]
     bounds = [bound for bound in ("lower bound", "upper bound") if any(bound in said for said in methods)]
     return error, ", ".join([f"{method} of {len(errors)} batches", *bounds[:1]]) if method else None
 
 
-def _scaled(estimate: Estimate) -> torch.Tensor:
+def scaled_deviations(estimate: Estimate) -> torch.Tensor:
     """The jackknife's deviations, `(folds,)`, whose spread is the standard error as reported."""
     assert estimate.left_out is not None and estimate.standard_error is not None
     deviations = estimate.left_out.to("cpu", torch.float64)

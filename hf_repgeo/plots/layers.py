@@ -177,27 +177,71 @@ def plot_comparison(report: ReportTable) -> Figure:
     from matplotlib.figure import Figure
 
     lines = report.select(protocol="whole", measure=list(COMPARISONS))
+    moved = report.select(protocol="paired")
+    cases = list(dict.fromkeys((row["measure"], row["convention"]) for row in moved))
     cells = report.select(protocol="matrix").rows
-    if not len(lines) and not cells:
+    panels = bool(len(lines)) + bool(cells) + len(cases)
+    if not panels:
         raise BadInput("report", came="no comparison", wanted="what `compare` returned")
-    figure = Figure(figsize=(5.6 + 5.2 * bool(cells), 4.2), layout="constrained")
-    axes = figure.subplots(1, 1 + bool(cells), squeeze=False)[0]
-    for number, measure in enumerate(lines.unique("measure")):
-        _compared(axes[0], measure, lines.select(measure=measure).rows, number)
-    axes[0].set_xlabel("layer (0 = embeddings)")
-    axes[0].xaxis.get_major_locator().set_params(integer=True)
-    axes[0].grid(alpha=0.25)
-    axes[0].spines[["top", "right"]].set_visible(False)
-    axes[0].legend(frameon=False, fontsize="small")
+    columns = min(3, panels)
+    height = -(-panels // columns)
+    figure = Figure(figsize=(1.2 + 4.6 * columns, 0.9 + 3.4 * height), layout="constrained")
+    axes = list(figure.subplots(height, columns, squeeze=False).flat)
+    for axis in axes[panels:]:
+        axis.remove()
+    if len(lines):
+        _similarities(axes.pop(0), lines)
     if cells:
-        _heat_map(figure, axes[1], cells)
-    facts = report.provenance
-    names = [str(one).removeprefix("pip:") for one in (facts.get("model"), facts.get("other", {}).get("model")) if one]
-    heading = (
-        " against ".join(names) if len(names) > 1 else f"{names[0] if names else 'layers'}: each layer with the next"
-    )
-    figure.suptitle(f"{heading}\nbands: ± 1 standard error; dotted: chance", fontsize="medium")
+        _heat_map(figure, axes.pop(0), cells)
+    for axis, (measure, convention) in zip(axes, cases):
+        _moved(axis, measure, convention, moved.select(measure=measure, convention=convention).rows)
+    figure.suptitle(_compared_title(report), fontsize="medium")
     return figure
+
+
+def _similarities(axis: Axes, lines: ReportTable) -> None:
+    """Every comparison by layer."""
+    for number, measure in enumerate(lines.unique("measure")):
+        _compared(axis, measure, lines.select(measure=measure).rows, number)
+    axis.set_title("How alike (± 1 standard error)", fontsize="medium")
+    _layer_axis(axis)
+    axis.legend(frameon=False, fontsize="small")
+
+
+def _layer_axis(axis: Axes) -> None:
+    axis.set_xlabel("layer (0 = embeddings)")
+    axis.locator_params(axis="x", integer=True)
+    axis.grid(alpha=0.25)
+    axis.spines[["top", "right"]].set_visible(False)
+
+
+def _moved(axis: Axes, measure: str, convention: str, rows: list[dict]) -> None:
+    """What a measure is in the second less what it is in the first, with 95 % intervals; filled where it moved."""
+    rows = sorted((row for row in rows if row["value"] is not None), key=lambda row: row["layer"])
+    axis.axhline(0, color="0.45", linewidth=0.9)
+    for row in rows:
+        details = row["details"]
+        sure = details.get("p_corrected", 1.0) < 0.05
+        ends = [details.get("low", row["value"]), details.get("high", row["value"])]
+        axis.plot([row["layer"]] * 2, ends, color=COLOURS[0], linewidth=1.4)
+        face = COLOURS[0] if sure else "white"
+        axis.plot(row["layer"], row["value"], "o", color=COLOURS[0], markerfacecolor=face, markersize=5)
+    axis.set_title(f"{_heading(measure, convention)}: difference", fontsize="medium")
+    axis.set_ylabel(MEASURES[measure].unit)
+    _layer_axis(axis)
+
+
+def _compared_title(report: ReportTable) -> str:
+    facts = report.provenance
+    other = facts.get("other", {})
+    names = [str(one).removeprefix("pip:") for one in (facts.get("model"), other.get("model")) if one]
+    moved = any(row["protocol"] == "paired" for row in report)
+    told = "differences: 95 % intervals over documents; filled: p < 0.05, corrected for all layers" if moved else ""
+    if len(names) > 1 or facts.get("prompts"):
+        heading = " against ".join(dict.fromkeys(names)) + (" (two prompts)" if facts.get("prompts") else "")
+    else:
+        heading = f"{names[0] if names else 'layers'}: each layer with the next"
+    return f"{heading}\n{told}" if told else heading
 
 
 def _compared(axis: Axes, measure: str, rows: list[dict], number: int) -> None:

@@ -1,7 +1,7 @@
 """The door to Hugging Face evaluate: after `import hf_repgeo`, `evaluate.load("anisotropy")` finds our measurements.
 
 evaluate has no place to register modules. So its `evaluation_module_factory`, which turns a name into a module, is
-wrapped once evaluate is imported. It answers our names, three measurements and one comparison, with our own installed
+wrapped once evaluate is imported. It answers our names, three measurements and two comparisons, with our own installed
 modules: offline, and without writing anything to a cache. A user's own folder of the same name and a `revision=` still
 go to evaluate.
 
@@ -23,7 +23,7 @@ from .import_hooks import after_import
 __all__ = ["MEASUREMENTS", "install", "measurement_path"]
 
 MEASUREMENTS = {name: f"hf_repgeo.evaluation.{name}" for name in ("anisotropy", "intrinsic_dimension", "patchiness")}
-COMPARISONS = {"linear_cka": "hf_repgeo.evaluation.linear_cka"}
+COMPARISONS = {name: f"hf_repgeo.evaluation.{name}" for name in ("linear_cka", "geometry_difference")}
 MODULES = MEASUREMENTS | COMPARISONS
 
 
@@ -38,7 +38,8 @@ def measurement_path(name: str) -> str:
     evaluate copies a script that it loads by path into its modules cache; loading by name copies nothing.
 
     Args:
-        name: `"anisotropy"`, `"intrinsic_dimension"` or `"patchiness"`; or the comparison `"linear_cka"`.
+        name: `"anisotropy"`, `"intrinsic_dimension"` or `"patchiness"`; or one of the comparisons
+            `"linear_cka"` and `"geometry_difference"`.
 
     Returns:
         str: an absolute path to a Python file.

@@ -27,11 +27,13 @@ class Windows:
         ids: token ids of each window.
         documents: for each window, the document of each token.
         suffix: number of special tokens at the end of each window.
+        prefix: number of special tokens at its beginning.
     """
 
     ids: list[list[int]]
     documents: list[list[int]]
     suffix: int = 0
+    prefix: int = 0
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -118,6 +120,7 @@ def make_windows(
         [prefix + ids + suffix for ids, _ in pieces],
         [[owners[0]] * len(prefix) + owners + [owners[-1]] * len(suffix) for _, owners in pieces],
         len(suffix),
+        len(prefix),
     )
 
 

@@ -1,4 +1,4 @@
-"""The comparison of evaluate: the number of the table, streamed or at once, and errors in sentences."""
+"""The comparisons of evaluate: the number of the table, streamed or at once, and errors in sentences."""
 
 import os
 
@@ -11,7 +11,8 @@ import torch  # noqa: E402
 
 import hf_repgeo  # noqa: E402, F401
 from hf_repgeo.errors import BadInput  # noqa: E402
-from hf_repgeo.measures.pairs import CloudPair, linear_cka  # noqa: E402
+from hf_repgeo.measures import PointCloud, anisotropy  # noqa: E402
+from hf_repgeo.measures.pairs import CloudPair, linear_cka, paired_differences  # noqa: E402
 
 
 @pytest.fixture
@@ -57,3 +58,16 @@ def test_rows_that_do_not_belong_together_are_refused(comparison, clouds):
         comparison.compute(representations1=clouds[0], representations2=clouds[1][:79])
     with pytest.raises(BadInput):
         comparison.compute(representations1=clouds[0], representations2=np.full((80, 2), np.nan))
+
+
+def test_differences_of_measures_are_those_of_the_table_with_interval_and_p(comparison, clouds):
+    difference = evaluate.load("geometry_difference", module_type="comparison")
+    X, _ = clouds
+    Y = X * torch.tensor([3.0, 1, 1, 1, 1])
+    found = difference.compute(representations1=X, representations2=Y, measures=["anisotropy", "massive_share"])
+    [expected] = paired_differences([anisotropy(PointCloud(X))], [anisotropy(PointCloud(Y))])
+    assert found["anisotropy_difference"] == pytest.approx(expected.value)
+    for name in ("first", "second", "low", "high", "p"):
+        assert found[f"anisotropy_difference_{name}"] == pytest.approx(expected.details[name])
+    assert found["massive_share_difference_standard_error"] is None
+    assert "no_paired_error" in found["massive_share_difference_warnings"]

@@ -10,6 +10,7 @@ from hf_repgeo.losses import TERMS, soft_patchiness_term
 from hf_repgeo.measures import PointCloud, patchiness
 from hf_repgeo.measures.kernels.quantizers import quantize
 from hf_repgeo.training.geometry_loss import GeometryLoss, SentenceGeometryLoss
+from hf_repgeo.training.initialization import match_geometry
 
 
 def make_model():
@@ -153,6 +154,36 @@ def test_wrong_arguments_are_refused():
         GeometryLoss("uniformity", 1.0, memory=-1)
     with pytest.raises(UnknownName, match="layer"):
         GeometryLoss("uniformity", 1.0, layers=[9]).attach(make_model())
+
+
+# --- geometry-led initialisation --------------------------------------------------------------------------------------
+
+
+def test_weights_are_adjusted_until_the_geometry_is_that_of_the_target(batch):
+    model, inputs = make_model().train(), [{key: batch[key] for key in ("input_ids", "attention_mask")}]
+    targets = {"effective_rank": {1: 6.0, 2: 5.0}, "mean_cosine": {2: 0.6}}
+    distances = match_geometry(model, inputs, targets, steps=120, learning_rate=3e-3)
+    assert distances[-1] < 0.01 < distances[0] and len(distances) == 120
+    assert model.training and all(weight.grad is None for weight in model.parameters())
+    states = model.eval().bert(**inputs[0], output_hidden_states=True).hidden_states
+    rows = states[2][batch["attention_mask"].bool()].detach()
+    assert float(TERMS["mean_cosine"](rows)) == pytest.approx(0.6, abs=0.1)
+    assert float(TERMS["effective_rank"](rows)) == pytest.approx(5, rel=0.2)
+
+
+def test_an_initialisation_without_a_usable_target_is_refused(batch):
+    inputs = [{"input_ids": batch["input_ids"]}]
+    for arguments, error, words in (
+        (([], {"anisotropy": {1: 0.5}}), BadInput, "`batches`: got no batch"),
+        ((inputs, {}), BadInput, "`targets`: got no target"),
+        ((inputs, {"anisotropy": {1: float("nan")}}), BadInput, "nan for anisotropy of layer 1"),
+        ((inputs, {"vrm": {1: 0.5}}), UnknownName, "differentiable measure"),
+        ((inputs, {"anisotropy": {7: 0.5}}), UnknownName, "unknown layer 7"),
+    ):
+        with pytest.raises(error, match=words):
+            match_geometry(make_model(), *arguments)
+    with pytest.raises(BadInput, match="`steps`"):
+        match_geometry(make_model(), inputs, {"anisotropy": {1: 0.5}}, steps=0)
 
 
 class Embedder(torch.nn.Module):

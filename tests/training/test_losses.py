@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from hf_repgeo import losses
+from hf_repgeo.errors import BadInput
 from hf_repgeo.measures import PointCloud, resolve
 from hf_repgeo.measures import evaluate_all as evaluate
 
@@ -52,3 +53,22 @@ def test_fewer_rows_than_columns_are_taken(generator):
     X = torch.randn(5, 9, generator=generator, dtype=torch.float64)
     [estimate] = evaluate(PointCloud(X), resolve("anisotropy"))
     assert float(losses.anisotropy_term(X)) == pytest.approx(estimate.value, rel=1e-9)
+
+
+@pytest.mark.parametrize("name", [name for name in TERMS if name != "partition_function"])  # which has a unit
+@pytest.mark.parametrize("unit", [1, 1e-15, 1e15])
+def test_rows_without_spread_along_one_direction_have_a_finite_gradient_in_any_unit(name, unit, generator):
+    X = torch.randn(96, 8, generator=generator)
+    X = ((X - X.mean(1, keepdim=True)) * unit).requires_grad_()  # as a LayerNorm leaves them
+    TERMS[name](X).backward()
+    assert bool(torch.isfinite(X.grad).all()) and float(X.grad.abs().max()) > 0
+
+
+def test_rows_of_zeros_have_no_direction_and_equal_rows_no_shape(generator):
+    X = torch.randn(20, 4, generator=generator, dtype=torch.float64)
+    padded = torch.cat([X, torch.zeros(3, 4, dtype=torch.float64)])
+    assert float(losses.mean_cosine_term(padded)) == pytest.approx(float(losses.mean_cosine_term(X)))
+    with pytest.raises(BadInput, match="`rows`: got 9 equal rows; wanted rows that differ. The model has collapsed"):
+        losses.effective_rank_term(X[:1].repeat(9, 1))
+    with pytest.raises(BadInput, match="0 rows that are not zero"):
+        losses.uniformity_term(torch.zeros(5, 4))

@@ -7,6 +7,7 @@ leaves it unchanged, what chance gives, and its source. Tests walk the same tabl
 from __future__ import annotations
 
 from .cka_matrix import cka_matrix
+from .differences import paired_differences
 from .neighbourhoods import information_imbalance, neighbourhood_overlap
 from .pair import CloudPair
 from .similarity import linear_cka, linearity_score, orthogonal_procrustes, subspace_novelty
@@ -23,6 +24,7 @@ __all__ = [
     "linearity_score",
     "neighbourhood_overlap",
     "orthogonal_procrustes",
+    "paired_differences",
     "resolve_comparisons",
     "subspace_novelty",
 ]

@@ -1,0 +1,114 @@
+"""Paired differences: exact cases, calibration where nothing moved, and a planted change that is found where it is."""
+
+from itertools import product
+
+import pytest
+import torch
+
+from hf_repgeo.measures import PointCloud, anisotropy, mean_cosine
+from hf_repgeo.measures.estimate import Estimate
+from hf_repgeo.measures.pairs import paired_differences
+from hf_repgeo.measures.pairs.differences import sign_flip_test
+
+LAYERS, DOCUMENTS, ROWS, COLUMNS = 4, 24, 10, 8
+
+
+def clouds(seed, noise=0.3, planted=0.0):
+    """Two copies of some layers' rows that differ by independent noise, grouped in documents, perhaps one stretched."""
+    g = torch.Generator().manual_seed(seed)
+    rows = torch.randn(DOCUMENTS, COLUMNS, generator=g).repeat_interleave(ROWS, 0)
+    groups = torch.arange(DOCUMENTS).repeat_interleave(ROWS)
+    sides = [[], []]
+    for layer in range(LAYERS):
+        rows = rows + torch.randn(rows.shape, generator=g)
+        for number, side in enumerate(sides):
+            noisy = rows + noise * torch.randn(rows.shape, generator=g)
+            if planted and layer == 2 and number == 1:
+                noisy[:, 0] *= 1 + planted
+            side.append(PointCloud(noisy, groups=groups))
+    return sides
+
+
+def differences(measure, seed, **options):
+    first, second = ([measure(cloud) for cloud in side] for side in clouds(seed, **options))
+    return paired_differences(first, second, flips=499)
+
+
+def test_the_test_equals_its_definition_on_five_folds():
+    shares = torch.tensor([[1.0, 2.0, 3.0, 2.0, 1.5], [1.0, -1.0, 2.0, 0.5, -2.0]], dtype=torch.float64)
+    flips = torch.tensor(list(product((1.0, -1.0), repeat=5)), dtype=torch.float64)
+    t = torch.stack([(flips * row).mean(1).abs() / (flips * row).std(1, correction=0) for row in shares], 1)
+    single, corrected = sign_flip_test(shares)
+    for layer in range(2):
+        assert float(single[layer]) == pytest.approx(float((t[:, layer] >= t[0, layer] - 1e-12).double().mean()))
+        assert float(corrected[layer]) == pytest.approx(float((t.amax(1) >= t[0, layer] - 1e-12).double().mean()))
+    assert float(single[0]) == 2 / 32  # only the observed signs and their opposite are as extreme
+
+
+def test_p_is_uniform_where_shares_are_symmetric_and_the_correction_holds_for_all_layers():
+    g = torch.Generator().manual_seed(1)
+    single, family = [], []
+    for seed in range(400):
+        common = torch.randn(1, 20, generator=g, dtype=torch.float64)  # layers agree, as those of a model do
+        shares = common + torch.randn(6, 20, generator=g, dtype=torch.float64)
+        alone, corrected = sign_flip_test(shares, seed=seed, flips=499)
+        single.append(float(alone[0]))
+        family.append(float(corrected.min()))
+    for level in (0.05, 0.2):
+        spread = 2.6 * (level * (1 - level) / 400) ** 0.5
+        for found in (single, family):
+            assert abs(sum(p <= level for p in found) / 400 - level) < spread
+
+
+@pytest.mark.parametrize("measure", [anisotropy, mean_cosine])
+def test_where_nothing_moved_few_families_of_layers_are_called_moved(measure):
+    found = [differences(measure, seed) for seed in range(60)]
+    wrong = sum(min(one.details["p_corrected"] for one in layers) <= 0.05 for layers in found)
+    assert wrong <= 8  # 3 expected; more than 8 happens once in 300 such tests
+    inside = [one.details["low"] <= 0 <= one.details["high"] for layers in found for one in layers]
+    assert 0.9 < sum(inside) / len(inside) <= 1
+
+
+def test_a_planted_change_is_found_in_its_layer_and_in_no_other():
+    for seed in range(5):
+        found = differences(anisotropy, seed, planted=1.0)
+        p = [one.details["p_corrected"] for one in found]
+        assert p[2] < 0.01 and found[2].details["low"] > 0
+        assert min(p[:2] + p[3:]) > 0.01
+
+
+def test_the_error_of_a_difference_is_far_below_those_of_its_values():
+    [first, second] = [[anisotropy(cloud) for cloud in side] for side in clouds(0, noise=0.05)]
+    for one, other, found in zip(first, second, paired_differences(first, second), strict=True):
+        assert found.value == other.value - one.value
+        assert found.standard_error < 0.3 * one.standard_error
+        assert found.details["first"] == one.value and found.details["second"] == other.value
+
+
+def test_equal_clouds_differ_by_nothing():
+    side, _ = clouds(0)
+    estimates = [anisotropy(cloud) for cloud in side]
+    for found in paired_differences(estimates, estimates):
+        assert (found.value, found.standard_error) == (0, 0)
+        assert found.details["p"] == found.details["p_corrected"] == 1
+
+
+def test_the_paired_error_is_that_of_leaving_folds_out_of_both():
+    both = [PointCloud(side[0].rows + 9, groups=side[0].groups) for side in clouds(3)]  # second-order terms vanish
+    [found] = paired_differences(*([mean_cosine(cloud)] for cloud in both))
+    values = []
+    for fold in range(20):
+        parts = [mean_cosine(PointCloud(cloud.rows[cloud.folds != fold])).value for cloud in both]
+        values.append(parts[1] - parts[0])
+    spread = torch.tensor(values, dtype=torch.float64)
+    assert found.standard_error == pytest.approx(float((19 * spread.var(correction=0)).sqrt()), rel=0.02)
+
+
+def test_a_missing_value_and_a_measure_without_jackknife_say_so():
+    whole = [anisotropy(cloud) for cloud in clouds(0)[0][:2]]
+    gone = Estimate("anisotropy", "razzhigaev", None, warnings=("no_spread: all rows are equal",))
+    found = paired_differences([whole[0], gone], whole)
+    assert found[0].details["p"] == 1 and found[1].value is None and found[1].codes == ("no_spread",)
+    bare = Estimate("massive_share", "none", 0.25, n=10)
+    [found] = paired_differences([bare], [Estimate("massive_share", "none", 0.5, n=10)])
+    assert (found.value, found.standard_error, found.codes) == (0.25, None, ("no_paired_error",))
