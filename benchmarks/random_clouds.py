@@ -2,9 +2,12 @@
 
     python benchmarks/random_clouds.py                # 10,000 clouds, about 3 minutes on a free core
     python benchmarks/random_clouds.py --only 4711    # one cloud, with what differs
+    python benchmarks/random_clouds.py --first 500000 # others, and no file is written
 
-A cloud is drawn from its number: rows, columns, spectrum, scale, offset, dtype, copies, outliers, constant columns. The
-reference sees the stored values in float64. A measure that gives another value says so by a warning, or is listed.
+A cloud is drawn from its number: rows, columns, spectrum, scale, offset, dtype, copies, outliers, constant columns;
+half of them have one extreme more (`EXTREMES`). The reference sees the stored values in float64; patchiness and its
+reconstruction error, which are no closed forms, are those of the same quantizer on them. A measure that gives another
+value says so by a warning, or is listed.
 """
 
 from __future__ import annotations
@@ -20,12 +23,15 @@ from scipy.spatial.distance import pdist, squareform
 from scipy.special import logsumexp
 from scipy.stats import differential_entropy
 
-from hf_repgeo.measures import PointCloud, evaluate_all
+from hf_repgeo.measures import PointCloud, evaluate_all, patchiness
 from hf_repgeo.measures.ball import ball_dimension
+from hf_repgeo.measures.reconstruction import reconstruction_error
 
 TARGET = Path(__file__).parent / "results" / "random_clouds.md"
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 TOLERANCE = 1e-5  # relative
+CELLS = {"codebooks": 1, "bits": 3}
+CELL_TOLERANCE = 0.2  # a few rows at the border of two cells may go either way, here of rows as few as 20
 EPS = np.finfo(np.float64).eps
 
 
@@ -47,11 +53,68 @@ def draw(number: int) -> torch.Tensor:
         X += rng.standard_normal(d) * 10 ** rng.uniform(-2, 6)
     if rng.uniform() < 0.2:
         X[:, rng.integers(d, size=max(1, d // 5))] = rng.standard_normal()
+    if rng.uniform() < 0.5:
+        X = EXTREMES[rng.integers(len(EXTREMES))](X, rng)
     dtype = DTYPES[rng.integers(4)]
     room = {torch.float16: 3, torch.float64: 280}.get(dtype, 30)
     X *= 10 ** rng.uniform(-room, room) if rng.uniform() < 0.5 else 1
     limit = torch.finfo(dtype).max / 2
     return torch.from_numpy(np.clip(X, -limit, limit)).to(dtype)
+
+
+def _giant_row(X: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    X[rng.integers(len(X))] *= 10 ** rng.uniform(4, 20)
+    return X
+
+
+def _giant_column(X: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    X[:, rng.integers(X.shape[1])] *= 10 ** rng.uniform(2, 12)
+    return X
+
+
+def _two_scales(X: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    X[: len(X) // 2] *= 10 ** rng.uniform(1, 9)
+    return X
+
+
+def _two_places(X: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    X[: len(X) // 2] += 10 ** rng.uniform(1, 9)
+    return X
+
+
+def _blocks_of_copies(X: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    return X[np.arange(len(X)) // rng.integers(2, 6)]
+
+
+def _grid(X: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    return np.round(X * 10 ** rng.uniform(0, 1))
+
+
+def _all_equal(X: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    X[:] = X[0]
+    X[: rng.integers(2)] *= 1 + 10 ** rng.uniform(-9, 1)
+    return X
+
+
+def _few_rows(X: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    return X[: rng.integers(2, 12)]
+
+
+def _near_the_maximum(X: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    return X * (3e4 / np.abs(X).max().clip(1e-300))
+
+
+EXTREMES = (
+    _giant_row,
+    _giant_column,
+    _two_scales,
+    _two_places,
+    _blocks_of_copies,
+    _grid,
+    _all_equal,
+    _few_rows,
+    _near_the_maximum,
+)
 
 
 # --- the definitions, in float64 ------------------------------------------------------------------------------------
@@ -128,7 +191,9 @@ def _neighbors(X: np.ndarray) -> dict[tuple[str, str], float]:
         ball = ball_dimension(mle, n)
         if ball:
             found["intrinsic_dimension", "ball"] = ball[0]
-        found["gride", "denti"] = ((mu > 0).sum() - 1) / mu.sum()
+        apart = mu > 16 * EPS  # less is the rounding of two equal distances
+        if apart.sum() > 1:
+            found["gride", "denti"] = (apart.sum() - 1) / mu[apart].sum()
     inverse = np.log(distances[:, 19]) - np.log(distances[:, :19]).mean(1)
     if inverse.min() > 0:
         found["levina_bickel", "mackay"] = 1 / inverse.mean()
@@ -164,18 +229,32 @@ def compare(number: int) -> list[tuple[str, str, float | None, float, tuple[str,
     plain = plain * (2.0 ** -math.frexp(peak)[1] if peak else 1.0)
     with np.errstate(all="ignore"):
         wanted = definitions(plain.numpy())
-    found = {(e.measure, e.convention): e for e in evaluate_all(PointCloud(X, jackknife=False), list(wanted))}
+    cloud = PointCloud(X, jackknife=False)
+    found = {(e.measure, e.convention): e for e in evaluate_all(cloud, list(wanted))}
     differing = []
     for case, value in wanted.items():
         estimate = found[case]
         if estimate.value is None or not math.isclose(estimate.value, value, rel_tol=TOLERANCE, abs_tol=1e-9):
             differing.append((*case, estimate.value, float(value), estimate.codes))
+    return differing + _cells(cloud, PointCloud(plain, jackknife=False))
+
+
+def _cells(cloud: PointCloud, plain: PointCloud) -> list[tuple[str, str, float | None, float, tuple[str, ...]]]:
+    """The same of patchiness and reconstruction error, whose reference is the quantizer on float64 rows."""
+    differing = []
+    for measure in (patchiness, reconstruction_error):
+        estimate, wanted = measure(cloud, **CELLS), measure(plain, **CELLS)
+        values = (estimate.value, wanted.value)
+        if None not in values and not math.isclose(*values, rel_tol=CELL_TOLERANCE, abs_tol=1e-9):
+            differing.append((estimate.measure, estimate.convention, *values, estimate.codes))
+        elif (values[0] is None) != (values[1] is None):
+            differing.append((estimate.measure, estimate.convention, *values, ()))
     return differing
 
 
-def main(clouds: int) -> str:
+def main(clouds: int, first: int = 0) -> str:
     silent, warned, checked = [], Counter(), 0
-    for number in range(clouds):
+    for number in range(first, first + clouds):
         for measure, convention, value, wanted, codes in compare(number):
             if codes:
                 warned[f"{measure}:{convention}", codes[0], value is None] += 1
@@ -202,11 +281,14 @@ def main(clouds: int) -> str:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clouds", type=int, default=10_000)
+    parser.add_argument("--first", type=int, default=0, help="number of the first cloud")
     parser.add_argument("--only", type=int, help="number of one cloud to look at")
     options = parser.parse_args()
     if options.only is not None:
         cloud = draw(options.only)
         print(tuple(cloud.shape), cloud.dtype, *compare(options.only), sep="\n")
+    elif options.first:
+        print(main(options.clouds, options.first))
     else:
         TARGET.write_text(main(options.clouds))
         print(TARGET.read_text())

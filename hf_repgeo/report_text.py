@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ HEADINGS = {
 }
 
 
+MARKS = {"lower bound": "≥", "upper bound": "≤", "rough": "~"}  # what errors call themselves
 UNSHOWN = ("matrix", "failed", "paired")  # a heat map and the warnings say the first two better; the third stands apart
 
 
@@ -73,8 +75,10 @@ def _heading(report: ReportTable) -> str:
 def _table(report: ReportTable, stack: str | None, tokens: str | None) -> str:
     """Layers down and measures across; plain rows, which have no layers, one measure a line."""
     if report.unique("layer") == [None]:
-        chance = ["chance", "p"] if _has_chance(report) else []
-        return _counts(report) + "\n" + _aligned([["measure", "convention", "value", *chance], *_lines(report)])
+        heading = ["measure", "convention", "value", *_interval_heading(report)]
+        heading += ["chance", "p"] if _has_chance(report) else []
+        title = ", ".join(part for part in (_counts(report), _errors(report)) if part)
+        return title + "\n" + _aligned([heading, *_lines(report)])
     measures = [measure for measure in HEADINGS if measure in report.unique("measure")]
     measures = measures or report.unique("measure")
     lines = [["layer", *(HEADINGS.get(measure, measure) for measure in measures)]]
@@ -82,7 +86,7 @@ def _table(report: ReportTable, stack: str | None, tokens: str | None) -> str:
         part = report.select(layer=layer)
         lines.append([str(layer), *(_cell(part.select(measure=measure).rows[:1]) for measure in measures)])
     brackets = "in brackets: by chance" if _has_chance(report) else None
-    facts = (stack, f"tokens: {tokens}" if tokens else None, _counts(report), brackets)
+    facts = (stack, f"tokens: {tokens}" if tokens else None, _counts(report), brackets, _errors(report))
     title = ", ".join(part for part in facts if part)
     return title + "\n" + _aligned(lines)
 
@@ -105,9 +109,36 @@ def _moved(rows: list[dict]) -> str:
 
 
 def _lines(report: ReportTable) -> list[list[str]]:
-    if not _has_chance(report):
-        return [[row["measure"], row["convention"], _cell([row])] for row in report]
-    return [[row["measure"], row["convention"], _value(row), _chance(row), _p(row)] for row in report]
+    intervals, chance = bool(_interval_heading(report)), _has_chance(report)
+    lines = [[row["measure"], row["convention"], _value(row)] for row in report]
+    for line, row in zip(lines, report, strict=True):
+        line += [_interval(row)] if intervals else []
+        line += [_chance(row), _p(row)] if chance else []
+    return lines
+
+
+def _interval_heading(report: ReportTable) -> list[str]:
+    levels = sorted({row["details"]["interval_level"] for row in report if "interval_level" in row["details"]})
+    return [" and ".join(f"{level:.3g}" for level in levels) + " interval"] if levels else []
+
+
+def _interval(row: dict) -> str:
+    details = row["details"]
+    return f"[{number(details['low'])}, {number(details['high'])}]" if "low" in details else ""
+
+
+def _errors(report: ReportTable) -> str | None:
+    """How many standard errors make an interval of 95 %: more the fewer groups of rows the jackknife had."""
+    methods = " ".join(row["se_method"] or "" for row in report)
+    marks = [f"± {mark} {words}" for words, mark in MARKS.items() if words in methods]
+    groups = [int(count) for count in re.findall(r"jackknife\((\d+) groups\)", methods)]
+    if not groups:
+        return ", ".join(marks) or None
+    from .measures.student import tail  # here, since reading a report needs no torch
+
+    most, least = (f"{tail(0.95, count - 1):.1f}" for count in (min(groups), max(groups)))
+    told = f"95 %: ± {least} errors" if most == least else f"95 %: ± {least} to {most} errors"
+    return ", ".join([told, *marks])
 
 
 def _has_chance(report: ReportTable) -> bool:
@@ -148,7 +179,12 @@ def _value(row: dict) -> str:
     value, error = row["value"], row["se"]
     if value is None:
         return row["warnings"][0].split(":")[0] if row["warnings"] else "none"
-    return number(value) + (f" ± {number(error, 2)}" if error is not None else "")
+    return number(value) + (f" ± {_mark(row)}{number(error, 2)}" if error is not None else "")
+
+
+def _mark(row: dict) -> str:
+    """What stands before an error that is a bound, or rough."""
+    return next((mark for words, mark in MARKS.items() if words in (row["se_method"] or "")), "")
 
 
 def number(value: float, digits: int = 4) -> str:

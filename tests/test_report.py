@@ -91,6 +91,22 @@ def test_the_text_form_shows_values_errors_reasons_and_warnings(report):
     assert "no_spread (1 rows): all rows are equal" in text
 
 
+def test_the_text_form_tells_intervals_and_how_many_errors_make_one(generator):
+    X = torch.randn(120, 5, generator=generator)
+    documents = torch.arange(120) // 15
+    told = str(measure(X, ["anisotropy", "mean_cosine"], groups=documents, interval=0.9))
+    assert "95 %: ± 2.4 errors" in told  # Student's t with 7 degrees of freedom: 2.365
+    assert "0.9 interval" in told and told.count("[") == 2
+    assert "95 %: ± 2.1 errors" in str(measure(X, "anisotropy"))
+    assert "errors" not in str(measure(X, "anisotropy", groups=documents // 2))  # four documents have no error
+
+
+def test_the_text_form_marks_errors_that_are_bounds_or_rough(generator):
+    X, documents = torch.randn(120, 5, generator=generator), torch.arange(120) // 15
+    told = str(measure(X, ["effective_rank", "mean_cosine"], groups=documents))
+    assert told.count("± ≥") == 2 and "± ≥ lower bound" in told  # effective rank, and the line that explains it
+
+
 def test_the_text_form_of_plain_rows_lists_the_measures(generator):
     text = repr(measure(torch.randn(50, 4, generator=generator), ["anisotropy", "iso_score"]))
     assert [line.split()[0] for line in text.splitlines()[-2:]] == ["anisotropy", "iso_score"]

@@ -72,7 +72,7 @@ def error_of_mean(estimates: tuple[Estimate, ...]) -> tuple[float | None, str | 
         return (total, f"likelihood, {len(errors)} batches") if alone else (None, None)
     error, method = jackknife(torch.stack([scaled_deviations(estimate) for estimate in estimates]).mean(0))
     methods = [estimate.se_method or "" for estimate in estimates]
-    bounds = [bound for bound in ("lower bound", "upper bound") if any(bound in said for said in methods)]
+    bounds = [bound for bound in ("lower bound", "upper bound", "rough") if any(bound in said for said in methods)]
     return error, ", ".join([f"{method} of {len(errors)} batches", *bounds[:1]]) if method else None
 
 

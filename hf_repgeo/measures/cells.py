@@ -26,6 +26,7 @@ from .kernels.quantizers import (
     complete_options,
     refitted_counts,
 )
+from .rounding import variance_loss
 from .spectral_errors import with_heavy_tails
 
 if TYPE_CHECKING:
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 FEW_ROWS_PER_CELL = 39  # k-means wants as many to place a centroid; with fewer, cells fit the sample's own accidents
 COPIES_SHARE = 0.01
 CLUMPED = 1.1  # patchiness from which rows count as clumped
+FEW_DIRECTIONS = 0.45  # share of the variance that cells leave; where it is less, a Gaussian reads 1.03 to 1.14
+UNCLEAR = (1.02, 1.15)  # patchiness that may be such a Gaussian's
 ADDITIVE_SEEDS = 3  # an additive quantizer's search may move its patchiness as much as the rows do
 
 
@@ -131,13 +134,14 @@ def patchiness(
 
     Returns:
         Estimate: value in [0, K] for `"lloyd"`. The standard error leaves out one group of rows at a time with the
-        codebooks held fixed. Where every row is a group of its own and rows are clumped (above 1.1), it adds the
-        scatter of the cells, from refits to both halves of the rows; other quantizers have no error there
-        (`moving_cells`). Over several seeds it contains their scatter, `details["seed_standard_deviation"]`.
-        Value `None` for fewer rows than cells (`too_few_rows`) and when all rows are equal (`no_spread`). Warnings:
-        `few_rows_per_cell`, `duplicates`, `dead_blocks` (constant columns fill a block, which is left out),
-        `few_different_rows` (a block has fewer different rows than cells), `quantizer_failed` (the quantizer stands for
-        the rows worse than a product quantizer would, so its cells say little about them).
+        codebooks held fixed. Where rows are clumped (above 1.1) and every row is a group of its own, it adds the
+        scatter of the cells, from refits to both halves of the rows; other quantizers have no error there, and with
+        groups it is rough (`moving_cells`). Over several seeds it contains their scatter,
+        `details["seed_standard_deviation"]`. Value `None` for fewer rows than cells (`too_few_rows`) and when all rows
+        are equal (`no_spread`). Warnings: `few_rows_per_cell`, `duplicates`, `dead_blocks` (constant columns fill a
+        block, which is left out), `few_different_rows` (a block has fewer different rows than cells), `few_directions`
+        (the value may be chance), `quantizer_failed` (the quantizer stands for the rows worse than a product quantizer
+        would, so its cells say little about them).
 
     Raises:
         UnknownName: no such convention or quantizer.
@@ -162,7 +166,7 @@ def patchiness(
     if isinstance(fits, str):
         return missing("patchiness", convention, fits, n=cloud.n, n_distinct=cloud.n_distinct)
     estimate = _counted(cloud, "patchiness", convention, CONVENTIONS[convention], fits)
-    return estimate.warned(*_failure(cloud, fits[0]))
+    return estimate.warned(*_failure(cloud, fits[0]), *_few_directions(cloud, fits[0]))
 
 
 def cell_count_variance(cloud: PointCloud, **cells: Unpack[CellOptions]) -> Estimate:
@@ -292,6 +296,10 @@ def cell_warnings(cloud: PointCloud, fit: Quantization) -> tuple[str, ...]:
     if fit.dead_blocks:
         blocks = fit.dead_blocks + len(fit.codebooks)
         warnings.append(f"dead_blocks: all columns of {fit.dead_blocks} of {blocks} blocks are constant; left out")
+    warnings += variance_loss(cloud)
+    if fit.lost_share > COPIES_SHARE:
+        said = f"{fit.lost_share:.0%} of the rows lie so far out, or so near together beside others that do"
+        warnings.append(f"rounding: {said}, that rounding hides their nearest codeword")
     unfilled = int((fit.counts == 0).any(1).sum()) if fit.quantizer == PRODUCT and cloud.n_distinct >= cells else 0
     if unfilled:
         said = f"{unfilled} of {len(fit.counts)} blocks hold fewer than {cells} different rows"
@@ -363,14 +371,18 @@ def _error(cloud: PointCloud, function: Callable, fits: list[Quantization]) -> t
     """Standard error with the cells held fixed, its method and warnings; of rows alone in clumps, that of cells too.
 
     Where every row stands alone and rows are clumped, which clumps share a cell moves the number more than the rows'
-    own counts. Documents move it more than either, and their share in the scatter of the cells cannot be told apart.
+    own counts. Documents move it more than either, and their share in the scatter of the cells cannot be told apart:
+    that error is called rough.
     """
     error, method = jackknife(torch.stack([function(leave_one_out_counts(cloud, fit)) for fit in fits]).mean(0))
     if not error or method is None:
         return error, method, ()
     method, doubts = with_heavy_tails(cloud, method)
-    if float(lloyd_patchiness_of(fits[0].counts)) <= CLUMPED or not cloud.rows_stand_alone:
+    if float(lloyd_patchiness_of(fits[0].counts)) <= CLUMPED:
         return error, method, doubts
+    if not cloud.rows_stand_alone:
+        said = "moving_cells: the error holds the cells fixed, which other documents would move; it is rough"
+        return error, method if doubts else f"{method}, rough", (*doubts, f"{said}, 0.6 to 1.5 times the true one")
     if fits[0].quantizer != PRODUCT or cloud.n < 2 * fits[0].cells + len(cloud.folds.unique()):
         said = "moving_cells: the cells move with the sample, more than can be said at the cost of one fit"
         return None, None, (f"{said}; ask for an interval",)
@@ -400,6 +412,16 @@ def leave_one_out_counts(cloud: PointCloud, fit: Quantization) -> torch.Tensor:
     by_fold = [torch.bincount(cloud.folds * fit.cells + codes, minlength=slots) for codes in fit.codes.T]
     counts = torch.stack(by_fold).reshape(-1, n_folds, fit.cells).transpose(0, 1)  # (folds, codebooks, cells)
     return counts.sum(0) - counts
+
+
+def _few_directions(cloud: PointCloud, fit: Quantization) -> tuple[str, ...]:
+    """A warning where k-means crowds rows that have no clumps: few directions, in which 64 cells are many."""
+    left = float(fit.errors.sum()) / (cloud.n * float(cloud.column_variances.sum()))
+    unclear = UNCLEAR[0] < float(lloyd_patchiness_of(fit.counts)) < UNCLEAR[1]
+    if fit.quantizer != PRODUCT or left > FEW_DIRECTIONS or not unclear:
+        return ()
+    said = f"cells explain {1 - left:.0%} of the variance; rows without clumps then read up to {UNCLEAR[1] - 0.01:.2f}"
+    return (f'few_directions: {said}; null="gaussian" gives the number to compare with',)
 
 
 def _failure(cloud: PointCloud, fit: Quantization) -> list[str]:

@@ -158,8 +158,9 @@ class PointCloud:
     @cached_property
     def norms(self) -> torch.Tensor:
         """Euclidean length of each row, `(n,)` float64, also where squares underflow. O(n d)."""
-        norms = torch.linalg.vector_norm(self.rows, dim=1).to(torch.float64)
-        short = torch.nonzero(norms < torch.finfo(self.rows.dtype).tiny ** 0.5 * 2**24)[:, 0]
+        blocks = self.rows.split(512)  # small blocks, whose float64 copies stay in the cache
+        norms = torch.cat([torch.linalg.vector_norm(block, dim=1, dtype=torch.float64) for block in blocks])
+        short = torch.nonzero(norms < torch.finfo(torch.float64).tiny ** 0.5 * 2**24)[:, 0]
         if len(short):
             rows = self.rows[short].to(torch.float64)
             peaks = rows.abs().amax(1, keepdim=True)

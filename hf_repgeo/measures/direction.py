@@ -11,6 +11,7 @@ from .conventions import MU, OFF_DIAGONAL, WANG
 from .estimate import Estimate, jackknife, missing
 from .kernels.kmeans import cell_sums
 from .kernels.products import BLOCK_ROWS, times_transposed
+from .rounding import variance_loss
 
 if TYPE_CHECKING:
     from .cloud import PointCloud
@@ -63,7 +64,8 @@ def mean_cosine(cloud: PointCloud) -> Estimate:
         error, method = jackknife(left_out)
         if error:
             error = max(error**2 - _second_order_variance(sums.to(torch.float64), counts), error**2 / 2) ** 0.5
-    return Estimate("mean_cosine", OFF_DIAGONAL, float(value), error, method, n=cloud.n_seen, left_out=left_out)
+    loss = variance_loss(cloud)  # of what the cosine lacks to 1, where rows share an offset
+    return Estimate("mean_cosine", OFF_DIAGONAL, float(value), error, method, cloud.n_seen, None, loss, {}, left_out)
 
 
 def _second_order_variance(sums: torch.Tensor, counts: torch.Tensor) -> float:
@@ -170,7 +172,8 @@ def uniformity(cloud: PointCloud) -> Estimate:
     if bool((norms == 0).any()):
         reason = f"zero_rows: {int((norms == 0).sum())} of {cloud.n} rows are all zeros and have no direction"
         return missing("uniformity", WANG, reason, n=cloud.n)
-    return Estimate("uniformity", WANG, _log_mean_kernel(_centred_units(cloud.rows, norms)), n=cloud.n)
+    value = _log_mean_kernel(_centred_units(cloud.rows, norms))
+    return Estimate("uniformity", WANG, value, n=cloud.n, warnings=variance_loss(cloud))
 
 
 def _centred_units(rows: torch.Tensor, norms: torch.Tensor) -> torch.Tensor:

@@ -60,8 +60,10 @@ def principal_coordinates(rows: torch.Tensor, moments: Moments | None) -> Iterat
         moments: of the cloud; `None` where there are no more rows than columns.
     """
     if moments is None:
-        values, vectors = torch.linalg.eigh(_dual_gram(rows))
-        yield vectors * values.clamp_min(0).sqrt()
+        products = _dual_gram(rows)
+        total = products.trace().clamp_min(torch.finfo(products.dtype).tiny)
+        values, vectors = torch.linalg.eigh((products / total).to(torch.float32))
+        yield vectors * (values.clamp_min(0) * total).sqrt().to(torch.float32)
         return
     scatter = moments.scatter
     basis = torch.linalg.eigh((scatter / scatter.diagonal().sum()).to(torch.float32)).eigenvectors.T.contiguous()

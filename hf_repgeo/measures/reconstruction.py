@@ -104,7 +104,7 @@ def reconstruction_error(cloud: PointCloud, **cells: Unpack[CellOptions]) -> Est
     if isinstance(fit, str):
         return _missing(cloud, measure, fit)
     energies = cloud.rows.double().square().sum(1)
-    centred = float(fit.errors.sum() / (cloud.rows - fit.shift).double().square().sum())
+    centred = float(fit.errors.sum() / (cloud.n * cloud.column_variances.sum()))
     error, method = None, None
     if cloud.jackknife:
         error, method = jackknife(_left_out_sums(cloud, fit.errors) / _left_out_sums(cloud, energies))

@@ -38,8 +38,10 @@ def rounding_noise(cloud: PointCloud) -> float:
     return noise if noise > CLEAN * float(variances.sum()) else 0.0
 
 
-def spectral_loss(cloud: PointCloud, value: float, function: Callable) -> tuple[str, ...]:
-    """A warning where a function of the eigenvalues would differ by 2 % without the noise.
+def spectral_loss(
+    cloud: PointCloud, value: float, function: Callable, eigenvalues: torch.Tensor | None = None
+) -> tuple[str, ...]:
+    """A warning where a function of the eigenvalues (default: the covariance's) would differ by 2 % without noise.
 
     The noise adds its variance to every eigenvalue; those up to the edge of its own spectrum (Marchenko, Pastur 1967)
     are nothing else.
@@ -49,7 +51,8 @@ def spectral_loss(cloud: PointCloud, value: float, function: Callable) -> tuple[
         return ()
     noise = noise / min(cloud.n_seen - 1, cloud.d)
     edge = noise * (1 + (cloud.d / cloud.n_seen) ** 0.5) ** 2
-    clean = torch.where(cloud.spectrum > edge, cloud.spectrum - noise, 0.0)
+    values = cloud.spectrum if eigenvalues is None else eigenvalues
+    clean = torch.where(values > edge, values - noise, 0.0)
     without = float(function(clean)) if float(clean.sum()) > 0 else math.nan
     if abs(without - value) <= LOSS * abs(value):
         return ()

@@ -28,6 +28,7 @@ from .near_copies import without_near_copies
 from .rounding import neighbor_loss
 
 CONVENTIONS = (MACKAY, LEVINA)
+DECIDING_SHARE = 0.1  # of a mean over rows
 
 
 def levina_bickel_of(distances: torch.Tensor, convention: str = MACKAY) -> torch.Tensor:
@@ -101,7 +102,8 @@ def levina_bickel(cloud: PointCloud, k: int = 20, convention: str = MACKAY) -> E
 
     Returns:
         Estimate: value > 0, with a jackknife error over `cloud.folds`, neighbours held fixed. Neighbourhoods overlap,
-        so the true error is larger: by a tenth at k = 5, a third at k = 20. `None` as in `intrinsic_dimension`.
+        so the true error is larger: by a tenth at k = 5, a third at k = 20. `None` as in `intrinsic_dimension`. Warns
+        `one_row_decides` where one row makes up a tenth of the mean (`"levina"`).
 
     Raises:
         UnknownName: no such convention.
@@ -146,11 +148,19 @@ def _levina_bickel(cloud: PointCloud, k: int, convention: str) -> Estimate:
         value,
         error,
         method,
-        warnings=copies_warning(cloud) + neighbor_loss(cloud, distances[:, 0]),
+        warnings=copies_warning(cloud) + neighbor_loss(cloud, distances[:, 0]) + _decided(inverse, convention),
         details={"k": k},
         left_out=one_out if cloud.jackknife else None,
         **counts,
     )
+
+
+def _decided(inverse: torch.Tensor, convention: str) -> tuple[str, ...]:
+    """A warning where one row makes up much of the mean: far from all others, it sees them at one distance."""
+    share = float((1 / inverse).max() / (1 / inverse).sum()) if convention == LEVINA else 0.0
+    if share <= DECIDING_SHARE:
+        return ()
+    return (f"one_row_decides: one of {len(inverse)} rows, far from all others, makes up {share:.0%} of the mean",)
 
 
 def gride(cloud: PointCloud, n1: int = 1, n2: int = 2) -> Estimate:

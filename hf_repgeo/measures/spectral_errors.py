@@ -4,7 +4,7 @@ The jackknife of a function of the covariance holds the eigenvectors fixed: righ
 flat the function is near its extreme, the first order nearly vanishes, and what is left of it is the noise of the
 eigenvalues themselves. The variance of a statistic with a first-order part S1 and a second-order part S2 is S1 + S2,
 and its jackknife expects S1 + 2 S2 (Efron & Stein, "The jackknife estimate of variance", Annals of Statistics 9, 1981);
-so S2, known for normal rows, is taken off.
+so S2, known for normal rows, is taken off. Rows of one document are alike and count as fewer (`design_effect`).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from .estimate import jackknife
+from .kernels.products import times_transposed
 
 if TYPE_CHECKING:
     from .cloud import PointCloud
@@ -41,7 +42,7 @@ def spectral_error(cloud: PointCloud, function: Callable, counts_rank: bool) -> 
     error, method = jackknife(left_out)
     if not error or method is None:
         return error, method, (), left_out
-    second = second_order_variance(function, cloud.spectrum, cloud.n)
+    second = second_order_variance(function, cloud.spectrum, cloud.n) * cloud.once(design_effect) ** 2
     corrected = max(error**2 - second, error**2 / 2) ** 0.5
     if counts_rank and not cloud.rows_stand_alone:  # a document has weak directions of its own, which are held fixed
         return corrected, f"{method}, lower bound", (), left_out
@@ -58,6 +59,35 @@ def with_heavy_tails(cloud: PointCloud, method: str) -> tuple[str, tuple[str, ..
     what = "one row" if cloud.rows_stand_alone else "one group of rows"
     said = f"heavy_tails: {what} holds {cloud.heaviest_group:.0f} times the mean share of the variance"
     return f"{method}, lower bound", (f"{said}; the standard error is a lower bound",)
+
+
+def design_effect(cloud: PointCloud) -> float:
+    """How many times the covariance of grouped rows scatters as that of rows that stand alone would, at least 1.
+
+    The variances of all entries of the scatter matrix, summed: between the folds, of which each holds whole groups, and
+    as they would be for normal rows, `((sum lambda)^2 + sum lambda^2) / n`. A fold's matrix has the Frobenius norm of
+    its rows' inner products. O(n^2 d / folds).
+
+    Source: Kish, "Survey Sampling" (1965), section 8.2, for a mean.
+
+    Example:
+        >>> import torch
+        >>> from hf_repgeo.measures import PointCloud
+        >>> from hf_repgeo.measures.spectral_errors import design_effect
+        >>> rows = torch.randn(500, 8, generator=torch.Generator().manual_seed(0)).repeat(4, 1)  # four of each
+        >>> round(design_effect(PointCloud(rows, groups=torch.arange(2000) % 500)))
+        4
+    """
+    if cloud.rows_stand_alone:
+        return 1.0
+    rows = cloud.rows - cloud.rows.mean(0)
+    folds = int(cloud.folds.max()) + 1
+    parts = (rows[cloud.folds == fold] for fold in range(folds))
+    squares = sum(float(times_transposed(part, part).square().sum(dtype=torch.float64)) for part in parts)
+    whole = float((cloud.spectrum * cloud.n).square().sum())
+    between = (squares - whole / folds) * folds / (folds - 1)
+    alone = float(cloud.spectrum.sum().square() + cloud.spectrum.square().sum()) * cloud.n
+    return max(1.0, between / alone)
 
 
 def second_order_variance(function: Callable, eigenvalues: torch.Tensor, n: int) -> float:

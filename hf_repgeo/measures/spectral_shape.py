@@ -15,7 +15,7 @@ import torch
 from ..errors import UnknownName
 from .conventions import AGRAWAL, AGRAWAL_CODE, CENTRED, GARRIDO, IDENTITY, MARBUT, MARBUT_CODE, VON_NEUMANN
 from .estimate import Estimate, missing
-from .rounding import variance_loss
+from .rounding import spectral_loss, variance_loss
 from .spectrum import NO_SPREAD, iso_score_of, spectral
 
 if TYPE_CHECKING:
@@ -120,9 +120,17 @@ def rank_me(cloud: PointCloud) -> Estimate:
     values = _raw_eigenvalues(cloud)
     if not float(values.sum()) > 0:
         return missing("rank_me", GARRIDO, "no_spread: all rows are zero", n=cloud.n)
-    singular = torch.where(values > values[-1] * cloud.d * torch.finfo(values.dtype).eps, values, 0.0).sqrt()
-    p = singular / singular.sum() + RANK_ME_EPSILON
-    return Estimate("rank_me", GARRIDO, float(torch.exp(torch.special.entr(p).sum())), n=cloud.n_seen)
+    value = float(_rank_me_of(values))
+    return Estimate(
+        "rank_me", GARRIDO, value, n=cloud.n_seen, warnings=spectral_loss(cloud, value, _rank_me_of, values)
+    )
+
+
+def _rank_me_of(eigenvalues: torch.Tensor) -> torch.Tensor:
+    """RankMe of the eigenvalues of X^T X, `(k,)` in any order; those below rounding count as 0."""
+    least = eigenvalues.max() * len(eigenvalues) * torch.finfo(eigenvalues.dtype).eps
+    singular = torch.where(eigenvalues > least, eigenvalues, 0.0).sqrt()
+    return torch.exp(torch.special.entr(singular / singular.sum() + RANK_ME_EPSILON).sum())
 
 
 def _raw_eigenvalues(cloud: PointCloud) -> torch.Tensor:

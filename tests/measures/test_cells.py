@@ -179,6 +179,14 @@ def test_chance_reads_one_at_any_number_of_rows_and_columns(n, d, rows):
     assert patchiness(PointCloud(rows(n, d), jackknife=False)).value == pytest.approx(1, abs=0.025)
 
 
+@pytest.mark.parametrize("d", [4, 64])
+def test_few_directions_that_crowd_rows_by_chance_are_told(d):
+    q = torch.linalg.qr(normal(d, d, seed=9)).Q
+    estimate = patchiness(PointCloud((normal(3000, d) / torch.arange(1, d + 1)) @ q))
+    assert 1.05 < estimate.value < 1.14 and "few_directions" in estimate.codes
+    assert patchiness(PointCloud(normal(3000, 64))).warnings == ()
+
+
 @pytest.mark.parametrize("d", [8, 13, 16, 24])
 def test_few_columns_get_fewer_codebooks_so_that_chance_reads_one(d):
     assert patchiness(PointCloud(normal(3000, d))).value == pytest.approx(1, abs=0.03)
@@ -273,8 +281,15 @@ def test_other_quantizers_give_no_error_for_clumped_rows_that_stand_alone():
     rows = dirichlet_clusters(1500, 16, 50)
     estimate = patchiness(PointCloud(rows), quantizer="residual", bits=5)
     assert estimate.standard_error is None and "moving_cells" in estimate.codes
-    documents = patchiness(PointCloud(rows, groups=torch.arange(1500) // 50), quantizer="residual", bits=5)
-    assert documents.standard_error > 0 and "moving_cells" not in documents.codes
+
+
+@pytest.mark.parametrize("quantizer", ["product", "residual"])
+def test_the_error_of_clumped_documents_calls_itself_rough(quantizer):
+    rows, groups = dirichlet_clusters(1500, 16, 50), torch.arange(1500) // 50
+    estimate = patchiness(PointCloud(rows, groups=groups), quantizer=quantizer, bits=5)
+    assert estimate.standard_error > 0 and estimate.se_method == "jackknife(20 groups), rough"
+    assert "moving_cells" in estimate.codes
+    assert "rough" not in patchiness(PointCloud(normal(1500, 16), groups=groups), bits=5).se_method
 
 
 def test_without_jackknife_there_is_no_error():

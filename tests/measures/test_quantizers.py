@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hf_repgeo.errors import BadInput, MissingExtra, TooFewRows, UnknownName
+from hf_repgeo.measures import PointCloud
 from hf_repgeo.measures.kernels import additive, kmeans, quantizers
 from hf_repgeo.measures.kernels.quantizers import quantize
 
@@ -155,6 +156,32 @@ def test_tight_clumps_far_out_are_told_apart_in_float64(rows):
     single, double = (quantize(X, bits=5) for X in (clumps.float(), clumps.float().double()))
     assert single.codebooks[0].dtype == torch.float64
     assert torch.equal(single.codes, double.codes)
+
+
+@pytest.mark.parametrize("factor", [1e8, 1e10, 1e16, 1e25])
+@pytest.mark.parametrize("n_far", [1, 20])
+def test_rows_far_beyond_the_others_leave_those_their_cells(rows, factor, n_far):
+    far = rows.clone()
+    far[:n_far] *= factor
+    found = PointCloud(far).codes()
+    near_by = quantize(rows[n_far:], bits=5)
+    assert int(found.counts.max()) < 2 * int(near_by.counts.max()) and found.dead_cells == 0
+    assert found.lost_share == 0
+
+
+@pytest.mark.parametrize("distance", [1e3, 1e6, 1e9])
+def test_clumps_far_apart_are_each_divided_or_said_to_be_lost(rows, distance):
+    apart = rows.clone().double()
+    apart[:1000] += distance
+    found = quantize(apart)
+    largest = int(found.counts.max())
+    assert (found.lost_share == 0 and largest < 100) if distance < 1e9 else found.lost_share > 0.4
+
+
+def test_near_rows_with_the_same_codes_are_fitted_again_in_float64_and_copies_are_not(rows):
+    copies = rows[:60].repeat_interleave(20, 0)
+    assert quantize(copies).codebooks[0].dtype == torch.float32
+    assert quantize(copies + 1e-6 * rows[:1200]).codebooks[0].dtype == torch.float64
 
 
 def test_a_featureless_cloud_of_many_columns_fills_its_cells_evenly(rows):

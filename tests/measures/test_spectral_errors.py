@@ -14,7 +14,7 @@ from hf_repgeo.measures import (
     participation_ratio,
     resolve,
 )
-from hf_repgeo.measures.spectral_errors import second_order_variance
+from hf_repgeo.measures.spectral_errors import design_effect, second_order_variance
 from hf_repgeo.measures.spectrum import participation_ratio_of
 
 
@@ -31,6 +31,25 @@ def scatter_over_error(measure, rows, draws=60) -> float:
 @pytest.mark.parametrize("measure", [participation_ratio, effective_rank, iso_score])
 def test_errors_on_a_flat_spectrum_are_right_though_the_first_order_vanishes(measure):
     assert 0.75 < scatter_over_error(measure, lambda seed: normal(600, 12, seed)) < 1.3  # without the correction: 0.7
+
+
+def test_documents_count_as_fewer_rows_where_they_bend_the_leading_direction():
+    documents = torch.arange(600) % 40
+
+    def draw(seed):
+        rows = normal(40, 24, seed)[documents] + 0.5 * normal(600, 24, seed + 999)
+        return evaluate_all(PointCloud(rows, groups=documents), resolve(["anisotropy", "effective_rank"]))[0]
+
+    estimates = [draw(seed) for seed in range(20)]
+    ratio = np.std([e.value for e in estimates], ddof=1) / np.mean([e.standard_error for e in estimates])
+    assert 0.45 < ratio < 1.1  # 0.41 where each of a document's rows counts as one
+    assert sum(e.se_method.endswith("upper bound") for e in estimates) > 10
+
+
+@pytest.mark.parametrize("copies", [1, 4, 10])
+def test_the_design_effect_of_copies_is_their_number(copies):
+    cloud = PointCloud(normal(400, 12, 0).repeat(copies, 1), groups=torch.arange(400 * copies) % 400)
+    assert design_effect(cloud) == pytest.approx(copies, rel=0.2)
 
 
 @pytest.mark.parametrize("measure", [participation_ratio, effective_rank, anisotropy])

@@ -92,9 +92,26 @@ def test_the_loss_to_rounding_is_measured(dtype, scale, offset):
 def test_rounding_that_makes_up_variance_is_measured():
     rounded = (manifold() * 0.5 + 1000).half()
     share = 100 * 40 * 0.5**2 / 12 / float(PointCloud(rounded).column_variances.sum())
-    for name in ("anisotropy", "top_coordinate_share", "vasicek_mse:marbut"):
-        [row] = measure(rounded, name)
+    names = [
+        "anisotropy",
+        "top_coordinate_share",
+        "vasicek_mse:marbut",
+        "mean_cosine",
+        "uniformity",
+        "patchiness:lloyd",
+    ]
+    for name in names:
+        [row] = measure(rounded, name, **({"bits": 4} if name == "patchiness:lloyd" else {}))
         assert float(row["warnings"][0].split("makes up ")[1].split("%")[0]) == pytest.approx(share, rel=0.2), name
+
+
+def test_rank_me_tells_what_it_would_read_without_the_rounding_of_an_offset():
+    X = 0.3 * manifold() + 10
+    [row] = measure(X.bfloat16(), "rank_me")
+    [true] = measure(X, "rank_me").rows
+    told, true = float(row["warnings"][0].split("about ")[1].split(" ")[0]), true["value"]
+    assert row["value"] > 1.02 * true and told == pytest.approx(true, rel=0.01)
+    assert measure(X.float(), "rank_me").warnings() == []
 
 
 def test_rounding_that_moves_neighbours_is_measured():
@@ -111,6 +128,14 @@ def test_a_constant_column_is_rounded_alike_and_makes_no_noise():
     X = torch.cat([manifold(), torch.full((1200, 1), 3e4, dtype=torch.float64)], 1)
     assert rounding_noise(PointCloud(X.half())) == pytest.approx(rounding_noise(PointCloud(X[:, :-1].half())))
     assert rounding_noise(PointCloud(X)) == rounding_noise(PointCloud((X * 10).long())) == 0
+
+
+def test_one_row_far_from_all_others_is_said_where_it_decides():
+    X = manifold(400)
+    X[7] *= 1e6  # its twenty neighbours are at one distance, but for a few digits
+    levina, mackay = measure(X, ["levina_bickel:levina", "levina_bickel:mackay"])
+    assert levina["value"] > 1e3 and levina["warnings"][0].startswith("one_row_decides: one of 400 rows")
+    assert mackay["value"] < 10 and mackay["warnings"] == []
 
 
 # --- tiny and huge ----------------------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from .switch import fast
 MAX_ITERATIONS = 25
 TOLERANCE = 2.5e-3  # stop when a round lowers the squared error by less than this share
 STEP = 1.8  # of the way to the mean; up to 2 the error cannot rise, and near 2 it falls in half as many rounds, further
+ROUNDING = 16  # times eps: an error of a cell below this share of its energy may be rounding
 POWER_STEPS = 3  # towards a piece's principal direction
 BLOCK_SCORES = 2**19  # rows x cells scored at once: 2 MiB in float32, so that they stay in the cache
 
@@ -45,19 +46,29 @@ def kmeans(rows: torch.Tensor, n_cells: int, centroids: torch.Tensor | None = No
     A round assigns every row to its nearest centroid and moves every centroid `STEP` of the way to the mean of its
     rows. The last round, when the error stalls, moves them to the mean itself.
     """
-    energy = float(rows.square().sum(dtype=torch.float64))
+    squares = torch.cat([part.double().square().sum(1, keepdim=True) for part in rows.split(1024)])
     centroids = split_start(rows, n_cells) if centroids is None else centroids
     best, iteration = float("inf"), 1
     while True:
         cells = nearest_centroids(rows, centroids)
         sums, counts = cell_sums(rows, cells, n_cells)
         means = sums / counts.clamp_min(1).to(rows.dtype)[:, None]
-        error = energy - float((counts * means.double().square().sum(1)).sum())
+        error = _squared_error(squares, cells, means, counts)
         means, filled = _fill_empty(rows, cells, means, counts)
-        if iteration >= MAX_ITERATIONS or (error > best * (1 - TOLERANCE) and not filled):
+        if iteration >= MAX_ITERATIONS or (error >= best * (1 - TOLERANCE) and not filled):
             return KMeans(means, nearest_centroids(rows, means), iteration, error)
         centroids = torch.where(counts[:, None] > 0, torch.lerp(centroids, means, STEP), means)
         best, iteration = error, iteration + 1
+
+
+def _squared_error(squares: torch.Tensor, cells: torch.Tensor, means: torch.Tensor, counts: torch.Tensor) -> float:
+    """Sum of the squared distances of rows to the mean of their cell, from the rows' squared norms `(n, 1)`.
+
+    What rounding leaves of a cell far out that has no spread counts as nothing: it would hide what the others gain.
+    """
+    energies = cell_sums(squares, cells, len(means))[0][:, 0]
+    errors = energies - counts * means.double().square().sum(1)
+    return float(torch.where(errors > ROUNDING * torch.finfo(means.dtype).eps * energies, errors, 0.0).sum())
 
 
 def nearest_centroids(rows: torch.Tensor, centroids: torch.Tensor) -> torch.Tensor:
@@ -98,7 +109,7 @@ def split_start(rows: torch.Tensor, n_cells: int) -> torch.Tensor:
     at a time; the means of the pieces are the centroids (PCA-Part: Su & Dy, "In search of deterministic methods for
     initializing k-means", Intelligent Data Analysis 11, 2007). About ten readings of the rows for each doubling.
     """
-    pieces = [_Piece(rows, torch.zeros_like(rows[0]))]
+    pieces = [_Piece(rows)]
     while len(pieces) < n_cells:
         errors = [piece.error for piece in pieces]
         most = min(n_cells - len(pieces), -(-len(pieces) // 2) if len(pieces) > 4 else len(pieces))
@@ -114,24 +125,19 @@ def split_start(rows: torch.Tensor, n_cells: int) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class _Piece:
-    """Some of the rows, less `origin`. The rest is computed when asked for: the last pieces need their mean only."""
+    """Some of the rows. The rest is computed when asked for: the last pieces need their mean only."""
 
     given: torch.Tensor
-    origin: torch.Tensor
     splits: bool = True
 
     @cached_property
-    def offset(self) -> torch.Tensor:
-        return self.given.mean(0)
-
-    @property
     def mean(self) -> torch.Tensor:
-        return self.origin + self.offset
+        return self.given.mean(0)
 
     @cached_property
     def rows(self) -> torch.Tensor:
         """The rows less their mean."""
-        return self.given - self.offset
+        return self.given - self.mean
 
     @cached_property
     def energies(self) -> torch.Tensor:
@@ -148,11 +154,12 @@ class _Piece:
         along = self.rows[:, int(self.energies.argmax())]
         for _ in range(POWER_STEPS):
             direction = along @ self.rows
-            along = self.rows @ (direction / torch.linalg.vector_norm(direction).clamp_min(1e-30))
+            length = torch.linalg.vector_norm(direction).clamp_min(torch.finfo(along.dtype).tiny)
+            along = self.rows @ (direction / length)
         sides = [torch.nonzero(side)[:, 0] for side in (along > 0, along <= 0)]
         if not (len(sides[0]) and len(sides[1])):
-            return [_Piece(self.given, self.origin, splits=False)]
-        return [_Piece(self.rows.index_select(0, side), self.mean) for side in sides]
+            return [_Piece(self.given, splits=False)]
+        return [_Piece(self.given.index_select(0, side)) for side in sides]
 
 
 def _fill_empty(
@@ -166,7 +173,7 @@ def _fill_empty(
     by_cell = torch.zeros(len(means), dtype=errors.dtype, device=errors.device).index_add_(0, cells, errors)
     worst = [k for k in by_cell.topk(min(len(empty), len(means))).indices.tolist() if float(by_cell[k]) > 0]
     for cell, place in zip(worst, empty.tolist()):
-        halves = _Piece(rows[cells == cell], torch.zeros_like(means[0])).halves()
+        halves = _Piece(rows[cells == cell]).halves()
         means[cell], means[place] = halves[0].mean, halves[-1].mean
     return means, bool(worst)
 

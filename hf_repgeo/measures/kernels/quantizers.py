@@ -22,7 +22,7 @@ import torch
 from ...errors import BadInput, MissingExtra, TooFewRows, UnknownName
 from .additive import beam_search, fit_additive, fit_residual, local_search
 from .kmeans import kmeans, nearest_centroids, squared_errors
-from .row_keys import key_order
+from .row_keys import key_order, row_keys
 
 PRODUCT, RESIDUAL, ADDITIVE, FAISS_PQ, FAISS_LSQ = "product", "residual", "additive", "faiss-pq", "faiss-lsq"
 CODEBOOKS = 4
@@ -30,9 +30,11 @@ BITS = {PRODUCT: 6, RESIDUAL: 6, ADDITIVE: 8, FAISS_PQ: 8, FAISS_LSQ: 8}  # 8 is
 NARROWEST_BLOCK = 8  # columns; in fewer, k-means crowds even a Gaussian (1.10 at 4 columns, 1.2 at 2)
 MAX_TRAINING_ROWS = 65_536
 MAX_BITS = 12  # more would need tables of codeword pairs beyond a gigabyte, and 160,000 rows to fill the cells
-COARSE = 1e-5  # of a row's squared norm; where its error is smaller, float32 no longer tells near codewords apart
-COPIES = 1e-10  # likewise; below, rows are copies of their codeword but for rounding: nothing to tell apart
+COARSE = {torch.float32: 1e-5, torch.float64: 2e-14}  # of a row's squared norm: a smaller error is lost in rounding
+COPIES = {torch.float32: 1e-10, torch.float64: 1e-27}  # likewise: a smaller error may be rounding and nothing else
 COARSE_SHARE = 0.01  # of the rows
+CENTRE_ROWS = 128  # whose median is the centre where a few rows drag the mean away,
+DRAGGED_SHARE = 0.9  # beyond so many of them
 BLOCK_ROWS = 1024  # at a time in float64
 Progress = Callable[[int, int], None]
 
@@ -66,8 +68,11 @@ class Quantization:
         quantizer: the quantizer's name.
         codebooks: for each codebook its codewords `(cells, width)`, less the mean of the rows: a block of the columns
             for the product quantizers, all columns for the others.
-        shift: `(d,)`, the mean of the rows, which was taken off before fitting.
+        shift: `(d,)`, what was taken off the rows before fitting: their mean, or a median where a few rows drag the
+            mean so far away that the others lose their digits.
         dead_blocks: blocks of columns in which all rows are equal; they have no codebook.
+        lost_share: share of the rows whose nearest codeword rounding hides, since they or a few others lie far out; 0
+            for up to one row in a hundred.
     """
 
     codes: torch.Tensor
@@ -80,6 +85,7 @@ class Quantization:
     codebooks: tuple[torch.Tensor, ...]
     shift: torch.Tensor
     dead_blocks: int = 0
+    lost_share: float = 0.0
 
     @cached_property
     def counts(self) -> torch.Tensor:
@@ -127,8 +133,8 @@ def quantize(
 ) -> Quantization:
     """Fit a quantizer to rows and give their codes.
 
-    The rows' mean is taken off before anything else, so that a common offset costs no digits; where many
-    rows lie so far out that float32 could not tell near codewords from each other, the fit is made in float64.
+    The rows' mean is taken off before anything else, so that a common offset costs no digits. Where float32 cannot tell
+    the nearest codewords of many rows, since these rows or a few others lie far out, the fit is made in float64.
     Codebooks are fitted to at most 65,536 rows, chosen by their keys; codes are given for all.
 
     Args:
@@ -174,9 +180,12 @@ def quantize(
     shift = mean.to(rows.dtype)
     centred = ordered - shift
     fit = _QUANTIZERS[quantizer](centred, codebooks, cells, seed, report)
-    if _too_coarse(centred, fit):
-        shift = mean
-        fit = _QUANTIZERS[quantizer](ordered.double() - shift, codebooks, cells, seed, report)
+    lost = _lost_share(centred, ordered, fit)
+    if lost > COARSE_SHARE and quantizer not in _BY_FAISS:  # those compute in float32 whatever they are given
+        shift = _steady_centre(ordered, mean)
+        centred = ordered.double() - shift
+        fit = _QUANTIZERS[quantizer](centred, codebooks, cells, seed, report)
+        lost = _lost_share(centred, ordered, fit)
     energy = float(_squared_norms(ordered).sum())
     return Quantization(
         codes=fit.codes[place],
@@ -189,6 +198,7 @@ def quantize(
         codebooks=fit.codebooks,
         shift=shift,
         dead_blocks=codebooks - len(fit.codebooks),
+        lost_share=lost,
     )
 
 
@@ -217,13 +227,34 @@ def _check(rows: torch.Tensor, codebooks: int, bits: int) -> None:
         raise TooFewRows("rows", came=f"{len(rows)} rows", wanted=wanted, cure=cure)
 
 
-def _too_coarse(centred: torch.Tensor, fit: _Fit) -> bool:
-    """Whether the errors of many rows are lost in the rounding of their float32 distances."""
-    if centred.dtype != torch.float32:
-        return False
+def _lost_share(centred: torch.Tensor, rows: torch.Tensor, fit: _Fit) -> float:
+    """Share of the rows whose nearest codeword is lost in the rounding of the distances.
+
+    An error far below the row's squared norm is lost. One that is itself no more than rounding says that the row is a
+    copy of its codeword, which loses nothing, unless a different row has the same codes.
+    """
     norms = _squared_norms(centred)
-    lost = (fit.errors > COPIES * norms) & (fit.errors < COARSE * norms)
-    return int(lost.sum()) > COARSE_SHARE * len(lost)
+    lost = fit.errors < COARSE[centred.dtype] * norms
+    copies = fit.errors <= COPIES[centred.dtype] * norms
+    if int(lost.sum()) <= COARSE_SHARE * len(rows):
+        return 0.0
+    return float((lost & ~(copies & _alone(rows, fit.codes))).double().mean())
+
+
+def _alone(rows: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
+    """Which rows, `(n,)` bool, share all their codes with copies of themselves only."""
+    group = torch.unique(row_keys(codes.double()), return_inverse=True)[1]
+    pairs = torch.unique(torch.stack([group, row_keys(rows)]), dim=1)
+    return torch.bincount(pairs[0])[group] == 1
+
+
+def _steady_centre(rows: torch.Tensor, mean: torch.Tensor) -> torch.Tensor:
+    """The mean, or the median of some rows where hardly any row is as far from it as the mean; float64 `(d,)`."""
+    some = rows[:: -(-len(rows) // CENTRE_ROWS)].double()
+    median = some.median(0).values
+    distances = torch.linalg.vector_norm(some - median, dim=1)
+    dragged = distances < torch.linalg.vector_norm(mean - median)
+    return median if float(dragged.double().mean()) > DRAGGED_SHARE else mean
 
 
 def _mean(rows: torch.Tensor) -> torch.Tensor:
