@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import BadInput
 from ..writing import write_whole, written_whole
@@ -88,24 +88,25 @@ def to_dataset(parts: Mapping[str, Sequence[PairInstance | Matrix]]) -> DatasetD
 
 def generate(
     task: str,
-    language: str = "en",
+    language: Literal["en", "fr", "it"] = "en",
     *,
-    type: str = "I",
-    direction: str = "ALT-ATL",
-    split: str | None = None,
-    negatives: str = "random",
+    type: Literal["I", "II", "III"] = "I",
+    direction: Literal["ALT-ATL", "ATL-ALT"] = "ALT-ATL",
+    split: Literal["pairs", "seeds", "patterns", "answers"] | None = None,
+    negatives: Literal["random", "minimal", "all"] = "random",
     seed: int = 0,
 ) -> DatasetDict:
     """Generate one of the data sets from our own lexicons.
 
     Args:
         task: `"chunks"`, `"agreement"` or `"alternation"` (English only).
-        language: `"en"`, `"fr"`, `"it"`.
-        type: of matrix, for the two BLM tasks.
-        direction: for `"alternation"`.
-        split: how the parts are kept apart; default: the paper's way (`"pairs"`, `"answers"`).
-        negatives: for `"chunks"`.
-        seed: seeds all choices; the same arguments give the same data.
+        language: of the sentences.
+        type: of matrix, for agreement and alternation: lexical variation, from I to III.
+        direction: of the alternation: which of its two forms comes first.
+        split: how the parts are kept apart; default: the paper's way, pairs for chunks and answers for matrices.
+        negatives: wrong candidates of the chunk task; `"random"`: 7 other patterns, `"minimal"`: 7 sentences of
+            patterns one step away, `"all"`: 13 patterns.
+        seed: of all choices; the same arguments give the same data.
 
     Returns:
         A `DatasetDict`.
@@ -113,13 +114,28 @@ def generate(
     Raises:
         BadInput: an unknown task, or alternation in another language than English.
     """
+    split = split or default_split(task)
     if task == "chunks":
-        return to_dataset(pair_instances(language, split=split or "pairs", negatives=negatives, seed=seed))
+        return to_dataset(pair_instances(language, split=split, negatives=negatives, seed=seed))
     if task == "agreement":
-        return to_dataset(agreement_matrices(language, type, split=split or "answers", seed=seed))
+        return to_dataset(agreement_matrices(language, type, split=split, seed=seed))
     if task != "alternation" or language != "en":
         raise BadInput("task", came=f"{task!r} in {language!r}", wanted="chunks, agreement, or (English) alternation")
-    return to_dataset(alternation_matrices(None, direction, type, split=split or "answers", seed=seed))
+    return to_dataset(alternation_matrices(None, direction, type, split=split, seed=seed))
+
+
+def default_split(task: str) -> Literal["pairs", "answers"]:
+    """How the paper keeps the parts of a task's data apart."""
+    return "pairs" if task == "chunks" else "answers"
+
+
+def generated_card(
+    data: DatasetDict, task: str, language: str = "en", *, type: str = "I", split: str | None = None, seed: int = 0
+) -> str:
+    """The `data_card` of what `generate` gave for the same arguments."""
+    kind = "" if task == "chunks" else f" type {type}"
+    title = f"BLM {task}{kind} ({language})"
+    return data_card(data, title, language=language, split=split or default_split(task), seed=seed)
 
 
 def data_card(data: DatasetDict, title: str, *, language: str = "en", split: str, seed: int = 0) -> str:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 
-from ..blm.alternation import DIRECTIONS
-from ..blm.chunks import NEGATIVES
-from ..blm.export import TASKS, data_card, generate, push_dataset, save_dataset
-from ..blm.lexicon import LANGUAGES
-from ..blm.matrices import TYPES
+from ..blm.export import TASKS, generate, generated_card, push_dataset, save_dataset
+from .options import add_flags, given
+
+GENERATE = "hf_repgeo.blm.export.generate"
+KEYWORDS = ("language", "type", "direction", "split", "negatives", "seed")
 
 
 def add(commands) -> None:
@@ -18,26 +18,16 @@ def add(commands) -> None:
         "generate", help="write a data set as Parquet files with a card"
     )
     command.add_argument("task", choices=TASKS)
-    command.add_argument("--language", choices=LANGUAGES, default="en")
-    command.add_argument("--type", choices=TYPES, default="I", help="type of matrix: lexical variation, from I to III")
-    command.add_argument("--direction", choices=DIRECTIONS, default="ALT-ATL", help="of the alternation")
-    command.add_argument("--split", choices=("pairs", "seeds", "patterns", "answers"), help="default: the paper's")
-    command.add_argument("--negatives", choices=NEGATIVES, default="random", help="of the chunk task")
-    command.add_argument("--seed", type=int, default=0)
-    command.add_argument("--output", required=True, help="folder to write")
+    add_flags(command, GENERATE, *KEYWORDS)
+    command.add_argument("--output", required=True, metavar="DIR", help="folder to write")
     command.add_argument("--push-to-hub", metavar="USER/NAME", help="also push it")
     command.set_defaults(run=run_generate)
 
 
 def run_generate(args: argparse.Namespace) -> int:
     """Generate, write, and say what was written."""
-    choices = {key: getattr(args, key) for key in ("type", "direction", "split", "negatives", "seed")}
-    data = generate(args.task, args.language, **choices)
-    split = args.split or {"chunks": "pairs"}.get(args.task, "answers")
-    title = " ".join(
-        [f"BLM {args.task}", *([] if args.task == "chunks" else [f"type {args.type}"]), f"({args.language})"]
-    )
-    card = data_card(data, title, language=args.language, split=split, seed=args.seed)
+    data = generate(args.task, **given(args, *KEYWORDS))
+    card = generated_card(data, args.task, **given(args, "language", "type", "split", "seed"))
     print(save_dataset(data, args.output, card))
     print(", ".join(f"{name}: {part.num_rows}" for name, part in data.items()))
     if args.push_to_hub:

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from ..writing import write_whole
-from .options import add_flags, given, name_list
+from .options import add_flags, given
 from .output import save_figure
 
 ROOM = "hf_repgeo.downstream"
@@ -15,6 +15,10 @@ SAMPLING = ("n", "min_words", "max_words", "seed")
 PERTURBING = ("seed", "how", "layers", "kinds")
 PREDICT, PREDICTING = f"{ROOM}.expectation.expect_score", ("score", "measure", "architecture")
 SELECT, SELECTING = f"{ROOM}.selection.select_encoder", ("measure", "rows", "seed")
+SETTINGS = f"{ROOM}.studies.StudySettings"
+SETTING = ("tasks", "alphas", "runs", "how", "measures", "data", "corpora", "sequences", "batch_size", "seed", "bf16")
+TUNE = f"{ROOM}.finetune.FinetuneSettings"
+TUNING = ("learning_rate", "epochs", "max_length", "device_batch_size", "train_rows", "dev_rows")
 REGRESS = f"{ROOM}.regression.regress"
 REGRESSING = ("measures", "baselines", "architecture", "dose", "headline", "seed")
 
@@ -89,29 +93,11 @@ def _add_study(verbs) -> None:
     parser = verbs.add_parser("study", help="models x doses x runs x tasks", description=STUDY, formatter_class=form)
     parser.set_defaults(run=study, interrupted=lambda options: f"the same command goes on from {options.out}")
     parser.add_argument("models", nargs="+", metavar="[NAME=]MODEL", help="Hub ids, folders or pip:PACKAGE")
-    parser.add_argument("--tasks", type=name_list, metavar="TASK,...", help="default: geometry,chunks,frames")
-    parser.add_argument("--alphas", type=_doses, metavar="A,...", help="doses, 0 to 1; default: 13 from 0 to 1")
-    parser.add_argument("--runs", type=int, metavar="N", help="repeats of each dose (default: 3)")
-    parser.add_argument("--how", metavar="HOW", help="noise (default), scaled_noise, reinitialize, shuffle_embeddings")
-    parser.add_argument("--measures", type=name_list, metavar="NAME,...", help="or NAME@QUANTIZER; default: cheap ones")
-    parser.add_argument("--data", metavar="DIR", help="GLUE's folder (default: the Hub)")
-    parser.add_argument("--corpora", type=name_list, metavar="FILE,...", help="of the sample (default: packaged text)")
-    parser.add_argument("--sequences", type=int, metavar="N", help="of the sample (default: 400)")
-    parser.add_argument("--batch-size", type=int, metavar="N", help="sequences a forward pass (default: 64)")
-    parser.add_argument("--seed", type=int, metavar="N", help="of noise and sample (default: 0)")
-    parser.add_argument("--bf16", action="store_true", default=None, help="matrix products in bfloat16")
-    _add_finetuning(parser.add_argument_group("fine-tuning (defaults: the paper's)"))
+    lists = {"tasks": "TASK,...", "alphas": "A,...", "measures": "NAME,...", "corpora": "FILE,..."}
+    add_flags(parser, SETTINGS, *SETTING, data="DIR", **lists)
+    add_flags(parser.add_argument_group("fine-tuning (defaults: the paper's)"), TUNE, *TUNING)
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     parser.add_argument("--out", required=True, metavar="DIR", help="table.csv, tidy.csv, and what is needed to go on")
-
-
-def _add_finetuning(group) -> None:
-    group.add_argument("--learning-rate", type=float, metavar="X", help="default: 2e-5")
-    group.add_argument("--epochs", type=float, metavar="N", help="default: 3")
-    group.add_argument("--max-length", type=int, metavar="N", help="tokens (default: 128)")
-    group.add_argument("--device-batch-size", type=int, metavar="N", help="rows at once, of 32 a step (default: 32)")
-    group.add_argument("--train-rows", type=int, metavar="N", help="only this many, from the start (default: all)")
-    group.add_argument("--dev-rows", type=int, metavar="N", help="only this many, from the start (default: all)")
 
 
 def study(options: argparse.Namespace) -> None:
@@ -120,12 +106,12 @@ def study(options: argparse.Namespace) -> None:
     from ..downstream.glue_files import TASKS
     from ..downstream.results import ResultStore
 
-    tuning = ("learning_rate", "epochs", "max_length", "device_batch_size", "train_rows", "dev_rows")
-    plain = ("alphas", "runs", "how", "measures", "data", "corpora", "sequences", "batch_size", "seed", "bf16")
-    chosen = _chosen(options, plain)
-    if options.tasks:
-        chosen["tasks"] = tuple(t for task in options.tasks for t in (TASKS if task == "glue" else [task]))
-    finetuning = FinetuneSettings(**_chosen(options, tuning), bf16=bool(options.bf16))
+    chosen = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in given(options, *SETTING).items()
+    }
+    if "tasks" in chosen:
+        chosen["tasks"] = tuple(t for task in chosen["tasks"] for t in (TASKS if task == "glue" else [task]))
+    finetuning = FinetuneSettings(**given(options, *TUNING, "bf16"))
     models = dict(_named(entry) for entry in options.models)
     path = study(models, options.out, StudySettings(**chosen, finetuning=finetuning), progress=not options.quiet)
     failed = [result for result in ResultStore(options.out).read() if result.error is not None]
@@ -134,21 +120,9 @@ def study(options: argparse.Namespace) -> None:
         print(f"{len(failed)} jobs failed, the first with {failed[0].error}; the same command tries them again")
 
 
-def _chosen(options: argparse.Namespace, names: tuple[str, ...]) -> dict:
-    values = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
-
-
 def _named(entry: str) -> tuple[str, str]:
     name, _, place = entry.rpartition("=")
     return name or place.rstrip("/").rpartition("/")[2].removeprefix("pip:"), place
-
-
-def _doses(text: str) -> list[float]:
-    try:
-        return [float(dose) for dose in name_list(text)]
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r}: doses are numbers, such as 0,0.01,0.1") from None
 
 
 def _add_regress(verbs) -> None:

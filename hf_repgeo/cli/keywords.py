@@ -14,7 +14,7 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1]
 POINTER = re.compile(r"(?:as in|see) `([\w.]+)`\.?$")
-ENTRY = re.compile(r"    (?=\w)([\w, ]+): (.*)")
+ENTRY = re.compile(r"    (?=[\w*])([\w*, ]+): (.*)")
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Keyword:
 
 @cache
 def keywords(function: str) -> dict[str, Keyword]:
-    """The arguments of a function by name, in order.
+    """The arguments of a function by name, in order; of a class: those of its `__init__`, or a dataclass's fields.
 
     Args:
         function: its full name, such as `"hf_repgeo.profiling.profile"`.
@@ -53,16 +53,11 @@ def keywords(function: str) -> dict[str, Keyword]:
         65536
     """
     module, _, name = function.rpartition(".")
-    node = next(n for n in _parsed(module).body if isinstance(n, ast.FunctionDef) and n.name == name)
+    node = next(n for n in _parsed(module).body if isinstance(n, ast.FunctionDef | ast.ClassDef) and n.name == name)
     texts = _argument_texts(ast.get_docstring(node) or "")
     found = [
-        Keyword(
-            argument.arg,
-            ast.unparse(argument.annotation) if argument.annotation else "",
-            _value(default, module),
-            texts.get(argument.arg, ""),
-        )
-        for argument, default in _arguments(node.args)
+        Keyword(name, ast.unparse(annotation) if annotation else "", _value(default, module), texts.get(name, ""))
+        for name, annotation, default in _arguments(node)
     ]
     return {keyword.name: _resolved(keyword, module) for keyword in found}
 
@@ -102,16 +97,30 @@ def _constant(name: str, module: str) -> object:
     return None
 
 
-def _arguments(signature: ast.arguments) -> list[tuple[ast.arg, ast.expr | None]]:
-    """Every argument with its default."""
+Argument = tuple[str, ast.expr | None, ast.expr | None]  # name, annotation, default
+
+
+def _arguments(node: ast.FunctionDef | ast.ClassDef) -> list[Argument]:
+    """Every argument with its annotation and its default."""
+    if isinstance(node, ast.ClassDef):
+        made = next((n for n in node.body if isinstance(n, ast.FunctionDef) and n.name == "__init__"), None)
+        return _fields(node) if made is None else _arguments(made)
+    signature = node.args
     positional = [*signature.posonlyargs, *signature.args]
     defaults = [None] * (len(positional) - len(signature.defaults)) + signature.defaults
-    return [*zip(positional, defaults), *zip(signature.kwonlyargs, signature.kw_defaults)]
+    pairs = [*zip(positional, defaults), *zip(signature.kwonlyargs, signature.kw_defaults)]
+    return [(argument.arg, argument.annotation, default) for argument, default in pairs]
+
+
+def _fields(node: ast.ClassDef) -> list[Argument]:
+    """The fields of a dataclass."""
+    fields = [n for n in node.body if isinstance(n, ast.AnnAssign) and isinstance(n.target, ast.Name)]
+    return [(n.target.id, n.annotation, n.value) for n in fields if isinstance(n.target, ast.Name)]
 
 
 def _argument_texts(docstring: str) -> dict[str, str]:
-    """The entry of each argument in the section `Args:`, on one line."""
-    section = re.search(r"^Args:\n((?:    .*\n|\n)*)", docstring + "\n", re.MULTILINE)
+    """The entry of each argument in the section `Args:`, or `Attributes:`, on one line."""
+    section = re.search(r"^(?:Args|Attributes):\n((?:    .*\n|\n)*)", docstring + "\n", re.MULTILINE)
     texts: dict[str, str] = {}
     for line in section[1].splitlines() if section else ():
         entry = ENTRY.match(line)

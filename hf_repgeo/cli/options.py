@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import argparse
 import re
+from dataclasses import replace
 from typing import Any
 
 from .keywords import Keyword, keywords
 
 METAVARS = {"int": "N", "float": "X"}
+SEVERAL = "Sequence[int]"  # numbers behind one another, as in --seeds 0 1 2
 
 
 def add_flags(parser: argparse._ActionsContainer, function: str, *names: str, **metavars: str) -> None:
@@ -24,18 +26,30 @@ def add_flags(parser: argparse._ActionsContainer, function: str, *names: str, **
         names: of the keywords; `batch_rows` becomes `--batch-rows`.
         metavars: what stands for the value in the help, where the type does not say it.
     """
-    known = keywords(function)
     for name in names:
-        _add_flag(parser, known[name], metavars.get(name))
+        add_flag(parser, function, name, metavar=metavars.get(name))
 
 
-def given(options: argparse.Namespace, *names: str) -> dict[str, Any]:
-    """The options of these names that were given on the command line."""
-    return {name: getattr(options, name) for name in names if hasattr(options, name)}
+def add_flag(
+    parser: argparse._ActionsContainer,
+    function: str,
+    name: str,
+    *,
+    flag: str | None = None,
+    metavar: str | None = None,
+    default: object = None,
+) -> None:
+    """Adds a flag for one keyword of a function.
 
-
-def _add_flag(parser: argparse._ActionsContainer, keyword: Keyword, metavar: str | None) -> None:
-    settings: dict[str, Any] = {"default": argparse.SUPPRESS, "help": _help(keyword)}
+    Args:
+        parser, function, metavar: as in `add_flags`.
+        name: of the keyword, and of the parsed option.
+        flag: its name on the command line, such as `"--cache"`; default: the keyword's.
+        default: what the command itself takes where the flag is not given, for the help; default: the function's.
+    """
+    keyword = keywords(function)[name]
+    keyword = keyword if default is None else replace(keyword, default=default)
+    settings: dict[str, Any] = {"default": argparse.SUPPRESS, "help": _help(keyword), "dest": name}
     kinds = set(re.sub(r"\[[^]]*\]", "", keyword.annotation).split(" | ")) - {"None"}
     if "bool" in kinds:  # further values are for callers in Python
         two_way = keyword.default is not False
@@ -44,16 +58,24 @@ def _add_flag(parser: argparse._ActionsContainer, keyword: Keyword, metavar: str
         settings["choices"] = keyword.choices
     else:
         settings |= {"type": _reader(keyword), "metavar": metavar or METAVARS.get(min(kinds), keyword.name.upper())}
-    parser.add_argument("--" + keyword.name.replace("_", "-"), **settings)
+        settings |= {"nargs": "+", "metavar": metavar or "N"} if keyword.annotation == SEVERAL else {}
+    parser.add_argument(flag or "--" + name.replace("_", "-"), **settings)
+
+
+def given(options: argparse.Namespace, *names: str) -> dict[str, Any]:
+    """The options of these names that were given on the command line."""
+    return {name: getattr(options, name) for name in names if hasattr(options, name)}
 
 
 def _reader(keyword: Keyword) -> Any:
     """The function that reads a value of the keyword's type."""
     if "list[int]" in keyword.annotation:
         return layer_list
-    if "list[str]" in keyword.annotation:
+    if "list[str]" in keyword.annotation or "tuple[str" in keyword.annotation:
         return name_list
-    return {"int": int, "float": float}.get(keyword.annotation.split(" | ")[0], str)
+    if "tuple[float" in keyword.annotation:
+        return number_list
+    return {"int": int, "float": float, SEVERAL: int}.get(keyword.annotation.split(" | ")[0], str)
 
 
 def _help(keyword: Keyword) -> str:
@@ -61,12 +83,25 @@ def _help(keyword: Keyword) -> str:
     text = re.sub(r'`"?|"?`', "", keyword.help).replace("%", "%%").rstrip(".")
     if keyword.default is None or isinstance(keyword.default, bool) or "efault" in text:
         return text
-    return f"{text} (default: {keyword.default})"
+    shown = " ".join(map(str, keyword.default)) if isinstance(keyword.default, tuple) else keyword.default
+    return f"{text} (default: {shown})"
 
 
 def name_list(text: str) -> list[str]:
     """Reads `a,b`."""
     return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def number_list(text: str) -> list[float]:
+    """Reads `0,0.01,0.1`.
+
+    Raises:
+        ArgumentTypeError: a part is not a number.
+    """
+    try:
+        return [float(number) for number in name_list(text)]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r}: wanted numbers, such as 0,0.01,0.1") from None
 
 
 def layer_list(text: str) -> list[int]:

@@ -6,13 +6,22 @@ import argparse
 import json
 from pathlib import Path
 
-from ..blm.lexicon import LANGUAGES
 from ..errors import BadInput
 from ..writing import write_whole
+from .options import add_flag, add_flags, given
 from .output import save_figure
 
 PRESETS = ("base", "sparse", "dense_stride", "released")
 PROPERTIES = {"chunks": ("subject", "pp1", "pp2", "length"), "roles": ("role", "voice", "frame")}
+CACHE, NULLS = ".cache/embeddings", 200
+
+GENERATE, GENERATING = "hf_repgeo.blm.export.generate", ("type", "split")
+EMBED, EMBEDDING = "hf_repgeo.sparse_vae.embeddings.embed_sentences", ("layer", "pooling")
+CONFIG = "hf_repgeo.sparse_vae.configuration_sparse_vae.SparseVAEConfig"
+CONFIGURING = ("mask", "latents_per_unit", "permutation_seed")
+TRAINING = "hf_repgeo.sparse_vae.training"
+TRAIN, RUNS = ("epochs", "resume"), ("seeds", "jobs")
+LOCALIZE, LOCALIZING = "hf_repgeo.localization.ablation.localize", ("how", "n_null", "seed")
 
 
 def add(commands) -> None:
@@ -25,11 +34,10 @@ def add(commands) -> None:
 
 def _add_common(command: argparse.ArgumentParser) -> None:
     command.add_argument("encoder", help="Hub id, folder or pip:PACKAGE of a text encoder")
-    command.add_argument("--language", choices=LANGUAGES, default="en")
-    command.add_argument("--layer", type=int, default=-1, help="of hidden_states; default: the last")
-    command.add_argument("--pooling", choices=("cls", "mean", "first-last"), default="cls")
-    command.add_argument("--cache", default=".cache/embeddings", help="folder of cached embeddings")
-    command.add_argument("--output", required=True, help="folder to write")
+    add_flags(command, GENERATE, "language")
+    add_flags(command, EMBED, *EMBEDDING)
+    add_flag(command, EMBED, "cache_dir", flag="--cache", metavar="DIR", default=CACHE)
+    command.add_argument("--output", required=True, metavar="DIR", help="folder to write")
     command.add_argument(
         "--kernel", type=int, nargs="+", help="one or two integers; also the stride, unless the preset is base"
     )
@@ -39,16 +47,13 @@ def _add_train(commands) -> None:
     command = commands.add_parser("train", help="train sparse VAEs on chunk patterns or matrices, from several seeds")
     _add_common(command)
     command.add_argument("--task", choices=("chunks", "agreement", "alternation"), default="chunks")
-    command.add_argument("--type", choices=("I", "II", "III"), default="I", help="of matrix")
-    command.add_argument("--split", choices=("pairs", "seeds", "patterns", "answers"), help="default: the paper's")
-    command.add_argument("--preset", choices=PRESETS, default="sparse")
-    command.add_argument("--mask", help="layout; default: the preset's")
-    command.add_argument("--latents-per-unit", type=int, help="1 to 5: sparsity 0.8 to 0; default: the preset's")
-    command.add_argument("--permutation-seed", type=int, help="shuffle the dimensions first: the control for place")
-    command.add_argument("--epochs", type=int, default=100)
-    command.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="one run each")
-    command.add_argument("--jobs", type=int, default=1, help="runs at a time")
-    command.add_argument("--resume", action="store_true")
+    add_flags(command, GENERATE, *GENERATING)
+    command.add_argument("--preset", choices=PRESETS, default="sparse", help="a model of the paper's comparison")
+    for name in CONFIGURING:
+        add_flag(command, CONFIG, name, default="the preset's")
+    add_flags(command, f"{TRAINING}.training_arguments", "epochs")
+    add_flags(command, f"{TRAINING}.train", "resume")
+    add_flags(command, f"{TRAINING}.train_runs", *RUNS)
     command.set_defaults(run=run_train, interrupted=interrupted)
 
 
@@ -59,9 +64,8 @@ def _add_localize(commands) -> None:
         "--sentences", choices=tuple(PROPERTIES), default="chunks", help="14 patterns, or events in 8 frames (English)"
     )
     command.add_argument("--properties", nargs="+", choices=sum(PROPERTIES.values(), ()), help="default: all of these")
-    command.add_argument("--how", choices=("mean", "noise", "resample"), default="mean")
-    command.add_argument("--nulls", type=int, default=200, help="shufflings of the dimensions")
-    command.add_argument("--seed", type=int, default=0)
+    add_flags(command, LOCALIZE, "how", "seed")
+    add_flag(command, LOCALIZE, "n_null", flag="--nulls", default=NULLS)
     command.set_defaults(run=run_localize)
 
 
@@ -73,7 +77,7 @@ def _kernel_settings(args: argparse.Namespace) -> dict:
 
 
 def _embedding_options(args: argparse.Namespace) -> dict:
-    return {"layer": args.layer, "pooling": args.pooling, "cache_dir": args.cache}
+    return {"cache_dir": CACHE} | given(args, *EMBEDDING, "cache_dir")
 
 
 def run_train(args: argparse.Namespace) -> int:
@@ -84,13 +88,12 @@ def run_train(args: argparse.Namespace) -> int:
     from ..sparse_vae.scoring import evaluate_model, over_runs
     from ..sparse_vae.training import train_runs
 
-    data = generate(args.task, args.language, type=args.type, split=args.split)
+    data = generate(args.task, **given(args, "language", *GENERATING))
     table = embed_dataset(data, args.encoder, **_embedding_options(args))
     settings = {
         "hidden_size": table.rows.shape[1],
         **_kernel_settings(args),
-        "permutation_seed": args.permutation_seed,
-        **{name: getattr(args, name) for name in ("mask", "latents_per_unit") if getattr(args, name)},
+        **given(args, *CONFIGURING),
     }
     config_class = SparseVAEConfig if args.task == "chunks" else SparseVAEForBLMConfig
     config = config_class.preset(args.preset, **settings)
@@ -98,8 +101,8 @@ def run_train(args: argparse.Namespace) -> int:
         parts = data["train"].train_test_split(0.1, seed=0)
         data["train"], data["validation"] = parts["train"], parts["test"]
     output = Path(args.output)
-    options = {"epochs": args.epochs, "resume": args.resume, "quiet": args.jobs > 1}
-    runs = train_runs(config, data, table, output / "checkpoints", seeds=args.seeds, jobs=args.jobs, **options)
+    options = given(args, *TRAIN, *RUNS)
+    runs = train_runs(config, data, table, output / "checkpoints", quiet=options.get("jobs", 1) > 1, **options)
     results = []
     for run in runs:
         run.model.save_pretrained(output / f"model-seed-{run.seed}")
@@ -129,15 +132,16 @@ def run_localize(args: argparse.Namespace) -> int:
     from ..sparse_vae.configuration_sparse_vae import SparseVAEConfig
     from ..sparse_vae.embeddings import embed_sentences
 
-    if args.sentences == "roles" and args.language != "en":
-        raise BadInput("language", came=repr(args.language), wanted="'en', the only one with role sentences")
-    sentences = role_sentences() if args.sentences == "roles" else chunk_sentences(args.language)
+    language = given(args, "language").get("language", "en")
+    if args.sentences == "roles" and language != "en":
+        raise BadInput("language", came=repr(language), wanted="'en', the only one with role sentences")
+    sentences = role_sentences() if args.sentences == "roles" else chunk_sentences(language)
     properties = args.properties or PROPERTIES[args.sentences]
     table = embed_sentences([sentence.text for sentence in sentences], args.encoder, **_embedding_options(args))
     config = SparseVAEConfig(hidden_size=table.rows.shape[1], **_kernel_settings(args))
     regions = receptive_fields(config).flatten(1)
     test_rows = [row for row in {sentence.row for sentence in sentences} if row % 4 == 0]  # one row of every group
-    options = {"test_rows": test_rows, "how": args.how, "n_null": args.nulls, "seed": args.seed}
+    options = {"test_rows": test_rows, "n_null": NULLS} | given(args, *LOCALIZING)
     output = Path(args.output)
     output.mkdir(parents=True, exist_ok=True)
     localized = {}

@@ -11,7 +11,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -43,8 +43,9 @@ def ablate(
     Args:
         x: `(n, hidden_size)`; not written to.
         dimensions: bool `(hidden_size,)`, which to take out.
-        how: `"mean"` the reference's mean; `"noise"` normal noise of the reference's mean and standard deviation per
-            dimension; `"resample"` the values of another, random reference row, the same one for all the dimensions.
+        how: what takes their place. `"mean"`: the training rows' mean; `"noise"`: normal noise of their mean and
+            standard deviation per dimension; `"resample"`: the values of another, random training row, the same one
+            for all the dimensions.
         reference: `(m, hidden_size)`, training rows.
         generator: for the two random ways.
 
@@ -179,7 +180,7 @@ def localize(
     regions: torch.Tensor,
     *,
     reference: torch.Tensor,
-    how: str = "mean",
+    how: Literal["mean", "noise", "resample"] = "mean",
     n_null: int = 100,
     seed: int = 0,
     floor: float | None = None,
@@ -195,8 +196,8 @@ def localize(
         regions: bool `(regions, hidden_size)`, each with at least one dimension.
         reference: training rows `(m, hidden_size)`.
         how: as in `ablate`.
-        n_null: how many shufflings, at least 39; 100 gives a coarse 95 % interval, eight properties need 160.
-        seed: of everything random here.
+        n_null: shufflings of the dimensions, at least 39; 100 give a coarse 95 % interval, eight properties need 160.
+        seed: of the shufflings and of random ablations.
         floor: the score without any embedding; where the whole embedding gives no more, there is nothing
             to localise, and the verdict says so.
 

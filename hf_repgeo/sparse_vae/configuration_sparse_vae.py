@@ -93,11 +93,11 @@ class SparseVAEConfig(PreTrainedConfig):
             225, 135 and 225 of the 768 cells), `"symmetric"` the least padding that covers all cells, `"none"` no
             padding: cells at the right and bottom that no kernel reaches are lost.
         latent_dim: latent units, L.
-        mask: which CNN units (a channel in a region) feed which latent means. `"none"` all; `"random"` each unit feeds
-            one latent drawn by chance; `"balanced"` the same with equal numbers per latent; `"per_channel"` and
-            `"per_region"` all units of a channel (region) feed the same latent; `"learned"` by straight-through
+        mask: which CNN units (a channel in a region) feed which latent means. `"none"`: all feed all; `"random"`: each
+            feeds one latent drawn by chance; `"balanced"`: the same with equal numbers per latent; `"per_channel"`,
+            `"per_region"`: all units of a channel (region) feed the same latent; `"learned"`: by straight-through
             gradient.
-        latents_per_unit: how many latents a unit feeds, so the sparsity is `1 - latents_per_unit / latent_dim`.
+        latents_per_unit: how many of the `latent_dim` latents a unit feeds; 1 to 5: sparsity 0.8 to 0.
         mask_scope: `"mean"` masks the mean head only, `"mean+logvar"` both heads.
         mask_temperature: of the softmax that carries the gradient of a learned mask.
         mask_seed: seed of the drawing; the global generator is not touched.
@@ -111,8 +111,8 @@ class SparseVAEConfig(PreTrainedConfig):
         sample_in_eval: draw latents in evaluation too instead of taking their means.
         beta: weight of the KL term, which is also multiplied by `latent_dim / hidden_size` (5/768 in the paper).
         margin: of the max-margin losses.
-        permutation_seed: when given, a fixed random permutation of the D dimensions is applied before the reshape and
-            undone after decoding: the control that tells a region from a mere subset of its size.
+        permutation_seed: shuffles the D dimensions before the reshape, always alike, and undoes it after decoding: the
+            control that tells a region from a mere subset of its size.
         compat: `"released"` builds the authors' layer with its defects (no gradient to masks and masked weights, means
             and log-variances interleaved, unused parameters); for comparison only.
         text_config: configuration of a wrapped text encoder (a `PreTrainedConfig` or its dict), or None.
@@ -143,8 +143,8 @@ class SparseVAEConfig(PreTrainedConfig):
         stride=(15, 15),
         padding="released",
         latent_dim=5,
-        mask="random",
-        latents_per_unit=1,
+        mask: str = "random",
+        latents_per_unit: int = 1,
         mask_scope="mean",
         mask_temperature=1.0,
         mask_seed=0,
@@ -156,7 +156,7 @@ class SparseVAEConfig(PreTrainedConfig):
         sample_in_eval=False,
         beta=1.0,
         margin=1.0,
-        permutation_seed=None,
+        permutation_seed: int | None = None,
         compat=None,
         text_config=None,
         pooling="cls",

@@ -7,6 +7,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 from safetensors import safe_open
@@ -90,7 +91,7 @@ def embed_sentences(
     tokenizer=None,
     *,
     layer: int = -1,
-    pooling: str = "cls",
+    pooling: Literal["cls", "mean", "first-last"] = "cls",
     batch_size: int = 64,
     cache_dir: str | os.PathLike | None = None,
 ) -> EmbeddingTable:
@@ -102,12 +103,11 @@ def embed_sentences(
             and every module's own mode is put back.
         tokenizer: needed only for a loaded encoder that does not say where it came from.
         layer: index into `hidden_states`, 0 the embedding layer, -1 the last.
-        pooling: `"cls"` first token, `"mean"` over tokens (special ones included), `"first-last"` mean over tokens of
-            the average of layers 1 and -1.
+        pooling: `"cls"`: the first token; `"mean"`: the mean over tokens, special ones included; `"first-last"`: the
+            mean over tokens of the average of layers 1 and -1.
         batch_size: texts per forward pass; texts of similar length go together, so the number changes time, not rows
             (beyond rounding).
-        cache_dir: a folder of safetensors files, one per model, layer and pooling, to which new texts are added.
-            None: no cache.
+        cache_dir: folder of cached embeddings, one file per model, layer and pooling; new texts are added.
 
     Returns:
         An `EmbeddingTable` of the distinct texts in order of first appearance.

@@ -121,7 +121,10 @@ def training_arguments(
 
     Args:
         output_dir: for checkpoints; two are kept.
-        epochs, batch_size, learning_rate, seed: as named.
+        epochs: passes over the training data.
+        batch_size: instances a step.
+        learning_rate: of Adam.
+        seed: of initialisation, order and noise.
         **settings: anything else that `TrainingArguments` takes; wins over what is set here.
 
     Returns:
@@ -186,7 +189,7 @@ def train(
         table: embeddings of all texts.
         output_dir: for checkpoints.
         seed: of initialisation, order and noise.
-        resume: go on from the last checkpoint in `output_dir` and end where an uninterrupted run ends.
+        resume: go on from the last checkpoint, and end where an uninterrupted run ends.
         quiet: no progress bars and no printed logs.
         **options: for `training_arguments`.
 
@@ -263,8 +266,8 @@ def train_runs(
     Args:
         config, data, table: as in `train`.
         output_dir: run with seed s goes to `output_dir/seed-s`.
-        seeds: one run each. Masks stay those of `config.mask_seed`.
-        jobs: runs at a time; with more than one, each has a process and one thread of its own.
+        seeds: one run each; masks are the same in all runs, those of `mask_seed`.
+        jobs: runs at a time; with more than one, each gets a process and one thread of its own.
         **options: for `train`.
 
     Returns:

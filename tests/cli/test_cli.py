@@ -15,7 +15,7 @@ import pytest
 
 import hf_repgeo
 from hf_repgeo.cli.keywords import keywords
-from hf_repgeo.cli.main import main
+from hf_repgeo.cli.main import main, parser
 from hf_repgeo.cli.options import add_flags, given
 from hf_repgeo.errors import UnknownName
 from hf_repgeo.report import GeometryReport
@@ -214,6 +214,39 @@ def test_a_new_keyword_becomes_a_flag_by_its_name(tmp_path, monkeypatch):
     assert given(options, "kind", "least", "second", "on") == {"kind": "b", "least": 3, "second": 0.5, "on": False}
     said = " ".join(parser.format_help().split())
     assert "a or b (default: a)" in said and "5 % of them (default: 7)" in said and "switches it off" in said
+
+
+def test_choices_on_the_command_line_are_those_of_the_rooms():
+    from hf_repgeo.blm import alternation, chunks, lexicon, matrices
+    from hf_repgeo.cli.sparse_vae import PRESETS
+    from hf_repgeo.localization.ablation import ABLATIONS
+    from hf_repgeo.sparse_vae import configuration_sparse_vae
+
+    generate = keywords("hf_repgeo.blm.export.generate")
+    assert generate["language"].choices == lexicon.LANGUAGES and generate["type"].choices == matrices.TYPES
+    assert generate["direction"].choices == alternation.DIRECTIONS and generate["negatives"].choices == chunks.NEGATIVES
+    assert set(generate["split"].choices) == {*chunks.SPLITS, "answers"}
+    embed = keywords("hf_repgeo.sparse_vae.embeddings.embed_sentences")
+    assert embed["pooling"].choices == tuple(configuration_sparse_vae.POOLINGS)
+    assert keywords("hf_repgeo.localization.ablation.localize")["how"].choices == tuple(ABLATIONS)
+    assert PRESETS == tuple(configuration_sparse_vae._PRESETS)
+
+
+def test_a_training_command_passes_on_what_was_given_and_nothing_else():
+    from hf_repgeo.cli.sparse_vae import CONFIGURING, EMBEDDING, RUNS, TRAIN
+
+    command = ["sparse-vae", "train", "ENCODER", "--output", "out"]
+    names = (*EMBEDDING, "cache_dir", *CONFIGURING, *TRAIN, *RUNS)
+    assert given(parser().parse_args(command), *names) == {}
+    asked = "--seeds 0 1 --resume --mask none --latents-per-unit 2 --cache there --layer 3".split()
+    assert given(parser().parse_args([*command, *asked]), *names) == {
+        "layer": 3,
+        "cache_dir": "there",
+        "mask": "none",
+        "latents_per_unit": 2,
+        "resume": True,
+        "seeds": [0, 1],
+    }
 
 
 def test_help_and_usage_errors_need_no_torch():

@@ -60,4 +60,4 @@ def test_study_writes_a_table_and_says_what_failed(tmp_path, encoder_folder, cap
 def test_doses_that_are_no_numbers_are_a_usage_error(tmp_path, capsys):
     with pytest.raises(SystemExit):
         main(["downstream", "study", "m", "--alphas", "0,much", "--out", str(tmp_path)])
-    assert "doses are numbers" in capsys.readouterr().err
+    assert "wanted numbers, such as 0,0.01,0.1" in capsys.readouterr().err
