@@ -146,7 +146,7 @@ def guide():
 
 
 def test_the_four_accidents_read_as_printed(guide):
-    columns, rows = table(CHAPTERS["Four accidents, and who notices"])
+    columns, rows = table(CHAPTERS["Four faults, and the measures that show them"])
     assert columns == list(guide["reports"]) and len(rows) > 10
     wrong = [
         (case, column)
