@@ -9,17 +9,18 @@ from __future__ import annotations
 import logging
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from transformers import ProgressCallback, Trainer, TrainerCallback
 from transformers.trainer_callback import DefaultFlowCallback, PrinterCallback
 
 from .training.history import FILE
-from .training.monitor import GeometryMonitor, Reading
+from .training.measurement import Measurement
 from .training.processes import is_first
 from .training.reporters import Reporters
 from .training.schedule import STEPWISE
+from .training.watch import TrainingWatch
 
 if TYPE_CHECKING:
     from transformers import TrainerControl, TrainerState, TrainingArguments
@@ -29,7 +30,7 @@ logger = logging.getLogger(__name__)
 CONSOLE = (PrinterCallback, ProgressCallback, DefaultFlowCallback)
 
 
-class GeometryCallback(GeometryMonitor, TrainerCallback):
+class GeometryCallback(TrainingWatch, TrainerCallback):
     """Measures every layer on a fixed sample of text in the course of a training, and changes nothing about it.
 
     Weights, losses, random generators and the number of loss lines in the log are, bit for bit, those of the same
@@ -130,101 +131,125 @@ class GeometryCallback(GeometryMonitor, TrainerCallback):
             BadInput: the texts cannot be read or hold no token; the model holds no transformers model.
         """
         self.trainer = trainer
-        self._join(trainer.args, trainer.model, trainer.processing_class)
+        if trainer.model is not None:
+            self._join(trainer.args, trainer.model, trainer.processing_class)
         if self not in trainer.callback_handler.callbacks:
             trainer.add_callback(self)
         return self
 
-    def on_init_end(self, args, state, control, model=None, processing_class=None, **kwargs):
+    def on_init_end(
+        self, args, state, control, *, model: Any = None, processing_class: Any = None, **kwargs: Any
+    ) -> None:
         if model is not None:
             self._join(args, model, processing_class)
 
-    def _join(self, args: TrainingArguments, model: torch.nn.Module, processing_class) -> None:
+    def _join(self, args: TrainingArguments, model: torch.nn.Module, processing_class: Any) -> Reporters:
         if self.reporters is None:
-            self.reporters = Reporters(args.report_to, args.output_dir)
+            self.reporters = Reporters(cast("list[str]", args.report_to), _output_folder(args))
             self.read(processing_class, model)
+        return self.reporters
 
     def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control, model, processing_class=None, **kwargs
-    ):
-        self._join(args, model, processing_class)
-        if self.trainer is None and self.reporters.unreached and is_first():
-            names = ", ".join(self.reporters.unreached)
+        self, args, state, control, *, model: Any = None, processing_class: Any = None, **kwargs: Any
+    ) -> None:
+        reporters = self._join(args, model, processing_class)
+        if self.trainer is None and reporters.unreached and is_first():
+            names = ", ".join(reporters.unreached)
             logger.warning("trackers: %s will not get the geometry; call attach(trainer) to reach them", names)
-        folders = [Path(args.output_dir) / f"checkpoint-{state.global_step}"]
+        folders = [_output_folder(args) / f"checkpoint-{state.global_step}"]
         if isinstance(args.resume_from_checkpoint, str):
             folders.insert(0, Path(args.resume_from_checkpoint))
         self.begin(model, state.max_steps, state.global_step, [folder / FILE for folder in folders])
 
     # --- when -------------------------------------------------------------------------------------------------------
 
-    def on_step_end(self, args, state: TrainerState, control: TrainerControl, model, **kwargs):
-        self.reporters.align(state.global_step)
+    def on_step_end(self, args, state, control, *, model: Any = None, **kwargs: Any) -> None:
+        self._align(state)
         if self.due(state.global_step):
             self._record("geometry/", args, state, control, model)
 
-    def on_epoch_end(self, args, state: TrainerState, control: TrainerControl, model, **kwargs):
+    def on_epoch_end(self, args, state, control, *, model: Any = None, **kwargs: Any) -> None:
         if self.schedule == "epochs" and self.counts("epochs"):
             self._record("geometry/", args, state, control, model)
 
     def on_evaluate(
-        self, args, state: TrainerState, control, model, metrics=None, processing_class=None, **kwargs
+        self,
+        args,
+        state,
+        control,
+        *,
+        model: Any = None,
+        metrics: Any = None,
+        processing_class: Any = None,
+        **kwargs: Any,
     ) -> None:
         self._join(args, model, processing_class)
         if self.schedule == "evaluate" and not self.counts("evaluate"):
             return
-        reading = self._record("eval_geometry/", args, state, control, model)
+        measurement = self._record("eval_geometry/", args, state, control, model)
         if metrics is not None:
-            metrics.update(_with_prefix("eval_geometry/", reading.layers))
+            metrics.update(_with_prefix("eval_geometry/", measurement.layers))
         if not self._is_training(state):
-            self.save(args.output_dir)
+            self.save(_output_folder(args))
 
-    def on_save(self, args, state: TrainerState, control: TrainerControl, model, **kwargs):
+    def on_save(self, args, state, control, *, model: Any = None, **kwargs: Any) -> None:
         if self.schedule == "save" and self.counts("save"):
             self._record("geometry/", args, state, control, model)
-        self.save(args.output_dir, Path(args.output_dir) / f"checkpoint-{state.global_step}")
+        self.save(_output_folder(args), _output_folder(args) / f"checkpoint-{state.global_step}")
 
-    def on_log(self, args, state: TrainerState, control, **kwargs):
-        if self.reporters is not None:
-            self.reporters.align(state.global_step)
+    def on_log(self, args, state, control, **kwargs: Any) -> None:
+        self._align(state)
 
-    def on_train_end(self, args, state: TrainerState, control: TrainerControl, model, **kwargs):
+    def on_train_end(self, args, state, control, *, model: Any = None, **kwargs: Any) -> None:
         stopped_early = state.global_step < state.max_steps and state.global_step not in self.steps
         if stopped_early and self.schedule in (None, *STEPWISE) and not args.load_best_model_at_end:
             self._record("geometry/", args, state, control, model)
-        self.save(args.output_dir)
-        self.reporters.close()
+        self.save(_output_folder(args))
+        if self.reporters is not None:
+            self.reporters.close()
+
+    def _align(self, state: TrainerState) -> None:
+        if self.reporters is not None:
+            self.reporters.align(state.global_step)
 
     def _is_training(self, state: TrainerState) -> bool:
         return self._thinning is not None and 0 < state.global_step < state.max_steps
 
     # --- where to ---------------------------------------------------------------------------------------------------
 
-    def _record(self, prefix: str, args, state: TrainerState, control: TrainerControl, model) -> Reading:
-        """Measures, and puts the numbers into the log history and the trackers, once per prefix and reading."""
+    def _record(self, prefix: str, args, state: TrainerState, control: TrainerControl, model) -> Measurement:
+        """Measures, and puts the numbers into the log history and the trackers, once per prefix and measurement."""
         batch_size = args.per_device_eval_batch_size
-        reading = self.measure(
+        measurement = self.measure(
             model, state.global_step, state.epoch, batch_size=batch_size, autocast=_autocast(args, model)
         )
-        if prefix not in reading.logged:
-            reading.logged.add(prefix)
+        if prefix not in measurement.logged:
+            measurement.logged.add(prefix)
             full = prefix.startswith("eval") or self.log == "layers"
-            line = _with_prefix(prefix, reading.layers if full else reading.summary)
+            line = _with_prefix(prefix, measurement.layers if full else measurement.summary)
             epoch = {} if state.epoch is None else {"epoch": state.epoch}
             state.log_history.append(line | epoch | {"step": state.global_step})
             if state.is_world_process_zero:
-                self._report(prefix, reading, args, state, control)
+                self._report(self._join(args, model, None), prefix, measurement, args, state, control)
         if self.should_stop:
             control.should_training_stop = True
-        return reading
+        return measurement
 
-    def _report(self, prefix: str, reading: Reading, args, state: TrainerState, control: TrainerControl) -> None:
-        values = self.logged(reading)
+    def _report(
+        self,
+        reporters: Reporters,
+        prefix: str,
+        measurement: Measurement,
+        args,
+        state: TrainerState,
+        control: TrainerControl,
+    ) -> None:
+        values = self.logged(measurement)
         shown = _with_prefix(prefix.replace("eval_", "eval/"), values)
-        self.guarded("trackers", self.reporters.write, shown, state.global_step, self._tensorboard_writer())
+        self.guarded("trackers", reporters.write, shown, state.global_step, self._tensorboard_writer())
         for stack, layer, why in [flag[1:] for flag in self.new_collapses]:
             text = f"step {state.global_step}, {stack} layer {layer}: {why}"
-            self.guarded("alerts", self.reporters.alert, "geometry: collapse", text)
+            self.guarded("alerts", reporters.alert, "geometry: collapse", text)
         self.new_collapses = []
         for callback in self._others():
             self.guarded("trackers", callback.on_log, args, state, control, logs=_with_prefix(prefix, values))
@@ -245,6 +270,10 @@ class GeometryCallback(GeometryMonitor, TrainerCallback):
 
 def _with_prefix(prefix: str, values: dict[str, float]) -> dict[str, float]:
     return {prefix + key: value for key, value in values.items()}
+
+
+def _output_folder(args: TrainingArguments) -> Path:
+    return Path(cast(str, args.output_dir))  # the arguments name one themselves where none is given
 
 
 def _autocast(args: TrainingArguments, model: torch.nn.Module) -> AbstractContextManager:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import MissingExtra
 from ..report import GeometryReport
-from .monitor import GeometryMonitor
 from .processes import is_first
+from .watch import TrainingWatch
 
 if TYPE_CHECKING:
     from lightning.pytorch.callbacks import Callback
@@ -25,7 +25,7 @@ else:
 ENDLESS = 1_000_000  # steps that are planned where Lightning does not know how many there will be
 
 
-class LightningGeometryCallback(GeometryMonitor, Callback):
+class LightningGeometryCallback(TrainingWatch, Callback):
     """Measures every layer of the transformers model inside a LightningModule, and changes nothing about the training.
 
     Every logger of the trainer gets `geometry/...` at the global step; `geometry.json` lies in the trainer's
@@ -70,8 +70,8 @@ class LightningGeometryCallback(GeometryMonitor, Callback):
         self._seen = step
         if self.due(step):
             autocast = trainer.precision_plugin.forward_context()
-            reading = self.measure(pl_module, step, float(trainer.current_epoch), autocast=autocast)
-            values = {f"geometry/{key}": value for key, value in self.logged(reading).items()}
+            measurement = self.measure(pl_module, step, float(trainer.current_epoch), autocast=autocast)
+            values = {f"geometry/{key}": value for key, value in self.logged(measurement).items()}
             for log in trainer.loggers if is_first() else ():
                 self.guarded("loggers", log.log_metrics, values, step)
             trainer.should_stop |= self.should_stop

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 import torch.distributed as dist
 
 from ..rows.forward import encoder_of, undisturbed
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 def several() -> bool:
@@ -44,13 +47,13 @@ def is_sharded(model: torch.nn.Module) -> bool:
     return _root_of_fsdp(model) is not None or any(hasattr(p, "ds_id") for p in model.parameters())
 
 
-def part_to_run(model: torch.nn.Module) -> torch.nn.Module:
+def part_to_run(model: torch.nn.Module) -> PreTrainedModel:
     """The body that has the hidden states; under FSDP the whole model, whose root gathers what the body needs."""
-    return _root_of_fsdp(model) or encoder_of(model)
+    return cast("PreTrainedModel", _root_of_fsdp(model) or encoder_of(model))
 
 
 @contextmanager
-def left_as_found(model: torch.nn.Module) -> Iterator[torch.nn.Module]:
+def left_as_found(model: torch.nn.Module) -> Iterator[PreTrainedModel]:
     """`undisturbed`, and gives the part to run.
 
     FSDP2 leaves its root gathered after a forward pass without backward; an optimizer that is made then would hold

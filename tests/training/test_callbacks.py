@@ -257,11 +257,11 @@ def test_an_evaluation_is_measured_and_can_choose_the_best_model(run):
 
 
 def test_a_step_and_its_evaluation_share_one_pass_but_other_weights_have_their_own(tmp_path, monkeypatch):
-    import hf_repgeo.training.monitor
+    from hf_repgeo.training import sample_run
 
     passes = []
-    kept = hf_repgeo.training.monitor.sample_representations
-    monkeypatch.setattr(hf_repgeo.training.monitor, "sample_representations", lambda *a: passes.append(1) or kept(*a))
+    kept = sample_run.sample_representations
+    monkeypatch.setattr(sample_run, "sample_representations", lambda *a: passes.append(1) or kept(*a))
     callback = GeometryCallback(TEXTS, every=3, **CHEAP)
     trainer = trained(tmp_path, callback=callback, eval_strategy="steps", eval_steps=3)
     assert len(passes) == 2 and callback.steps == [3, 6]

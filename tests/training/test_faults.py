@@ -10,14 +10,14 @@ import torch
 from test_callbacks import CHEAP, TEXTS, everything, geometry_lines, make_model, make_trainer, numbers, trained
 from transformers import Trainer
 
-import hf_repgeo.training.monitor as monitor
 from hf_repgeo import GeometryCallback
 from hf_repgeo.errors import BadInput, UnknownName
+from hf_repgeo.training import sample_run, watch
 
 
 def failing(error: BaseException, at: int, monkeypatch) -> None:
     """The measurement number `at` raises; the others work."""
-    calls, kept = [], monitor.sample_representations
+    calls, kept = [], sample_run.sample_representations
 
     def now_and_then(*arguments):
         calls.append(1)
@@ -25,7 +25,7 @@ def failing(error: BaseException, at: int, monkeypatch) -> None:
             raise error
         return kept(*arguments)
 
-    monkeypatch.setattr(monitor, "sample_representations", now_and_then)
+    monkeypatch.setattr(sample_run, "sample_representations", now_and_then)
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_a_full_disk_is_told_once_and_the_training_goes_on(tmp_path, monkeypatch
     def full(*arguments):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(monitor, "save_history", full)
+    monkeypatch.setattr(watch, "save_history", full)
     callback = GeometryCallback(TEXTS, every=2, **CHEAP)
     with caplog.at_level(logging.WARNING, "hf_repgeo"):
         trained(tmp_path, callback=callback, save_strategy="steps", save_steps=2)

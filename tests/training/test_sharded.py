@@ -12,8 +12,8 @@ import torch
 from test_callbacks import TEXTS, make_data, make_model, numbers
 from tiny import make_tokenizer
 
-import hf_repgeo.training.monitor as monitor_module
 from hf_repgeo import GeometryMonitor
+from hf_repgeo.training import sample_run
 from hf_repgeo.training.processes import agreed, first_of, is_sharded
 
 SETTINGS = {"measures": ["anisotropy", "effective_rank"], "budget": None}
@@ -100,13 +100,13 @@ def second_process_fails() -> dict:
     import torch.distributed as dist
 
     if dist.get_rank() == 1:
-        kept = monitor_module.sample_representations
+        kept = sample_run.sample_representations
 
         def fails(*arguments):
             kept(*arguments)
             raise MemoryError("of the second process")
 
-        monitor_module.sample_representations = fails
+        sample_run.sample_representations = fails
     model = sharded(2)
     monitor = GeometryMonitor(TEXTS, **SETTINGS).start(model, make_tokenizer(special=True), steps=4)
     monitor.step(1)
