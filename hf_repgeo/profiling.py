@@ -6,12 +6,7 @@ hf_repgeo.measure(X)                                    any matrix of rows
 
 from __future__ import annotations
 
-import platform
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
-from functools import partial
-from importlib.metadata import version
-from itertools import chain
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -33,33 +28,18 @@ from .measures import (
 from .measures.averages import columns_of
 from .measures.batch_means import BatchMeans
 from .measures.inputs import as_seed, check_count
-from .measures.kernels.switch import family
 from .report import GeometryReport
 from .rows.corpus import Corpus
 from .rows.files import is_dataset, read_rows, row_blocks
-from .rows.forward import Place, stacks_of, text_reader
-from .rows.identity import model_fingerprint, windows_fingerprint
-from .rows.models import cache_folder, load_model
 from .rows.processes import current_team, own_device
-from .rows.random_weights import states_on_tokens
-from .rows.representations import (
-    POOLINGS,
-    Representations,
-    check_policies,
-    oversample_for,
-    pooled_representations,
-    token_representations,
-    windows_for,
-)
-from .rows.sentences import check_sentence_transformer, sentence_facts, sentence_representations
+from .rows.representations import POOLINGS, check_policies, oversample_for
 from .rows.shared_search import shared_search
 from .rows.streams import cloud_of_stream, drawn
 from .rows.texts import corpus_of, packaged_sample
-from .rows.windows import check_vocabulary, draw_windows, make_windows, resolve_window, window_limit
-from .runs.kept_rows import KeptRows
+from .runs.job import Job
 from .runs.media import MediaInput, profile_media
-from .runs.run_file import Run, open_run
-from .version import __version__
+from .runs.provenance import machine, versions
+from .runs.texts import TextInput, profile_texts
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -238,11 +218,8 @@ def profile(
         audio: instead of texts: sound files, a folder, arrays, or a data set's column of audio; a row is a frame.
         processor: of images or audio, for a model in memory.
         tokenizer: its folder or Hub id, or the tokenizer itself; default: the one beside the model.
-        revision, dtype, device, trust_remote_code: see `hf_repgeo.rows.models.load_model`.
-        device_map: `"auto"` spreads the weights over devices, memory and disk; `"disk"` leaves them on disk, for a
-            model larger than memory; or transformers' own dict. Needs accelerate.
-        quantization_config: as in transformers.
-        allow_random_weights: measure a model although its checkpoint lacks weights; the report says which.
+        revision, dtype, device, device_map, quantization_config: see `hf_repgeo.rows.models.load_model`.
+        allow_random_weights, trust_remote_code: see `hf_repgeo.rows.models.load_model`.
         batch_size: windows a forward pass; does not change the numbers. A model in which padding changes the rows of a
             text, as in FNet, runs windows of different lengths apart, and the warning `padding_leaks` says so.
         seed: of the draw of windows and rows, and of the measures.
@@ -273,144 +250,51 @@ def profile(
     batch_means = BatchMeans(resolve(measures), options, rows, batch_rows, as_seed(seed), null)
     check_options(options, batch_means.pairs)
     check_null(null)
-    media = images is not None or audio is not None
-    points = [points] if isinstance(points, str) else points
-    if points is not None and (media or pooling == "sentence"):
-        came = f"{points} beside " + ("images or audio" if media else "pooling='sentence'")
-        raise BadInput("points", came=came, wanted="points of a model that reads texts, token by token")
-    policies = check_policies(tokens) if not media else [tokens] if isinstance(tokens, str) else tokens
-    oversample = oversample_for(policies or []) if oversample is None else oversample
-    _check_counts(rows=rows, batch_rows=batch_rows, oversample=oversample, batch_size=batch_size)
     if pooling not in POOLINGS:
         raise UnknownName("pooling", pooling, POOLINGS)
-    if media:
-        source = {
-            "revision": revision,
-            "dtype": dtype,
-            "device": device,
-            "device_map": device_map,
-            "quantization_config": quantization_config,
-            "allow_random_weights": allow_random_weights,
-            "trust_remote_code": trust_remote_code,
-        }
-        is_corpus = isinstance(texts, (str, Path, Corpus)) or is_dataset(texts)
-        beside = corpus_of(texts, clean, text_column).documents if is_corpus else texts
-        given = MediaInput(images, audio, beside, processor)
-        return profile_media(
-            model,
-            given,
-            batch_means,
-            source,
-            layers,
-            final_norm,
-            policies,
-            rows,
-            seed,
-            out,
-            versions(),
-            partial(_bar, progress),
-        )
-    team = current_team()
-    progress = progress and team.first
-    corpus = packaged_sample() if texts is None else corpus_of(texts, clean, text_column)
-    around = check_sentence_transformer(model) if pooling == "sentence" else None
-    loaded = load_model(
-        model,
-        tokenizer=tokenizer,
-        revision=revision,
-        dtype=dtype,
-        device=own_device() if device is None and device_map is None else device,
-        device_map=device_map,
-        quantization_config=quantization_config,
-        allow_random_weights=allow_random_weights,
-        trust_remote_code=trust_remote_code,
-        look=partial(states_on_tokens, layers=layers),
-    )
-    window = resolve_window(window, window_limit(loaded.model, loaded.tokenizer))
-    windows = make_windows(loaded.tokenizer, corpus.texts(loaded.tokenizer), window, pack, corpus.separator)
-    check_vocabulary(loaded.model, windows)
-    loaded = replace(loaded, model=text_reader(loaded.model, windows))
-    by_token = pooling == "tokens"
-    if by_token:
-        drawn = windows_for(windows, loaded.tokenizer, policies, rows, oversample, seed)
-    else:
-        drawn = draw_windows(windows, seed, count=rows)
-    provenance = {
-        **loaded.source,
-        "fingerprint": model_fingerprint(loaded.model, loaded.place, cache_folder() / "file-hashes.json", around),
-        "text": corpus.provenance(),
-        "windows": windows_fingerprint(drawn),
-        "layers": layers,
-        "tokens": policies if by_token else [pooling],
-        "window": window,
-        "pack": pack,
-        "oversample": oversample,
-        "final_norm": final_norm,
-        **({} if points is None else {"points": points}),
-        "stacks": {stack.name: stack.facts() for stack in stacks_of(loaded.model, windows)},
-        **(sentence_facts(around) if around is not None else {}),
-        **batch_means.provenance(),
-        **versions(),
+    media = images is not None or audio is not None
+    points = _checked_points(points, "images or audio" if media else pooling)
+    policies = _policies(tokens, media)
+    oversample = oversample_for(policies or []) if oversample is None else oversample
+    _check_counts(rows=rows, batch_rows=batch_rows, oversample=oversample, batch_size=batch_size)
+    source = {
+        "revision": revision,
+        "dtype": dtype,
+        "device": own_device() if device is None and device_map is None else device,
+        "device_map": device_map,
+        "quantization_config": quantization_config,
+        "allow_random_weights": allow_random_weights,
+        "trust_remote_code": trust_remote_code,
     }
-    forward = {"layers": layers, "final_norm": final_norm, "batch_size": batch_size}
-    forward |= {} if points is None else {"points": points}
-    forward["progress"] = _bar(progress, "forward")
-
-    def collect() -> Representations:
-        if pooling == "sentence":
-            texts = list(corpus.texts(loaded.tokenizer))
-            return sentence_representations(model, loaded.model, texts, windows, rows=rows, seed=seed, **forward)
-        if not by_token:
-            return pooled_representations(loaded.model, drawn, pooling, **forward)
-        choice = {"policies": policies, "rows": rows, "seed": seed}
-        return token_representations(loaded.model, loaded.tokenizer, drawn, **choice, **forward)
-
-    with open_run(out, provenance) as run:
-        if not team.from_first(run.finished):
-            _measure_places(run, batch_means, collect, _bar(progress, "geometry"))
-    return team.from_first(run.report)
+    job = Job(model, source, batch_means, layers, final_norm, out, progress)
+    if media:
+        given = MediaInput(images, audio, _captions(texts, clean, text_column), processor)
+        return profile_media(job, given, policies)
+    corpus = packaged_sample() if texts is None else corpus_of(texts, clean, text_column)
+    reading = TextInput(corpus, tokenizer, policies or [], pooling, window, pack, oversample, points, batch_size)
+    return profile_texts(job, reading)
 
 
-def _measure_places(run: Run, batch_means: BatchMeans, collect: Callable[[], Representations], bar: Callable) -> None:
-    """Fills the report place by place; what an earlier run measured is left alone, the rows it kept are used.
-
-    Several processes measure a place each at a time, and the first puts the rows into the report.
-    """
-    team, kept = current_team(), KeptRows(run)
-    collected = kept.read() or kept.write(collect)
-    run.report.provenance |= {"pool": collected.facts} | machine()
-    places = collected.places
-    done = team.from_first({place for place in places if run.has(place)})
-    for start in bar(iter(range(0, len(places), team.size)), -(-len(places) // team.size)):
-        own = [place for place in team.share(places[start : start + team.size]) if place not in done]
-        measured = [(place, _rows_of(place, collected, batch_means, run.report.provenance)) for place in own]
-        for place, rows in chain(*team.gather(measured, to=0) or ()):
-            run.add(place, rows)
-    run.finish()
-    kept.delete()
+def _checked_points(points: str | list[str] | None, rows_of: str) -> list[str] | None:
+    """The points asked for, as a list; `rows_of`: a pooling, or what the model reads instead of texts."""
+    if points is not None and rows_of in ("sentence", "images or audio"):
+        came = f"{points} beside " + ("pooling='sentence'" if rows_of == "sentence" else rows_of)
+        raise BadInput("points", came=came, wanted="points of a model that reads texts, token by token")
+    return [points] if isinstance(points, str) else points
 
 
-def _rows_of(place: Place, collected: Representations, batch_means: BatchMeans, provenance: dict) -> list[dict]:
-    """The rows of the report for one place."""
-    with torch.no_grad():
-        rows = batch_means.measure(collected.states[place], collected.documents, collected.policies_of(place))
-    warnings = _of_the_place(place, collected, provenance)
-    return [row | {"warnings": [*row["warnings"], *warnings]} for row in rows]
+def _policies(tokens: str | list[str] | None, media: bool) -> list[str] | None:
+    """The token policies asked for; those of images and sounds are checked once their rows are known."""
+    if not media:
+        return check_policies(tokens)
+    return [tokens] if isinstance(tokens, str) else tokens
 
 
-def _of_the_place(place: tuple, collected: Representations, provenance: dict) -> list[str]:
-    """Warnings that all numbers of a place carry."""
-    warnings = []
-    if collected.facts.get("padding_leaks"):
-        said = "in this model padding changes the rows of a text; windows of different lengths ran apart"
-        warnings.append(f"padding_leaks: {said}")
-    if "random_weights" in provenance:
-        count = provenance["random_weights"]["count"]
-        warnings.append(f"random_weights: {count} weights were not in the checkpoint and are random")
-    if "cls" in collected.policies and place[0].endswith("decoder"):
-        said = "a first token that sees no later one says nothing of its text; pooling='last' has seen all of it"
-        warnings.append(f"cls_of_decoder: {said}")
-    return warnings
+def _captions(texts: Any, clean: str, text_column: str | None) -> Any:
+    """Texts beside images: read from a file or a data set, else as they are."""
+    if isinstance(texts, (str, Path, Corpus)) or is_dataset(texts):
+        return corpus_of(texts, clean, text_column).documents
+    return texts
 
 
 def _check_counts(**counts: int) -> None:
@@ -418,22 +302,3 @@ def _check_counts(**counts: int) -> None:
     for argument, count in counts.items():
         if count < least[argument]:
             raise BadInput(argument, came=str(count), wanted=f"at least {least[argument]}")
-
-
-def versions() -> dict:
-    """Versions and kernels that decide the numbers, for provenance."""
-    others = {name: version(name) for name in ("torch", "transformers", "numpy")}
-    return {"kernels": family(), "versions": {"hf_repgeo": __version__, **others, "python": platform.python_version()}}
-
-
-def machine() -> dict:
-    """The processor, for provenance only: a run may be resumed on another one."""
-    cores = f"{torch.get_num_threads()} threads"
-    several = {"processes": current_team().size} if current_team().size > 1 else {}
-    return {"processor": f"{torch.backends.cpu.get_cpu_capability()}, {platform.machine()}, {cores}"} | several
-
-
-def _bar(show: bool, title: str) -> Callable[[Iterator, int], Iterator]:
-    from tqdm.auto import tqdm
-
-    return lambda items, total: tqdm(items, total=total, desc=title, disable=not show)

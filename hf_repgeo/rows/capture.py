@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
+from .passes import one_at_a_time
 from .trace import called_as_modules, tensors_of
 
 RESIDUAL, FINAL_NORM = "residual", "final_norm"
@@ -62,6 +63,7 @@ class Tap:
 
 
 @contextmanager
+@one_at_a_time
 def read_places(model: nn.Module, taps: list[Tap], take: Take) -> Iterator[dict[Place, Any]]:
     """While open, every pass of the model fills the dict anew: place -> what `take` makes of its rows.
 
@@ -75,7 +77,12 @@ def read_places(model: nn.Module, taps: list[Tap], take: Take) -> Iterator[dict[
     """
     found: dict[Place, Any] = {tap.place: None for tap in taps}
     readers = {path: _Reader([tap for tap in taps if tap.path == path], take, found) for path in {t.path for t in taps}}
-    handles = [model.register_forward_pre_hook(lambda *_: [reader.restart() for reader in readers.values()] and None)]
+
+    def restart(*_) -> None:
+        for reader in readers.values():
+            reader.restart()
+
+    handles = [model.register_forward_pre_hook(restart)]
     for path, reader in readers.items():
         module = model.get_submodule(path)
         handles.append(module.register_forward_pre_hook(reader.before, with_kwargs=True))

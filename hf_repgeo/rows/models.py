@@ -66,9 +66,11 @@ def load_model(
         dtype: `"auto"` keeps the checkpoint's; or `"float32"`, `"bfloat16"`, `"float16"`, `"float64"`.
         device: such as `"cuda"`; default: a CUDA device if there is one, else the CPU.
         device_map: `"auto"` spreads the weights over devices, memory and disk, as in transformers; `"disk"` leaves all
-            of them on disk and reads a module's when it runs, for models larger than memory. Needs accelerate.
+            of them on disk and reads a module's when it runs, for models larger than memory; or transformers' own dict.
+            Needs accelerate.
         quantization_config: as in transformers, such as `BitsAndBytesConfig(load_in_4bit=True)`.
         allow_random_weights: measure a model although its checkpoint lacks weights that the hidden states depend on.
+            The report says which.
         trust_remote_code: run code from the model's repository.
         look: runs the model shortly and returns the states that will be measured: weights that feed none of them may be
             missing. Default: all layers, on a few tokens.

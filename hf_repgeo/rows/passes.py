@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import random
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import TYPE_CHECKING
+from functools import wraps
+from inspect import isgeneratorfunction
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
 import torch
@@ -15,6 +18,31 @@ from ..errors import BadInput
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_PASSES = threading.RLock()
+
+
+def one_at_a_time(function: F) -> F:
+    """Makes other threads wait while the function runs, or while the context that it makes is open.
+
+    Modes, hooks and random generators belong to the model or the process: two threads that read one model at once
+    would put back each other's modes and read each other's rows.
+    """
+
+    @wraps(function)
+    def call(*arguments: Any, **options: Any) -> Any:
+        with _PASSES:
+            return function(*arguments, **options)
+
+    @wraps(function)
+    def generate(*arguments: Any, **options: Any) -> Iterator:
+        with _PASSES:
+            yield from function(*arguments, **options)
+
+    return cast(F, generate if isgeneratorfunction(function) else call)
 
 
 def encoder_of(model: torch.nn.Module) -> PreTrainedModel:
@@ -67,6 +95,7 @@ def _uncompiled() -> AbstractContextManager:
 
 
 @contextmanager
+@one_at_a_time
 def undisturbed(model: torch.nn.Module) -> Iterator[None]:
     """Evaluation mode, no gradients; afterwards every module's own mode and every generator are as before.
 

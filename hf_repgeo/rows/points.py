@@ -8,15 +8,19 @@ the module, relative to its block, may be given instead.
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import nn
 
 from ..errors import BadInput, UnknownName
 from .capture import FINAL_NORM, RESIDUAL, Layout, Place, Tap
-from .passes import run
+from .passes import one_at_a_time, run
 from .stacks import Stack, layout_of
 from .trace import tensors_of
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 OF_STREAM = (RESIDUAL, FINAL_NORM)
 ATTENTION = ("attn", "attention")
@@ -68,7 +72,7 @@ def _tap(stack: Stack, block: Tap, path: str, point: str, side: str, layout: Lay
 
 def _by_head(model: nn.Module, taps: list[Tap], width: int) -> list[Tap]:
     """A place for every head: what it gives to the product that mixes the heads."""
-    config = model.config.get_text_config()
+    config = cast("PreTrainedModel", model).config.get_text_config()
     names = ("num_attention_heads", "n_head", "n_heads", "num_heads")
     count = next((getattr(config, name) for name in names if isinstance(getattr(config, name, None), int)), 0)
     if not count or width % count:
@@ -97,6 +101,7 @@ def _path(model: nn.Module, block: str, point: str) -> str | None:
     return f"{block}.{chosen[0]}" if chosen else None
 
 
+@one_at_a_time
 def _shape(model: nn.Module, path: str, side: str, inputs: dict) -> torch.Size:
     seen: list[torch.Size] = []
 

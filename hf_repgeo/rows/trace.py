@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from .passes import run
+from .passes import one_at_a_time, run
 
 
 class Entry(NamedTuple):
@@ -54,6 +54,7 @@ def tensors_of(values) -> list[torch.Tensor]:
     return found or [tensor for value in values if type(value) is tuple for tensor in tensors_of(value)]
 
 
+@one_at_a_time
 def watch(model: nn.Module, inputs: dict) -> tuple[list[Call], object]:
     """Runs the model once and returns the calls of blocks and norms in the order in which they ended, and its output.
 

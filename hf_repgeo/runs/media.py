@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -11,19 +11,19 @@ from typing import Any
 import torch
 
 from ..errors import BadInput
-from ..measures.batch_means import BatchMeans
 from ..report import GeometryReport
-from ..rows.capture import read_places
+from ..rows.capture import Tap, read_places
 from ..rows.forward import select_taps
-from ..rows.identity import model_fingerprint
 from ..rows.media import load_processor
 from ..rows.media_items import image_items, image_text_items, sound_items
 from ..rows.media_rows import Item, media_representations
-from ..rows.models import Loaded, cache_folder, load_model
 from ..rows.passes import run
 from ..rows.readers import reader_of
+from ..rows.representations import Representations
 from ..rows.stacks import find_stacks
-from .run_file import open_run
+from .job import Job
+from .provenance import machine, versions
+from .run_file import Run, open_run
 
 
 @dataclass(frozen=True)
@@ -54,55 +54,34 @@ class MediaInput:
         return image_text_items(model, processor, self.images, self.texts)
 
 
-def profile_media(
-    model,
-    given: MediaInput,
-    batch_means: BatchMeans,
-    source: dict,
-    layers: list[int] | None,
-    final_norm: str,
-    policies: list[str] | None,
-    rows: int,
-    seed: int,
-    out,
-    provenance: dict,
-    bar: Callable,
-) -> GeometryReport:
+def profile_media(job: Job, given: MediaInput, policies: list[str] | None) -> GeometryReport:
     """See `hf_repgeo.profile`: what it does with `images` and `audio`."""
     given.check()
-    loaded, processor = _load(model, given, source, layers)
-    items = list(given.items(loaded.model, processor))
+    loaded = job.load(given.processor or _no_tokenizer, partial(_states, given=given))
+    items = list(given.items(loaded.model, _processor(loaded.model, given)))
     reader = reader_of(loaded.model, items[0].inputs)
     stacks = find_stacks(reader, items[0].inputs)
-    taps = select_taps(stacks, layers, final_norm)
+    taps = select_taps(stacks, job.layers, job.final_norm)
     provenance = {
-        **loaded.source,
-        "fingerprint": model_fingerprint(loaded.model, loaded.place, cache_folder() / "file-hashes.json"),
+        **job.identity(loaded),
         "text": {"name": given.kind, "items": len(items), "sha256": _digest(items)},
-        "layers": layers,
+        "layers": job.layers,
         "tokens": policies,
-        "final_norm": final_norm,
+        "final_norm": job.final_norm,
         "stacks": {stack.name: stack.facts() for stack in stacks},
-        **batch_means.provenance(),
-        **provenance,
+        **job.batch_means.provenance(),
+        **versions(),
     }
-    with open_run(out, provenance) as run:
+    with open_run(job.out, provenance) as run:
         if not run.finished:
-            choice = {"rows": rows, "policies": policies, "seed": seed, "progress": bar("forward")}
-            groups = media_representations(reader, taps, iter(items), len(items), **choice)
-            run.report.provenance["pool"] = groups[0].facts
-            _measure(run, batch_means, groups, taps)
+            choice: dict[str, Any] = {"rows": job.batch_means.rows, "policies": policies, "seed": job.batch_means.seed}
+            groups = media_representations(reader, taps, items, len(items), **choice, progress=job.bar("forward"))
+            _measure_places(job, run, groups, taps)
     return run.report
 
 
-def _load(model, given: MediaInput, source: dict, layers: list[int] | None) -> tuple[Loaded, Any]:
-    """The model, and the processor given or saved with it; no tokenizer is needed."""
-    look = partial(_states, given=given, layers=layers)
-    loaded = load_model(model, tokenizer=given.processor or _no_tokenizer, look=look, **source)
-    return loaded, _processor(loaded.model, given)
-
-
 def _processor(model, given: MediaInput):
+    """The processor given, or the one saved with the model."""
     place = getattr(model.config, "_name_or_path", "") or type(model).__name__
     return given.processor or load_processor(place, given.kind)
 
@@ -131,12 +110,11 @@ def _digest(items: list[Item]) -> str:
     return digest.hexdigest()
 
 
-def _measure(run, batch_means: BatchMeans, groups, taps) -> None:
-    """Place by place, in the order of the stacks."""
-    for place in (tap.place for tap in taps):
-        for group in groups:
-            if place in group.states and not run.has(place):
-                with torch.no_grad():
-                    rows = batch_means.measure(group.states[place], group.documents, group.policies)
-                run.add(place, rows)
+def _measure_places(job: Job, run: Run, groups: list[Representations], taps: list[Tap]) -> None:
+    """Place by place, in the order of the stacks; layers with equally many rows are one group."""
+    run.report.provenance |= {"pool": groups[0].facts} | machine()
+    measured = [(tap.place, group) for tap in taps for group in groups if tap.place in group.states]
+    for place, group in job.bar("geometry")(iter(measured), len(measured)):
+        if not run.has(place):
+            run.add(place, job.measured(place, group, run.report.provenance))
     run.finish()

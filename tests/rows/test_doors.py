@@ -12,6 +12,7 @@ from tiny import SIZES, WORDS, make_tokenizer, seeded
 
 import hf_repgeo
 from hf_repgeo.blm import Sentence, to_dataset
+from hf_repgeo.downstream.geometry import TokenizedTexts, last_layer
 from hf_repgeo.localization import ablation, attention, figures
 from hf_repgeo.rows.forward import run
 from hf_repgeo.rows.representations import pooled_representations, token_representations
@@ -77,6 +78,19 @@ def fixed_texts(model):
     return sample_representations(model, sample, 4)
 
 
+def inside_blocks(model):
+    options = {"points": ["attention", "heads"], "measures": "anisotropy", "tokens": "all", "rows": 50}
+    return hf_repgeo.profile(model, TEXTS, tokenizer=TOKENIZER, **options, progress=False).rows
+
+
+def compared_layers(model):
+    return hf_repgeo.compare(model, None, TEXTS, comparisons="linear_cka", rows=50, tokenizer=TOKENIZER).rows
+
+
+def rows_of_a_study(model):
+    return last_layer(model, TokenizedTexts.of(TEXTS, TOKENIZER, model), batch_size=4)
+
+
 def space_of_metrics(model):
     from hf_repgeo.gradio_app.app import profile_layers
 
@@ -98,6 +112,9 @@ DOORS = {
     "token rows": (token_rows, ("bert", "gpt2", "t5")),
     "pooled rows": (pooled_rows, ("bert", "gpt2", "t5")),
     "the callback's fixed texts": (fixed_texts, ("bert", "gpt2", "t5")),
+    "inside blocks": (inside_blocks, ("bert",)),
+    "comparison": (compared_layers, ("bert", "gpt2")),
+    "study": (rows_of_a_study, ("bert", "gpt2")),
     "embeddings": (lambda model: embed_sentences(TEXTS, model, TOKENIZER).rows, ("bert", "gpt2")),
     "attention": (lambda model: attention.chunk_attention(SENTENCES, model, TOKENIZER), ("bert", "gpt2")),
     "states by layer": (lambda model: attention.pooled_states(SENTENCES, model, TOKENIZER), ("bert", "gpt2")),

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 import hf_repgeo
-from hf_repgeo import profiling
 from hf_repgeo.measures.batch_means import BatchMeans
 from hf_repgeo.report import GeometryReport
 from hf_repgeo.rows.identity import BLOCK, _odd_numbers, checksum, model_fingerprint
+from hf_repgeo.runs import texts as run_of_texts
 from hf_repgeo.runs.lock import locked
 from hf_repgeo.runs.run_file import open_run
 
@@ -167,7 +167,7 @@ def test_a_run_goes_on_without_running_the_model_again(run, monkeypatch, tmp_pat
     rows_file = tmp_path / "out" / ".profile-rows.safetensors"
     assert rows_file.exists()
     with monkeypatch.context() as patch:
-        patch.setattr(profiling, "token_representations", None)
+        patch.setattr(run_of_texts, "token_representations", None)
         report = run()
     assert report.rows == run(out=None).rows and not rows_file.exists()
 

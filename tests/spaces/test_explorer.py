@@ -274,7 +274,7 @@ def test_without_the_sparse_model_only_the_array_is_shown(sentence):
 
 
 def test_the_first_paint_has_the_curves_and_needs_no_model(app, monkeypatch):
-    monkeypatch.setattr("hf_repgeo.profiling.load_model", None)
+    monkeypatch.setattr("hf_repgeo.runs.job.load_model", None)
     monkeypatch.setattr(app.sentence, "load_model", None)
     demo = app.build()
     parts = [part["props"] for part in demo.get_config_file()["components"] if part["type"] == "nativeplot"]
