@@ -45,7 +45,7 @@ def _by_family(table: ScoreTable, axis: Axes, x: np.ndarray, y: np.ndarray, **st
 def plot_doses(result: Regression) -> Figure | None:
     """Score and headline measure against the dose: the paper's Figure 1. `None` without doses."""
     table = result.table
-    if table.dose is None:
+    if table.dose is None or table.log_dose is None:
         return None
     figure, axes = _figure(10, 3.6, 2)
     x = np.where(table.dose > 0, table.dose, 10**table.log_dose)
@@ -94,9 +94,9 @@ def plot_residuals(result: Regression) -> Figure:
         expected, left, families = residuals_of(result.table, result.headline, formula)
         for number, family in enumerate(result.table.families):
             mine = families == family
-            style = {"color": COLOURS[number % len(COLOURS)], "marker": MARKERS[number % len(MARKERS)]}
+            colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
             label = family if len(result.table.families) > 1 else None
-            axis.scatter(expected[mine], left[mine], s=20, alpha=0.75, label=label, **style)
+            axis.scatter(expected[mine], left[mine], s=20, alpha=0.75, label=label, color=colour, marker=marker)
         axis.axhline(0, color="0.6", lw=1)
         axis.set(title=formula.replace("measure", result.headline), xlabel="fitted score")
         axis.title.set_fontsize("small")
@@ -168,7 +168,7 @@ def plot_predictions(result: Regression) -> Figure | None:
 def _whisker(axis: Axes, place: int, found: Interval, colour: str) -> None:
     if found.value is None:
         return
-    if found.low is not None:
+    if found.low is not None and found.high is not None:
         axis.plot([found.low, found.high], [place, place], color=colour, lw=1.6, alpha=0.6)
     axis.plot(found.value, place, "o", color=colour, ms=4.5)
 

@@ -24,7 +24,8 @@ class FinetuneSettings:
     """How to fine-tune; the defaults are those of arXiv 2406.12159 (run_glue's).
 
     Attributes:
-        learning_rate, epochs: AdamW with a linear schedule to 0.
+        learning_rate: of AdamW at the start; it falls linearly to 0.
+        epochs: passes over the training data.
         max_length: tokens of a sequence; longer ones are cut.
         batch_size: rows a step, whatever the device holds.
         device_batch_size: rows at once on the device; gradients are accumulated up to `batch_size`.
@@ -59,7 +60,7 @@ def finetune(
     recipe: Perturbation | None = None,
     run: int = 0,
     options: dict | None = None,
-) -> dict[str, float]:
+) -> dict[str, float | None]:
     """Loads a model with a fresh head, perturbs its encoder, trains it, and scores it on the validation rows.
 
     Args:

@@ -155,7 +155,7 @@ def plot_frequencies(report: FrequencyReport) -> Figure:
 
     figure = Figure(figsize=(11, 3.2), layout="constrained")
     axes = figure.subplots(1, 3)
-    panels = [(name, range(1, len(top) + 1), [row[1:] for row in top]) for name, top in report.top.items()]
+    panels = [(name, list(range(1, len(top) + 1)), [row[1:] for row in top]) for name, top in report.top.items()]
     panels.append(("lengths", list(report.lengths), list(report.lengths.values())))
     for axis, (name, x, pairs) in zip(axes, panels):
         for column, (label, style) in enumerate([("corpora", "-"), ("sample", "--")]):

@@ -27,14 +27,16 @@ def accuracy(predicted: np.ndarray, labels: np.ndarray) -> float:
 
 def f1(predicted: np.ndarray, labels: np.ndarray) -> float:
     """Of class 1; 0 when neither predictions nor labels hold one."""
-    both = float(np.sum((predicted == 1) & (labels == 1)))
-    either = float(np.sum(predicted == 1) + np.sum(labels == 1))
-    return 2 * both / either if either else 0.0
+    from sklearn.metrics import f1_score
+
+    return float(f1_score(labels == 1, predicted == 1, zero_division=0))
 
 
 def matthews(predicted: np.ndarray, labels: np.ndarray) -> float:
     """Matthews's correlation of two classes; 0 for constant predictions."""
-    return pearson(predicted == 1, labels == 1)
+    from sklearn.metrics import matthews_corrcoef
+
+    return float(matthews_corrcoef(labels == 1, predicted == 1))
 
 
 def pearson(x, y) -> float:
@@ -261,14 +263,15 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
 
 def _columns(task: Task, path: Path, lines: Iterator[tuple[int, str]]) -> list[int]:
     """Positions of the text columns and of the label, from the header where the task's files have one."""
+    names = (*task.texts, task.label)
     if task.columns:
-        return [*task.texts, task.label]
+        return [int(name) for name in names]
     header = next(lines, (1, ""))[1].split("\t")
-    for name in (*task.texts, task.label):
+    for name in names:
         if name not in header:
-            wanted = f"a header with {', '.join(map(str, (*task.texts, task.label)))}, separated by tabs"
+            wanted = f"a header with {', '.join(map(str, names))}, separated by tabs"
             raise BadInput("data", came=f"{path}, line 1, without the column {name!r}: {header}", wanted=wanted)
-    return [header.index(name) for name in (*task.texts, task.label)]
+    return [header.index(str(name)) for name in names]
 
 
 def _label(task: Task, path: Path, number: int, cell: str) -> int | float:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, cast, get_args
 
 import torch
 
@@ -22,7 +22,8 @@ from ..writing import write_whole
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-HOWS = ("noise", "scaled_noise", "reinitialize", "shuffle_embeddings")
+How = Literal["noise", "scaled_noise", "reinitialize", "shuffle_embeddings"]
+HOWS = get_args(How)
 KINDS = ("attention", "feed_forward", "norm")
 NUMBER = re.compile(r"\.(\d+)\.")
 EMBEDDING = re.compile(r"(^|\.)embed")  # T5 and BART keep embeddings under a module named `encoder`
@@ -39,7 +40,7 @@ class Perturbation:
 
     alpha: float
     seed: int = 0
-    how: str = "noise"
+    how: How = "noise"
     layers: tuple[int, ...] | None = None
     kinds: tuple[str, ...] | None = None
 
@@ -216,7 +217,7 @@ def _chosen(model: PreTrainedModel, recipe: Perturbation) -> dict[str, torch.nn.
 def _changes(model: PreTrainedModel, recipe: Perturbation) -> Iterator[tuple[torch.nn.Parameter, torch.Tensor]]:
     """Each parameter to change and its new values, one at a time, so that one alone is held twice."""
     if recipe.how == "shuffle_embeddings":
-        table = encoder_of(model).get_input_embeddings().weight
+        table = cast(torch.nn.Parameter, encoder_of(model).get_input_embeddings().weight)
         yield table, table.detach()[_shuffled(len(table), recipe.alpha, recipe.seed).to(table.device)]
         return
     chosen = _chosen(model, recipe)

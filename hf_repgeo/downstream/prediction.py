@@ -159,4 +159,4 @@ def _columns(table: ScoreTable) -> Iterator[tuple[str, np.ndarray]]:
 
 def _ranked(rivals: dict, errors: Callable, reference, dose, cells, seed: int) -> list[Skill]:
     found = [skill_of(name, errors(predict), reference, dose, cells, seed) for name, predict in rivals.items()]
-    return sorted(found, key=lambda skill: -skill.skill.value)
+    return sorted(found, key=lambda skill: skill.skill.descending)

@@ -197,9 +197,15 @@ def _association(name: str, x: np.ndarray, table: ScoreTable, rows: np.ndarray, 
     )
 
 
+def _known_dose(table: ScoreTable) -> np.ndarray:
+    if table.log_dose is None:
+        raise BadInput("dose", came="a table without doses", wanted="a column of doses")
+    return table.log_dose
+
+
 def dose_design(table: ScoreTable, rows: np.ndarray) -> np.ndarray:
     """Constant, architecture, and a cubic in the logarithm of the dose for each architecture: `(n, k)`."""
-    dose = table.log_dose[rows]
+    dose = _known_dose(table)[rows]
     dose = (dose - dose.mean()) / (dose.std() or 1)
     degree = min(DOSE_DEGREE, len(np.unique(dose)) - 1)
     powers = [dose**power for power in range(1, degree + 1)]
@@ -312,8 +318,8 @@ def predict_held_out(table: ScoreTable, measure: str) -> list[Prediction]:
         design, _ = design_of(table, measure, formula, row)
         frame = fitted(table, measure, formula).get_prediction(design).summary_frame(alpha=0.05)
         label = next((str(table.frame[c].iloc[at]) for c in ("model", "name") if c in table.frame.columns), f"row {at}")
-        ends = (float(frame[c].iloc[0]) for c in ("mean", "obs_ci_lower", "obs_ci_upper"))
-        found.append(Prediction(label, float(table.score[at]), *ends, known_family=bool(known)))
+        expected, low, high = (float(frame[c].iloc[0]) for c in ("mean", "obs_ci_lower", "obs_ci_upper"))
+        found.append(Prediction(label, float(table.score[at]), expected, low, high, bool(known)))
     return found
 
 

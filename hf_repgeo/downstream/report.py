@@ -106,7 +106,7 @@ def _dose_sentences(result: Regression, head: Association) -> list[str]:
         f"The logarithm of the dose alone correlates at {dose.pearson}. Given the architecture and the dose, "
         f"{head.measure} correlates at {head.given_dose}."
     ]
-    if within.low is None:
+    if within.low is None or within.high is None:
         return [*said, "Too few repeats of a dose to say what is left between models at the same dose."]
     said.append(f"Between models of one architecture at the same dose it correlates at {within}:")
     if within.low <= 0 <= within.high:

@@ -6,6 +6,7 @@ often its cluster was. Weighted moments then give all draws of all measures in a
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,6 +27,11 @@ class Interval:
     low: float | None = None
     high: float | None = None
     n: int = 0
+
+    @property
+    def descending(self) -> float:
+        """Sorts the largest value first, and what has none last."""
+        return math.inf if self.value is None else -self.value
 
     def __str__(self) -> str:
         if self.value is None:

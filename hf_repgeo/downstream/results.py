@@ -142,7 +142,7 @@ def wide_rows(results: list[Result]) -> list[dict]:
     hand; `glue` is the paper's average over eight tasks and `glue_with_wnli` over nine, where all are there.
     """
     points: dict[tuple, dict] = {}
-    scores: dict[tuple, dict[str, float]] = {}
+    scores: dict[tuple, dict[str, float | None]] = {}
     for result in results:
         row = points.setdefault(result.point, dict(zip(KEYS, result.point)))
         if result.task == "geometry":

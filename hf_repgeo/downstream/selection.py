@@ -121,20 +121,21 @@ def select_encoder(
     named = dict(models) if isinstance(models, Mapping) else {str(place): str(place) for place in models}
     known = outcomes or {}
     found = [_candidate(name, place, task, measure, known.get(name), seed) for name, place in named.items()]
-    found.sort(key=lambda one: -one.probe.value)
+    found.sort(key=lambda one: one.probe.descending)
     complete = [one for one in found if one.outcome is not None and one.geometry[measure] is not None]
     if len(complete) >= LEAST_CANDIDATES:
-        columns = ([getattr(one, name) for one in complete] for name in ("outcome", "probe", "geometry"))
-        outcome, probe, geometry = columns
-        values = ([p.value for p in probe], [g[measure] for g in geometry])
-        adds = added_skill(np.array(outcome), *map(np.array, values), seed=seed)
+        outcome = np.array([one.outcome for one in complete])
+        probe = np.array([one.probe.value for one in complete])
+        geometry = np.array([one.geometry[measure] for one in complete])
+        adds = added_skill(outcome, probe, geometry, seed=seed)
         return Selection(found, adds, measure, f"these {len(complete)} encoders", _notes(found))
     adds, basis = added_in_study(measure, seed=seed)
     return Selection(found, adds, measure, basis, _notes(found))
 
 
 def _notes(found: list[Candidate]) -> list[str]:
-    if len(found) > 1 and found[1].probe.high >= found[0].probe.value:
+    best, second = found[0].probe.value, found[1].probe.high if len(found) > 1 else None
+    if best is not None and second is not None and second >= best:
         return [f"{found[0].model} and {found[1].model} cannot be told apart by the probe on these rows."]
     return []
 
@@ -172,14 +173,15 @@ def _read_csv(path: Path) -> tuple[list[list[str]], list[str]]:
             if column not in header:
                 raise BadInput("data", came=f"{path}, line 1: {header}", wanted="the columns text and label")
         wanted = ["text", *(["text2"] if "text2" in header else [])]
-        columns, labels = [[] for _ in wanted], []
+        columns: list[list[str]] = [[] for _ in wanted]
+        labels = []
         for row in reader:
             if any(row[name] is None for name in (*wanted, "label")):
                 came = f"{path}, line {reader.line_num}, with too few columns"
                 raise BadInput("data", came=came, wanted=f"{len(header)}")
             labels.append(row["label"])
-            for column, name in zip(columns, wanted):
-                column.append(row[name])
+            for cells, name in zip(columns, wanted):
+                cells.append(row[name])
     return columns, labels
 
 

@@ -89,7 +89,8 @@ def sample_sequences(
 
 def _draw(eligible: dict[str, list[str]], n: int, rng: random.Random) -> dict[str, str]:
     """Sequence -> split. A split that holds nothing new any more is left out from then on."""
-    open_splits, drawn, barren = list(eligible), {}, 0
+    open_splits, barren = list(eligible), 0
+    drawn: dict[str, str] = {}
     while len(drawn) < n:
         split = rng.choice(open_splits)
         sequence = rng.choice(eligible[split])
@@ -102,7 +103,7 @@ def _draw(eligible: dict[str, list[str]], n: int, rng: random.Random) -> dict[st
 
 
 def _eligible(name: str, lines: Iterable[str], min_words: int, max_words: int) -> list[str]:
-    sequences = {}
+    sequences: dict[str, None] = {}
     for line in lines:
         words = WORD.findall(line)
         if min_words <= len(words) <= max_words:
@@ -115,7 +116,7 @@ def _eligible(name: str, lines: Iterable[str], min_words: int, max_words: int) -
 def _lines_of(corpora) -> dict[str, list[str]]:
     """Name of each split -> its lines."""
     if corpora is None:
-        text = "\n".join(packaged_sample().documents)
+        text = "\n".join(map(str, packaged_sample().documents))
         return {"packaged sample": [s for line in text.split("\n") for s in SENTENCE_END.split(line)]}
     if not isinstance(corpora, Mapping):
         places = [corpora] if isinstance(corpora, (str, Path)) else list(corpora)
@@ -138,4 +139,6 @@ def _read_lines(place) -> list[str]:
         came = f"{str(place)!r}, which is not a file"
         raise BadInput("corpora", came=came, wanted="a text file, one sequence a line")
     rows = read_dataset(place, limit=ALL_ROWS).documents
-    return [line for row in rows for line in row.split("\n")]
+    if not all(isinstance(row, str) for row in rows):
+        raise BadInput("corpora", came=f"{place!r}, a column of conversations", wanted="a column of texts")
+    return [line for row in rows for line in str(row).split("\n")]

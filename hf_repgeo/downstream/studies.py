@@ -18,7 +18,7 @@ from ..rows.models import Loaded, load_model
 from .finetune import FinetuneSettings, finetune, need_trainer
 from .geometry import CHEAP, TokenizedTexts, drift, geometry_of, last_layer, text_means
 from .glue_files import TASKS, Rows, load_task, task_of
-from .perturbation import Perturbation, perturb
+from .perturbation import How, Perturbation, perturb
 from .probes import PROBES, ProbeTask, probe_score, probe_task
 from .results import Result, ResultStore
 from .sequences import SequenceSample, sample_sequences
@@ -36,11 +36,13 @@ class StudySettings:
     """What is done to each model, and what is measured.
 
     Attributes:
-        alphas, runs, how: doses, repeats of each dose with noise of their own, and the kind; see `Perturbation`.
-        tasks: `"geometry"`; names of GLUE tasks, fine-tuned; probing tasks, see `probe_task`.
-        measures: as in `geometry_of`.
-        sequences: of the sample on which geometry is measured.
-        corpora: they come from; default: the packaged sample of Wikipedia.
+        alphas: doses, 0 to 1; default: 13 of them, dense where BERT-like models lose their skills.
+        runs: repeats of each dose, with noise of their own.
+        how: noise, scaled_noise, reinitialize or shuffle_embeddings; see `Perturbation`.
+        tasks: geometry, GLUE tasks (fine-tuned), and probing tasks; default: geometry, chunks and frames.
+        measures: names, or NAME@QUANTIZER, as in `geometry_of`; default: those that cost little.
+        sequences: number of sequences on which geometry is measured.
+        corpora: text files or data sets that the sequences come from; default: the packaged sample of Wikipedia.
         data: folder in GLUE's layout; default: the Hub.
         finetuning: of the GLUE tasks.
         batch_size: sequences a forward pass of geometry and probes.
@@ -50,7 +52,7 @@ class StudySettings:
 
     alphas: tuple[float, ...] = ALPHAS
     runs: int = 3
-    how: str = "noise"
+    how: How = "noise"
     tasks: tuple[str, ...] = ("geometry", "chunks", "frames")
     measures: tuple[str, ...] = CHEAP
     sequences: int = 400
@@ -206,8 +208,8 @@ class ModelUnderStudy:
 
     def results(self, run: int, recipe: Perturbation, tasks: list[str]) -> Iterator[Result]:
         """One result a task, in order; an exception becomes a result with its text."""
-        if self.base is None and "geometry" in tasks:
-            self.base = self._rows(self.sample)
+        if "geometry" in tasks:
+            self._unperturbed()
         head = Result(self.name, self.architecture, recipe.how, recipe.alpha, run, recipe.seed, "")
         with _recording(head, tasks) as failed:
             with perturb(self.model, recipe.alpha, recipe.seed, how=recipe.how):
@@ -236,10 +238,16 @@ class ModelUnderStudy:
         settings = self.inputs.settings
         return last_layer(self.model, texts, batch_size=settings.batch_size, bf16=settings.bf16)
 
+    def _unperturbed(self) -> torch.Tensor:
+        """The base model's rows, made before it is perturbed for the first time."""
+        if self.base is None:
+            self.base = self._rows(self.sample)
+        return self.base
+
     def _geometry(self) -> dict:
         rows = self._rows(self.sample)
         values = geometry_of(rows, self.inputs.settings.measures, seed=self.inputs.settings.seed)
-        return values | {"drift": drift(rows, self.base)}
+        return values | {"drift": drift(rows, self._unperturbed())}
 
     def _probe(self, task: str) -> dict:
         texts = self.sentences[task]

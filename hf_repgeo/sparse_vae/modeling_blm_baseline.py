@@ -105,7 +105,7 @@ class BLMBaseline(SparseVAEPreTrainedModel):
         decoded = self.body(inputs_embeds)
         decoded, latents, *posterior = decoded if isinstance(decoded, tuple) else (decoded, None)
         logits, loss = score_candidates(decoded, candidates, labels), None
-        if labels is not None:
+        if labels is not None and candidates is not None:
             loss = max_margin(decoded, candidates, labels, config.margin)
             if posterior:
                 loss = loss + config.beta * config.latent_dim / config.hidden_size * kl_divergence(*posterior)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 from torch.nn import functional as F
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
 from transformers.utils import ModelOutput
 
@@ -49,14 +49,14 @@ class SparseVAEOutput(ModelOutput):
         sentence_latents: `(B, S, L)` (two-level model only).
     """
 
-    loss: torch.FloatTensor | None = None
-    logits: torch.FloatTensor | None = None
-    reconstruction: torch.FloatTensor | None = None
-    latents: torch.FloatTensor | None = None
-    mean: torch.FloatTensor | None = None
-    log_variance: torch.FloatTensor | None = None
-    sentence_reconstruction: torch.FloatTensor | None = None
-    sentence_latents: torch.FloatTensor | None = None
+    loss: torch.Tensor | None = None
+    logits: torch.Tensor | None = None
+    reconstruction: torch.Tensor | None = None
+    latents: torch.Tensor | None = None
+    mean: torch.Tensor | None = None
+    log_variance: torch.Tensor | None = None
+    sentence_reconstruction: torch.Tensor | None = None
+    sentence_latents: torch.Tensor | None = None
 
 
 def check_embeddings(name, x, *shape):
@@ -97,8 +97,9 @@ def score_candidates(decoded, candidates, labels):
 class SparseVAEPreTrainedModel(PreTrainedModel):
     """Initialisation, and nothing else, that the models here share."""
 
-    _auto_class = "AutoModel"  # as register_for_auto_class would set it, which imports the Auto classes too early
-    config_class = SparseVAEConfig
+    # as register_for_auto_class would set it, which imports the Auto classes too early
+    _auto_class: str = "AutoModel"  # type: ignore[assignment]
+    config_class: type[PreTrainedConfig] = SparseVAEConfig
     base_model_prefix = "sparse_vae"
     main_input_name = "inputs_embeds"
     _no_split_modules = ["SentenceVAE"]
@@ -262,7 +263,7 @@ class SparseVAEForSentenceEmbedding(SparseVAEPreTrainedModel):
         check_embeddings("inputs_embeds", inputs_embeds, None, self.config.hidden_size)
         decoded, latents, mean, log_variance = self.sentence(inputs_embeds)
         logits, loss = score_candidates(decoded, candidates, labels), None
-        if labels is not None:
+        if labels is not None and candidates is not None:
             weight = self.config.beta * self.config.latent_dim / self.config.hidden_size
             loss = normalised_max_margin(decoded, candidates, labels, self.config.margin)
             loss = loss + weight * kl_divergence(mean, log_variance)
@@ -372,7 +373,7 @@ class SparseVAEForBLM(SparseVAEPreTrainedModel):
         latents, mean, log_variance = self.encode_sequence(sentence_latents)
         decoded = self.answer(latents)
         logits, loss = score_candidates(decoded, candidates, labels), None
-        if labels is not None:
+        if labels is not None and candidates is not None:
             loss = max_margin(decoded, candidates, labels, self.config.margin)
             loss = loss + self.sentence_loss(inputs_embeds, rebuilt, *sentence_posterior)
             loss = loss + self.config.beta * self.config.sequence_latent_dim / size * kl_divergence(mean, log_variance)

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from transformers import PreTrainedModel
 
 from ..blm import chunk_labels
-from ..errors import BadInput
+from ..errors import BadInput, MissingExtra
 from ..rows.forward import run
 from .embeddings import EmbeddingTable
 from .losses_sparse_vae import choose
@@ -115,10 +115,16 @@ def confusion_counts(
     chosen: Sequence[int], labels: Sequence[int], patterns: Sequence[Sequence[str]]
 ) -> dict[str, dict[str, int]]:
     """True pattern -> chosen pattern -> count; `"no choice"` is a pattern of its own that is never true."""
-    table: dict[str, Counter] = {}
-    for choice, label, row in zip(chosen, labels, patterns, strict=True):
-        table.setdefault(row[label], Counter())[NO_CHOICE if choice < 0 else row[choice]] += 1
-    return {true: dict(counts) for true, counts in sorted(table.items())}
+    instances = list(zip(chosen, labels, patterns, strict=True))
+    truth = [row[label] for _, label, row in instances]
+    choices = [NO_CHOICE if choice < 0 else row[choice] for choice, _, row in instances]
+    names = sorted({*truth, *choices})
+    table = _sklearn_metrics().confusion_matrix(truth, choices, labels=names)
+    return {
+        true: {name: int(count) for name, count in zip(names, counts) if count}
+        for true, counts in zip(names, table)
+        if counts.any()
+    }
 
 
 def f1_by_pattern(confusion: dict[str, dict[str, int]]) -> dict[str, float]:
@@ -131,12 +137,20 @@ def f1_by_pattern(confusion: dict[str, dict[str, int]]) -> dict[str, float]:
         >>> f1_by_pattern({"a": {"a": 3, "b": 1}, "b": {"b": 2, "a": 2}})
         {'a': 0.6666666666666666, 'b': 0.5714285714285714}
     """
-    scores = {}
-    for pattern, row in confusion.items():
-        hit = row.get(pattern, 0)
-        called = sum(other.get(pattern, 0) for other in confusion.values())
-        scores[pattern] = 2 * hit / (called + sum(row.values()))  # both sums hold the hits
-    return scores
+    if not confusion:
+        return {}
+    cells = [(true, name, count) for true, row in confusion.items() for name, count in row.items()]
+    truth, choices, counts = zip(*cells)
+    options = {"labels": list(confusion), "average": None, "sample_weight": counts, "zero_division": 0}
+    return dict(zip(confusion, _sklearn_metrics().f1_score(truth, choices, **options).tolist()))
+
+
+def _sklearn_metrics():
+    try:
+        import sklearn.metrics
+    except ImportError as error:
+        raise MissingExtra("scikit-learn", "sparse-vae", "Scoring choices") from error
+    return sklearn.metrics
 
 
 def over_runs(values: Sequence[float]) -> dict:
