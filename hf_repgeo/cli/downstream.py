@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from ..writing import write_whole
 from .options import add_flags, given
@@ -106,7 +107,7 @@ def study(options: argparse.Namespace) -> None:
     from ..downstream.glue_files import TASKS
     from ..downstream.results import ResultStore
 
-    chosen = {
+    chosen: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value for name, value in given(options, *SETTING).items()
     }
     if "tasks" in chosen:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 from ..errors import BadInput
 from ..writing import write_whole
@@ -141,7 +142,7 @@ def run_localize(args: argparse.Namespace) -> int:
     config = SparseVAEConfig(hidden_size=table.rows.shape[1], **_kernel_settings(args))
     regions = receptive_fields(config).flatten(1)
     test_rows = [row for row in {sentence.row for sentence in sentences} if row % 4 == 0]  # one row of every group
-    options = {"test_rows": test_rows, "n_null": NULLS} | given(args, *LOCALIZING)
+    options: dict[str, Any] = {"test_rows": test_rows, "n_null": NULLS} | given(args, *LOCALIZING)
     output = Path(args.output)
     output.mkdir(parents=True, exist_ok=True)
     localized = {}
