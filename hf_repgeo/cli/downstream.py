@@ -92,7 +92,8 @@ An interrupted study goes on when the same command is given again. On several GP
 def _add_study(verbs) -> None:
     form = argparse.RawDescriptionHelpFormatter
     parser = verbs.add_parser("study", help="models x doses x runs x tasks", description=STUDY, formatter_class=form)
-    parser.set_defaults(run=study, interrupted=lambda options: f"the same command goes on from {options.out}")
+    going_on = {"interrupted": lambda options: f"the same command goes on from {options.out}"}
+    parser.set_defaults(run=study, shared="jobs", **going_on)
     parser.add_argument("models", nargs="+", metavar="[NAME=]MODEL", help="Hub ids, folders or pip:PACKAGE")
     lists = {"tasks": "TASK,...", "alphas": "A,...", "measures": "NAME,...", "corpora": "FILE,..."}
     add_flags(parser, SETTINGS, *SETTING, data="DIR", **lists)

@@ -77,8 +77,11 @@ def _run_shared(options: argparse.Namespace) -> int:
     """The command in several processes, of which the first prints."""
     from ..rows.processes import working_together
 
-    if not getattr(options, "shared", False):
+    shared = getattr(options, "shared", None)
+    if shared is None:
         raise RepgeoError("this command runs in one process; start it without torchrun (WORLD_SIZE is set)")
+    if shared == "jobs":  # it deals out its jobs itself
+        return options.run(options) or 0
     with working_together() as team, suppress_output(not team.first):
         return options.run(options) or 0
 

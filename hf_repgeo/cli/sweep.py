@@ -44,7 +44,7 @@ def add(commands) -> None:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, shared="jobs")
     parser.add_argument("model", nargs="?", metavar="MODEL", help="a Hub id, with --revisions")
     parser.add_argument("--revisions", metavar="PATTERN", help="branches and tags, such as 'step*'")
     parser.add_argument("--checkpoints", metavar="DIR", help="a folder with a model in each subfolder")
@@ -99,12 +99,12 @@ def read_recipe(path: str | Path) -> dict:
     Raises:
         BadInput: no such file, no YAML, or entries that a recipe does not have.
     """
-    import yaml
+    from ..rows.yaml_text import read_yaml
 
     path = Path(path)
     try:
-        asked = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+        asked = read_yaml(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
         raise BadInput("recipe", came=f"{str(path)!r} ({str(error).splitlines()[0]})", wanted="a YAML file") from None
     unknown = sorted(set(asked) - {*RECIPE, "about", "source"}) if isinstance(asked, dict) else ["no mapping"]
     if unknown:

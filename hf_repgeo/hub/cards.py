@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import BadInput
 from ..report_text import number
+from ..rows.yaml_text import read_yaml
 from .results_dataset import run_id, text_of
 
 if TYPE_CHECKING:
@@ -250,11 +251,9 @@ def _read_front(front: str) -> dict[str, Any]:
 
 def _parsed(text: str) -> Any:
     """The parsed YAML, or the error if it cannot be parsed."""
-    import yaml
-
     try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
+        return read_yaml(text)
+    except ValueError as error:
         return error
 
 
@@ -296,7 +295,7 @@ def _table(report: ReportTable) -> str:
     for summary in found:
         extremes = [_extreme(summary.least), _extreme(summary.most)] if layered else []
         chance = [number(math.fsum(summary.chance) / len(summary.chance)) if summary.chance else ""] if asked else []
-        lines.append([summary.title, summary.convention or "", number(summary.mean), *extremes, *chance])
+        lines.append([_cell(summary.title), _cell(summary.convention), number(summary.mean), *extremes, *chance])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
@@ -324,3 +323,8 @@ def _measured(report: ReportTable) -> str:
 def _inline(fact: Any) -> str:
     """A fact as code in a line of Markdown: nothing in it can end the line, the code or the section."""
     return "`" + re.sub(r"[\s`<>|]+", " ", str(fact)).strip() + "`"
+
+
+def _cell(name: str | None) -> str:
+    """A name from a report in a cell of a table: no markup, no link, no marker of ours, no end of the cell."""
+    return re.sub(r"[\s`<>|\[\]\\]+", " ", name or "").strip()

@@ -18,6 +18,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from io import BytesIO
@@ -36,9 +37,12 @@ if TYPE_CHECKING:
 
 __all__ = ["HubError", "Pushed", "find_report", "push_report"]
 
+KEPT_SECONDS = 14 * 86_400  # for which the files of a push that failed wait for another attempt
 logger = logging.getLogger(__name__)
 
 FOLDER = "repgeo"
+ABSOLUTE = re.compile(r"(/|~|[A-Za-z]:[/\\]|\\\\)[^\s]")
+TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{20,}")
 
 
 @dataclass(frozen=True)
@@ -122,7 +126,6 @@ def push_report(
     uploads = [_to_model(report, repo_id, path, api.endpoint, card, overwrite)]
     if results_dataset is not None:
         uploads.append(_to_dataset(report, repo_id, path, results_dataset))
-    _warn_of_paths(report)
     if to is not None:
         return Pushed(folder=dry_run(api, uploads, checked_folder(to)))
     asked = {"results_dataset": results_dataset, "private": private, "create_pr": create_pr}
@@ -249,7 +252,7 @@ def _figure(report: ReportTable) -> bytes | None:
 
 
 def plain(report: ReportTable) -> ReportTable:
-    """The report in what JSON knows, so that it comes back equal: numpy's scalars as Python's, tuples as lists.
+    """The report in what JSON knows: numpy's scalars as Python's, tuples as lists. Without local paths and tokens.
 
     Raises:
         BadInput: no row, a number that is not finite, or something that JSON does not know.
@@ -258,6 +261,13 @@ def plain(report: ReportTable) -> ReportTable:
         raise BadInput("report", came="no rows", wanted="at least one measured number")
     rows = [_plain(row, f"{row['measure']}, layer {row['layer']}") for row in report.rows]
     return type(report)(rows, _plain(report.provenance, "provenance"))
+
+
+def _without_secrets(text: str) -> str:
+    """Without what belongs to this machine: of a path its last name, of a token nothing."""
+    if "\n" not in text and ABSOLUTE.match(text):
+        text = re.split(r"[/\\]", text.rstrip("/\\"))[-1]
+    return TOKEN.sub("hf_...", text)
 
 
 def _plain(value: Any, where: str) -> Any:
@@ -269,7 +279,9 @@ def _plain(value: Any, where: str) -> Any:
         value = value.item()
     if isinstance(value, float) and not math.isfinite(value):
         raise BadInput("report", came=f"{value} ({where})", wanted="finite numbers, or None where there is none")
-    if value is None or isinstance(value, (bool, int, float, str)):
+    if isinstance(value, str):
+        return _without_secrets(value)
+    if value is None or isinstance(value, (bool, int, float)):
         return value
     raise BadInput("report", came=f"{type(value).__name__} ({where})", wanted="numbers, strings, lists and dicts")
 
@@ -319,21 +331,24 @@ def staging_folder() -> Path:
     place = cache_folder() / "pushes"
     try:
         place.mkdir(parents=True, exist_ok=True)
+        _clear_old(place)
         return Path(tempfile.mkdtemp(prefix=time.strftime("%Y%m%d-%H%M%S-"), dir=place))
     except OSError:  # a home that cannot be written
         return Path(tempfile.mkdtemp(prefix="hf_repgeo-push-"))
+
+
+def _clear_old(place: Path) -> None:
+    """Deletes what pushes that were killed, or failed and were not tried again, left behind long ago."""
+    for folder in place.iterdir():
+        with suppress(OSError):
+            if time.time() - folder.stat().st_mtime > KEPT_SECONDS:
+                shutil.rmtree(folder)
 
 
 def _save(report: ReportTable, file: Path) -> Path:
     """Writes the report before anything else is done with it."""
     file.parent.mkdir(parents=True)
     return report.to_json(file)
-
-
-def _warn_of_paths(report: ReportTable) -> None:
-    model = report.provenance.get("model")
-    if isinstance(model, str) and not report.provenance.get("commit") and Path(model).is_absolute():
-        logger.warning("the report says that the model was in %s; that name goes with it", model)
 
 
 def _retry_command(file: Path, repo_id: str, card: bool, overwrite: bool, **asked: Any) -> str:

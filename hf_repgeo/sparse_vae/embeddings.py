@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from ..errors import BadInput, UnknownName
@@ -19,6 +20,8 @@ from ..rows.models import load_model
 from ..writing import written_whole
 from .configuration_sparse_vae import POOLINGS
 from .modeling_sparse_vae import pool
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -187,6 +190,9 @@ def _forward(texts: list[str], model, tokenizer, layer: int, pooling: str, batch
     return embeddings
 
 
+logger = logging.getLogger(__name__)
+
+
 class _Store:
     """One safetensors file: a matrix of rows, and the hashes of their texts."""
 
@@ -196,9 +202,13 @@ class _Store:
     def read(self) -> dict[str, torch.Tensor]:
         if not self.path.is_file():
             return {}
-        with safe_open(self.path, "pt") as file:
-            hashes, rows = file.get_tensor("text_hashes"), file.get_tensor("rows")
-        return {bytes(line).hex(): row for line, row in zip(hashes.numpy(), rows, strict=True)}
+        try:
+            with safe_open(self.path, "pt") as file:
+                hashes, rows = file.get_tensor("text_hashes"), file.get_tensor("rows")
+            return {bytes(line).hex(): row for line, row in zip(hashes.numpy(), rows, strict=True)}
+        except (OSError, SafetensorError, TypeError, ValueError) as error:
+            logger.warning("the cache %s cannot be read (%s): its texts are embedded again", self.path, error)
+            return {}
 
     def write(self, known: dict[str, torch.Tensor]) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)

@@ -22,7 +22,9 @@ from .embeddings import EmbeddingTable
 from .losses_sparse_vae import choose
 from .modeling_blm_baseline import BLMBaseline
 from .modeling_sparse_vae import SparseVAEForBLM, SparseVAEForSentenceEmbedding
+from .resuming import begin, checkpoint_to_resume, identity_of
 
+EPOCHS = 100
 MODELS = {
     SparseVAEConfig: SparseVAEForSentenceEmbedding,
     SparseVAEForBLMConfig: SparseVAEForBLM,
@@ -111,7 +113,7 @@ class TrainingRun:
 def training_arguments(
     output_dir: str | Path,
     *,
-    epochs: int = 100,
+    epochs: int = EPOCHS,
     batch_size: int = 100,
     learning_rate: float = 1e-3,
     seed: int = 0,
@@ -189,7 +191,8 @@ def train(
         table: embeddings of all texts.
         output_dir: for checkpoints.
         seed: of initialisation, order and noise.
-        resume: go on from the last checkpoint, and end where an uninterrupted run ends.
+        resume: go on from the last whole checkpoint in `output_dir`, if there is one, and end where an uninterrupted
+            run ends. More `epochs` than before extend the training; otherwise everything must be the same.
         quiet: no progress bars and no printed logs.
         **options: for `training_arguments`.
 
@@ -197,9 +200,14 @@ def train(
         A `TrainingRun`.
 
     Raises:
-        BadInput: hidden sizes that differ, empty data.
+        BadInput: hidden sizes that differ, empty data; with `resume`, another training in `output_dir`.
     """
     check_hidden_size(config, table)
+    identity = identity_of(config, table, data, {"seed": seed, **options})
+    folder, epochs = Path(output_dir), options.get("epochs", EPOCHS)
+    checkpoint = checkpoint_to_resume(folder, identity, epochs) if resume else None
+    if checkpoint is None:
+        begin(folder, identity)
     if "validation" not in data:
         options = {"eval_strategy": "no", "load_best_model_at_end": False, **options}
     arguments = training_arguments(output_dir, seed=seed, disable_tqdm=quiet, **options)
@@ -214,7 +222,7 @@ def train(
         )
         if quiet:
             trainer.remove_callback(PrinterCallback)
-        outcome = trainer.train(resume_from_checkpoint=resume or None)
+        outcome = trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
     return _as_run(trainer, seed, outcome)
 
 

@@ -262,6 +262,37 @@ def test_an_interrupted_run_ends_where_an_uninterrupted_one_does(pairs, table, t
         assert torch.equal(parameter, resumed.model.get_parameter(name)), name
 
 
+def test_a_training_is_extended_and_half_written_checkpoints_are_left_out(pairs, table, tmp_path):
+    config, options = SparseVAEConfig(**SMALL, stride=4), {"load_best_model_at_end": False, "batch_size": 40}
+    whole = train(config, pairs, table, tmp_path / "whole", epochs=3, **options)
+    folder = tmp_path / "cut"
+    train(config, pairs, table, folder, epochs=2, resume=True, **options)  # nothing there yet: it begins
+    last = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name[11:]))[-1]
+    half = folder / "checkpoint-9999"
+    half.mkdir()
+    (half / "trainer_state.json").write_bytes((last / "trainer_state.json").read_bytes()[:50])
+    for changed, said in (({"batch_size": 20}, "batch_size: 40 there, 20 here"), ({"learning_rate": 0.1}, "options")):
+        with pytest.raises(BadInput, match=f"a training with other .*{said}"):
+            train(config, pairs, table, folder, epochs=3, resume=True, **options | changed)
+    with pytest.raises(BadInput, match="other model"):
+        train(SparseVAEConfig(**SMALL, stride=2), pairs, table, folder, epochs=3, resume=True, **options)
+    with pytest.raises(BadInput, match="`epochs`: got 1, where the training to go on with has 2 behind it"):
+        train(config, pairs, table, folder, epochs=1, resume=True, **options)
+    extended = train(config, pairs, table, folder, epochs=3, resume=True, **options)
+    assert not half.exists()
+    for name, parameter in whole.model.named_parameters():
+        assert torch.equal(parameter, extended.model.get_parameter(name)), name
+
+
+def test_a_broken_cache_of_embeddings_is_made_again(encoder, tmp_path, caplog):
+    texts = ["the cat", "a dog"]
+    first = embed_sentences(texts, *encoder, cache_dir=tmp_path)
+    [cache] = tmp_path.rglob("*.safetensors")
+    cache.write_bytes(cache.read_bytes()[:-40])
+    assert torch.equal(embed_sentences(texts, *encoder, cache_dir=tmp_path).rows, first.rows)
+    assert "its texts are embedded again" in caplog.text
+
+
 def test_the_best_epoch_by_validation_loss_is_kept(pairs, table, tmp_path):
     """Random embeddings cannot be generalised, so with a high learning rate the last epoch is not the best."""
     config = SparseVAEConfig(**SMALL, stride=4)

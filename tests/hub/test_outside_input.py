@@ -1,0 +1,89 @@
+"""What comes from outside cannot write into a card, and nothing that belongs to this machine leaves it."""
+
+import json
+import os
+import time
+
+import numpy as np
+import pytest
+
+from hf_repgeo import measure, push_report
+from hf_repgeo.cli.sweep import read_recipe
+from hf_repgeo.errors import BadInput
+from hf_repgeo.hub import push as hub
+from hf_repgeo.hub.cards import END, START, update_card
+from hf_repgeo.report import GeometryReport
+from hf_repgeo.rows.yaml_text import read_yaml
+
+BOMB = "a: &a [x, x]\n" + "".join(f"{b}: &{b} [*{a}, *{a}]\n" for a, b in zip("abcdefghij", "bcdefghijk"))
+PLACE = {"repo_id": "me/model", "path": "repgeo/x.json", "url": "http://127.0.0.1/x"}
+TOKEN = "hf_" + "aB3" * 12
+
+
+def report(**columns) -> GeometryReport:
+    made = GeometryReport(provenance={"model": "someone/model", "commit": "a" * 40, "seed": 0})
+    usual = {"measure": "anisotropy", "convention": "razzhigaev", "protocol": "whole", "value": 0.5, "n": 10}
+    made.add(**usual | columns)
+    return made
+
+
+@pytest.mark.parametrize("column", ["measure", "convention"])
+@pytest.mark.parametrize(
+    "name", [END, "x | y |\n# Buy", "<img src=x onerror=alert(1)>", "[click](http://x)", "`", "a\\|b"]
+)
+def test_names_of_a_report_stay_in_their_cell(column, name):
+    cards = (update_card(None, made, **PLACE) for made in (report(), report(**{column: name})))
+    plain, body = (card.split("\n---\n", 1)[1] for card in cards)
+    assert body.count(START) == body.count(END) == 1 and body.count("\n") == plain.count("\n")
+    assert "<img" not in body and "](http" not in body
+    cells = [[line.count("|") for line in text.splitlines()] for text in (body, plain)]
+    assert cells[0] == cells[1]
+
+
+@pytest.mark.parametrize(
+    "text", [BOMB, "x: " + "[" * 3000 + "]" * 3000, "date: 2024-99-99", "? [1]\n: 2", "a: !!int x", "*b"]
+)
+def test_yaml_that_would_harm_is_refused_at_once(text, tmp_path):
+    with pytest.raises(ValueError):
+        read_yaml(text)
+    with pytest.raises(BadInput, match="front matter that is no YAML mapping"):
+        update_card(f"---\n{text}\n---\n", report(), **PLACE)
+    (tmp_path / "recipe.yaml").write_text(text)
+    with pytest.raises(BadInput, match="wanted a YAML file"):
+        read_recipe(tmp_path / "recipe.yaml")
+
+
+def test_a_few_aliases_are_read():
+    assert read_yaml("a: &x [1]\nb: *x") == {"a": [1], "b": [1]}
+
+
+def test_no_local_path_and_no_token_is_in_what_would_go_up(tmp_path):
+    np.save(tmp_path / "x.npy", np.eye(6))
+    made = measure(tmp_path / "x.npy", "participation_ratio")
+    home = os.path.expanduser("~/secret/data.npy")
+    made.provenance |= {
+        "model": str(tmp_path / "my-model"),
+        "file": home,
+        "text": {"name": "~/texts/a.txt"},
+        "note": TOKEN,
+    }
+    made.rows[0]["details"] = {"made": [str(tmp_path)], "windows": r"C:\Users\me\x.npy"}
+    push_report(made, "me/model", results_dataset="me/results", to=tmp_path / "dry")
+    written = b"".join(file.read_bytes() for file in (tmp_path / "dry").rglob("*") if file.is_file()).decode(
+        errors="replace"
+    )
+    for secret in (str(tmp_path), os.path.expanduser("~") + "/", "Users", TOKEN, "~/texts"):
+        assert secret not in written, secret
+    [kept] = (tmp_path / "dry").rglob("repgeo/*.json")
+    provenance = json.loads(kept.read_text())["provenance"]
+    assert (provenance["model"], provenance["file"]) == ("my-model", "data.npy")
+
+
+def test_what_killed_pushes_left_is_deleted_after_two_weeks(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_REPGEO_CACHE", str(tmp_path))
+    old, new = hub.staging_folder(), hub.staging_folder()
+    (old / "file").write_text("x")
+    long_ago = time.time() - hub.KEPT_SECONDS - 60
+    os.utime(old, (long_ago, long_ago))
+    hub.staging_folder()
+    assert not old.exists() and new.exists()
