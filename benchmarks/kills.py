@@ -1,6 +1,6 @@
 """Kills jobs at random moments (SIGKILL) and runs them again: the table must equal that of a run nobody disturbed.
 
-PYTHONPATH=.:tests python benchmarks/kills.py [--times 20] [--jobs profile,sweep,training,localize,push,study] [--seed 0]
+PYTHONPATH=.:tests python benchmarks/kills.py [--times 20] [--jobs profile,sweep,training,localize,push,study]
 
 Each attempt begins in an empty folder, is killed after a random part of the time that the job takes, up to three times,
 and then runs to its end. A job runs in a fork of this process, so that no attempt is killed while Python starts.
