@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,14 +36,10 @@ class Curve:
     @classmethod
     def of(cls, name: str, points: Iterable[tuple[Any, Interval]]) -> Curve:
         """A curve from points with intervals; points without a value are left out."""
-        known = [(x, found) for x, found in points if found.value is not None]
-        values = [found.value for _, found in known]
-        ends = [[found.value if end is None else end for found, end in pairs] for pairs in _ends(known)]
-        return cls(name, [x for x, _ in known], values, *ends)
-
-
-def _ends(known: list[tuple[Any, Interval]]) -> list[list[tuple[Interval, float | None]]]:
-    return [[(found, getattr(found, end)) for _, found in known] for end in ("low", "high")]
+        known = [(x, found.value, found) for x, found in points if found.value is not None]
+        low = [value if found.low is None else found.low for _, value, found in known]
+        high = [value if found.high is None else found.high for _, value, found in known]
+        return cls(name, [x for x, _, _ in known], [value for _, value, _ in known], low, high)
 
 
 @dataclass(frozen=True)
@@ -60,7 +56,7 @@ class Picture:
     curves: list[Curve]
     xlabel: str
     ylabel: str
-    marks: dict[str, float] = field(default_factory=dict)
+    marks: Mapping[str, float] = field(default_factory=dict)
     xscale: str = "linear"
 
 

@@ -14,7 +14,7 @@ from ..profiling import versions
 from .decision import CANNOT_TELL, Curve, Decision, Picture
 from .embeddings import embed
 from .inputs import GroupedTexts, read_groups, read_pairs, unrelated_domains
-from .intervals import LEAST_CLUSTERS, mean_interval
+from .intervals import LEAST_CLUSTERS, mean_interval, surely_above, surely_below
 from .retrieval import reciprocal_ranks, unit
 from .spread import DRAWS, ratio_of, spread
 from .unrelated import UnrelatedCosines
@@ -22,6 +22,7 @@ from .unrelated import UnrelatedCosines
 MOST_TEXTS = 1000  # of a domain, an even draw
 KEPT = 0.7  # of the spread: less is narrowed
 LOST = 0.2  # of the spread: less is collapsed
+MATTERS = 0.02  # of mean reciprocal rank: less harm is none
 RISE = 0.1  # of the mean cosine of unrelated texts: more is narrowed
 CONE = 0.8  # mean cosine of unrelated texts: more, where it was less, is collapsed
 ORDER = ("healthy", CANNOT_TELL, "narrowed", "collapsed")  # from the best to the worst
@@ -203,8 +204,7 @@ def _decided(changes: list[_Change], gain: Interval | None, provenance: dict) ->
     )
     verdict, answer, geometry = worst, said + ".", None
     if gain is not None:
-        sure = gain.low is not None and gain.high is not None
-        verdict = "harmed" if sure and gain.high < 0 else "not harmed" if sure and gain.low >= -0.02 else CANNOT_TELL
+        verdict = "not harmed" if surely_above(gain, -MATTERS) else "harmed" if surely_below(gain, 0) else CANNOT_TELL
         answer, geometry = f"the MRR of the pairs changed by {gain}.", f"{worst}; {said}."
     return Decision(
         "Did the fine-tune collapse?",

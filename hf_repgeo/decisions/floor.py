@@ -14,7 +14,7 @@ from ..profiling import versions
 from .decision import CANNOT_TELL, Curve, Decision, Picture
 from .embeddings import embed
 from .inputs import GroupedTexts, Pairs, is_matrix, read_groups, read_matrix, read_pairs
-from .intervals import DRAWS, LEAST_CLUSTERS, halves, mean_interval
+from .intervals import DRAWS, LEAST_CLUSTERS, halves, mean_interval, surely_above, surely_below
 from .repair import Centred
 from .retrieval import unit
 from .unrelated import UnrelatedCosines
@@ -190,11 +190,10 @@ def _from_pairs(variants: list[_Variant], true: Pairs, provenance: dict, seed: i
         row["true above q99"] = mean_interval(_true(variant) > row["q99"].value, true.target, seed)
         row["q99 of mismatched pairs"], row["true above it"] = threshold, above[-1]
     threshold, share, floor = mismatched[0], above[0], evidence[0]["q99"]
-    useful = "threshold" if _over(share, HALF) else "no threshold" if _under(share, HALF) else CANNOT_TELL
+    useful = "threshold" if surely_above(share, HALF) else "no threshold" if surely_below(share, HALF) else CANNOT_TELL
     said = f"{_percent(share)} of {len(true)} true pairs lie above {threshold.value:.2f}, "
     answer = said + "which 1 in 100 queries with another query's document exceeds."
-    agree = floor.low is not None and threshold.low is not None
-    agree = agree and floor.low <= threshold.high and threshold.low <= floor.high
+    agree = not (surely_above(floor, threshold.high or 1.0) or surely_below(floor, threshold.low or -1.0))
     geometry = (
         f"unrelated texts put the threshold at {floor}; {'the same' if agree else 'another one'} within the intervals."
     )
@@ -253,16 +252,14 @@ def _gain(variants: list[_Variant], true: Pairs, seed: int) -> str:
 
     best = max(variants[1:], key=lambda variant: above(variant, choosing).mean())
     gain = mean_interval(above(best, scoring) - above(variants[0], scoring), true.target[scoring], seed)
-    helps = "helps" if _over(gain, 0) else "harms" if _under(gain, 0) else "makes no difference that can be shown"
+    helps = (
+        "helps"
+        if surely_above(gain, 0)
+        else "harms"
+        if surely_below(gain, 0)
+        else "makes no difference that can be shown"
+    )
     return f"Repair: {best.name} {helps}: share of held-out true pairs above q99 changes by {gain}."
-
-
-def _over(found: Interval, level: float) -> bool:
-    return found.low is not None and found.low > level
-
-
-def _under(found: Interval, level: float) -> bool:
-    return found.high is not None and found.high < level
 
 
 def _percent(share: Interval) -> str:
@@ -271,7 +268,7 @@ def _percent(share: Interval) -> str:
     return f"{share.value:.0%} [{share.low:.0%}, {share.high:.0%}]"
 
 
-def _picture(variants: list[_Variant], marks: dict[str, float]) -> Picture:
+def _picture(variants: list[_Variant], marks: dict) -> Picture:
     """Share of the pairs above each cosine: unrelated ones of every variant, and the true ones as they are."""
     x = np.linspace(-1, 1, 101)
     curves = []

@@ -80,7 +80,7 @@ def unrelated_domains() -> GroupedTexts:
 
     All are of an encyclopedia and in English: texts that differ in style too lie further apart.
     """
-    articles = re.split(r"^= (.+) =$", "\n".join(packaged_sample().documents), flags=re.MULTILINE)
+    articles = re.split(r"^= (.+) =$", "\n".join(map(str, packaged_sample().documents)), flags=re.MULTILINE)
     bodies = dict(zip(articles[1::2], articles[2::2]))
     texts, groups = [], []
     for number, title in enumerate(UNRELATED):
@@ -258,8 +258,11 @@ def read_matrix(data: Any, column: str | None = None, least: int = 50) -> torch.
         BadInput: not a matrix of finite numbers, too few rows, or a row of zeros, which has no direction.
     """
     if isinstance(data, (str, Path)):
-        blocks = [torch.as_tensor(block) for block in read_rows(data, column).blocks(READ_AT_ONCE)]
-        data = torch.cat(blocks) if blocks else torch.zeros(0, 0)
+        found = read_rows(data, column)
+        if not isinstance(found, np.ndarray):
+            blocks = [torch.as_tensor(block) for block in found.blocks(READ_AT_ONCE)]
+            found = torch.cat(blocks).numpy() if blocks else np.zeros((0, 0))
+        data = found
     try:
         rows = torch.as_tensor(data).detach().to("cpu", torch.float32)
     except (TypeError, ValueError, RuntimeError) as error:

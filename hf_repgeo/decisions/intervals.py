@@ -36,6 +36,16 @@ def mean_interval(values: np.ndarray, clusters: np.ndarray | None = None, seed: 
     return Interval(float(values.mean()), float(low), float(high), len(values))
 
 
+def surely_above(found: Interval, level: float) -> bool:
+    """Whether the whole interval lies above a level."""
+    return found.low is not None and found.low > level
+
+
+def surely_below(found: Interval, level: float) -> bool:
+    """Whether the whole interval lies below a level."""
+    return found.high is not None and found.high < level
+
+
 def halves(groups: np.ndarray, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """`(n,)` masks of two halves that share no group: choices are made on one and scored on the other."""
     names, of_row = np.unique(groups, return_inverse=True)

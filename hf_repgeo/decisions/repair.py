@@ -33,6 +33,8 @@ class Centred(nn.Module):
     """
 
     config_keys = ("width", "n_directions")
+    mean: torch.Tensor
+    directions: torch.Tensor
 
     def __init__(self, mean: torch.Tensor, directions: torch.Tensor | None = None):
         super().__init__()

@@ -34,9 +34,9 @@ class UnrelatedCosines:
 
         Cost: n^2 d flops in float32, and a histogram of the n^2 / 2 cosines.
         """
-        names, group = np.unique(groups, return_inverse=True)
-        block = group % min(BLOCKS, len(names))
-        rows, group = unit(rows), torch.as_tensor(group)
+        names, place = np.unique(groups, return_inverse=True)
+        block = place % min(BLOCKS, len(names))
+        rows, group = unit(rows), torch.as_tensor(place)
         members = [torch.as_tensor(np.flatnonzero(block == b)) for b in range(block.max() + 1)]
         counts, pairs = [], []
         for i, mine in enumerate(members):

