@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import BadInput
 from ..report_text import number
 from ..rows.yaml_text import read_yaml
+from ..version import __repository__
 from .results_dataset import run_id, text_of
 
 if TYPE_CHECKING:
@@ -279,6 +280,7 @@ def section(report: ReportTable, repo_id: str, path: str, figure: str | None) ->
         _measured(report),
         f"All layers, conventions and standard errors: [`{path}`]({path}).",
         f'```python\nimport hf_repgeo\n\nreport = hf_repgeo.load_report("{repo_id}", name="{name}")\n```',
+        f"Made with [hf_repgeo]({__repository__})." if __repository__ else "",
     ]
     return "\n\n".join(block for block in blocks if block) + "\n" + END
 

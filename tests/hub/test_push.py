@@ -171,6 +171,12 @@ def test_a_card_from_nothing_is_read_by_the_official_parser(report):
     assert 'hf_repgeo.load_report("me/model", name="x")' in card.text
 
 
+def test_a_card_links_to_the_repository_once_there_is_one(report, monkeypatch):
+    assert "Made with" not in update_card(None, report, **PLACE, figure=None)
+    monkeypatch.setattr("hf_repgeo.hub.cards.__repository__", "https://code.example/hf_repgeo")
+    assert "Made with [hf_repgeo](https://code.example/hf_repgeo)." in update_card(None, report, **PLACE, figure=None)
+
+
 def test_what_others_wrote_into_a_card_stays_to_the_byte(report):
     card = update_card(FOREIGN, report, **PLACE)
     for part in (
