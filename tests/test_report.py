@@ -157,3 +157,19 @@ def test_a_file_that_cannot_be_written_whole_stays_as_it_was(report, tmp_path, m
         write(path)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_report_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypatch):
+    path = measure(torch.eye(4), ["participation_ratio"]).to_json(tmp_path / "report.json")
+    before = path.read_bytes()
+
+    def full(self, data):
+        with self.open("wb") as file:
+            file.write(data[:10])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(type(path), "write_bytes", full)
+    monkeypatch.setattr(type(path), "write_text", lambda self, text, *_, **__: full(self, text.encode()))
+    with pytest.raises(OSError, match="No space left"):
+        measure(torch.eye(5), ["participation_ratio"]).to_json(path)
+    assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]

@@ -87,3 +87,12 @@ def test_what_killed_pushes_left_is_deleted_after_two_weeks(tmp_path, monkeypatc
     os.utime(old, (long_ago, long_ago))
     hub.staging_folder()
     assert not old.exists() and new.exists()
+
+
+def test_two_runs_on_one_text_have_files_of_their_own(tmp_path):
+    for seed in (0, 1):
+        made = report()
+        made.provenance["seed"] = seed
+        push_report(made, "me/model", to=tmp_path / str(seed))
+    names = [{file.name for file in (tmp_path / seed).rglob("repgeo/*.json")} for seed in "01"]
+    assert len(names[0]) == len(names[1]) == 1 and names[0] != names[1]

@@ -219,3 +219,10 @@ def test_policies_of_a_decoder_are_kept_with_the_rows(encoder_decoder, tokenizer
     again = _restored(_named(found), facts)
     for policy, rows in found.decoder_policies.items():
         assert torch.equal(again.decoder_policies[policy], rows)
+
+
+def test_an_unknown_word_is_a_token_like_others_and_a_separator_is_none(encoder, tokenizer):
+    windows = make_windows(tokenizer, ["the zebra sees a zebra"] * 8, 32)  # 1 is [UNK], 2 and 3 are [CLS] and [SEP]
+    found = token_representations(encoder, tokenizer, windows, policies=["all", "no_special"], rows=200)
+    kept = {policy: set(found.token_ids[positions].tolist()) for policy, positions in found.policies.items()}
+    assert 1 in kept["no_special"] and kept["all"] - kept["no_special"] == {2, 3}
