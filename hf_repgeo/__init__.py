@@ -37,8 +37,10 @@ _HOME = {
     "SparseVAEForBLM": "sparse_vae",
     "SparseVAEForBLMConfig": "sparse_vae",
     "SparseVAEForSentenceEmbedding": "sparse_vae",
+    "atlas_reports": "report",
     "compare": "comparison",
     "example_checkpoint": "sparse_vae",
+    "load_atlas": "report",
     "load_report": "report",
     "measure": "profiling",
     "measurement_path": "registration.evaluate_names",
@@ -75,8 +77,10 @@ __all__ = [
     "SparseVAEForBLMConfig",
     "SparseVAEForSentenceEmbedding",
     "__version__",
+    "atlas_reports",
     "compare",
     "example_checkpoint",
+    "load_atlas",
     "load_report",
     "measure",
     "measurement_path",
@@ -103,7 +107,7 @@ if TYPE_CHECKING:
     from .plots import plot_comparison, plot_layers, plot_scale_curves, plot_sweep, plot_training
     from .profiling import measure, profile
     from .registration.evaluate_names import measurement_path
-    from .report import GeometryReport, load_report
+    from .report import GeometryReport, atlas_reports, load_atlas, load_report
     from .rows.corpus import Corpus
     from .rows.text_datasets import read_dataset
     from .rows.text_files import read_text

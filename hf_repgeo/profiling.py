@@ -173,7 +173,7 @@ def profile(
     batch_size: int = 8,
     seed: int = 0,
     out: str | Path | None = None,
-    progress: bool = True,
+    progress: bool | Callable[[str, int, int], None] = True,
     **options,
 ) -> GeometryReport:
     """Measures the geometry of a model's representations, layer by layer.
@@ -226,7 +226,8 @@ def profile(
         out: folder for `profile.json`, written as layers are done. An unfinished report in it goes on where the
             weights, the text and all options are the same; the files of any other run are moved aside. A second run
             into the same folder waits for the first.
-        progress: show progress bars on the terminal.
+        progress: show progress bars on the terminal; or a function that is called with what is being done, how much of
+            it is done, and how much there is. What it raises ends the run.
         options: as in `measure`.
 
     Returns:

@@ -22,7 +22,7 @@ examples:
 """
 
 PUSH = "hf_repgeo.hub.push.push_report"
-KEYWORDS = ("to", "results_dataset", "name", "private", "create_pr", "card", "overwrite")
+KEYWORDS = ("to", "results_dataset", "atlas", "name", "private", "create_pr", "card", "overwrite")
 REPORT = {"metavar": "REPORT", "help": "a .json or .parquet report, or a folder with profile.json"}
 
 
@@ -58,7 +58,7 @@ def _add_push(verbs) -> None:
     parser.set_defaults(run=push)
     parser.add_argument("report", **REPORT)
     parser.add_argument("repo_id", metavar="OWNER/NAME", help="the model repository")
-    add_flags(parser, PUSH, *KEYWORDS, to="DIR", results_dataset="OWNER/NAME")
+    add_flags(parser, PUSH, *KEYWORDS, to="DIR", results_dataset="OWNER/NAME", atlas="OWNER/NAME")
 
 
 def show(options: argparse.Namespace) -> None:

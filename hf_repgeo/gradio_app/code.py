@@ -1,0 +1,67 @@
+"""The code that made a view: Python that runs as it stands, in an environment with the package."""
+
+from __future__ import annotations
+
+import inspect
+
+from ..measures import resolve
+from ..profiling import profile
+from ..report_table import ReportTable
+from ..rows.representations import DEFAULT_POLICIES, oversample_for
+from ..rows.texts import SAMPLE
+
+LONGEST = 4000  # characters of a text that is written out
+
+
+def code_of(reports: dict[str, ReportTable], tokens: list[str], text: str = "") -> str:
+    """Python that measures the reports again and draws them.
+
+    Args:
+        reports: by the name to show.
+        tokens: token policies to draw.
+        text: what a visitor typed, where a report is of it.
+    """
+    lines = ["import hf_repgeo", ""]
+    if any(_own_text(report) for report in reports.values()):
+        lines += [_assignment(text), ""]
+    lines += [f"report_{place} = {call_of(report)}" for place, report in enumerate(reports.values(), 1)]
+    named = ", ".join(f"{name!r}: report_{place}" for place, name in enumerate(reports, 1))
+    return "\n".join([*lines, f"figure = hf_repgeo.plot_layers({{{named}}}, tokens={tokens!r})"])
+
+
+def _own_text(report: ReportTable) -> bool:
+    return (report.provenance.get("text") or {}).get("name") == "texts in memory"
+
+
+def _assignment(text: str) -> str:
+    if len(text) <= LONGEST:
+        return f"text = {text!r}"
+    return 'text = open("my-text.txt", encoding="utf-8").read()  # the text of the page, saved under this name'
+
+
+def call_of(report: ReportTable) -> str:
+    """The call of `profile` that made a report, without the arguments that have their default.
+
+    A model's commit becomes its `revision`; `text` stands for what a visitor typed in.
+    """
+    given, text = report.provenance, report.provenance.get("text") or {}
+    named: dict[str, list[str]] = {SAMPLE.name: [], "texts in memory": ["[text]"]}
+    arguments = [repr(given["model"]), *named.get(str(text.get("name")), [repr(text.get("name"))])]
+    asked = {key: given[key] for key in ("layers", "window", "pack", "oversample", "rows", "batch_rows", "seed")}
+    asked |= {"clean": text.get("clean", "none"), "revision": given.get("commit") or given.get("revision")}
+    asked |= {"tokens": None if given["tokens"] == list(DEFAULT_POLICIES) else given["tokens"]}
+    asked["oversample"] = None if given["oversample"] == oversample_for(given["tokens"]) else given["oversample"]
+    asked |= {"measures": _measures(given["measures"]), "null": given.get("null", False)}
+    asked |= {"final_norm": "raw" if given["final_norm"] == "raw" else "applied"}
+    defaults = inspect.signature(profile).parameters
+    chosen = [f"{key}={value!r}" for key, value in asked.items() if value != defaults[key].default]
+    return f"hf_repgeo.profile({', '.join(arguments + chosen)})"
+
+
+def _measures(pairs: list[str]) -> list[str] | None:
+    """The shortest `measures` that asks for these `name:convention`."""
+    names = list(dict.fromkeys(pair.partition(":")[0] for pair in pairs))
+    for shorter in (None, names):
+        if [f"{name}:{convention}" for name, convention in resolve(shorter)] == pairs:
+            return shorter
+    return pairs

@@ -1,0 +1,108 @@
+"""A visitor's model: limited before it is loaded by what it will cost, measured once for the same weights and text."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections import OrderedDict
+from typing import Any
+
+import torch
+
+from ..errors import BadInput
+from ..profiling import profile
+from ..report import GeometryReport
+from ..rows.representations import DEFAULT_POLICIES
+from .finding import NAMES
+from .inputs import MAX_TEXT, PACKAGED_MODEL, check_model_id, check_model_size
+from .jobs import Show
+
+MODEL_ROWS = 4096
+MAX_PARAMETERS = 600_000_000  # two minutes for a forward pass over 4,096 tokens on two cores
+MEASURES = ["anisotropy", "intrinsic_dimension", "patchiness", "effective_rank", "massive_share"]
+MOST_KNOWN = 32
+
+_known: OrderedDict[tuple, GeometryReport] = OrderedDict()
+_lock = threading.Lock()
+
+
+def measure_model(model: str, text: str, show: Show) -> GeometryReport:
+    """A model on about 4,096 tokens with and without sinks; remembered by weights and text.
+
+    Args:
+        model: Hub id, or the packaged model; weights are read as safetensors, and no code is run.
+        text: what the model reads; empty: the packaged sample of Wikipedia.
+        show: called as the work goes on.
+
+    Raises:
+        BadInput: no such model, too large a one, or too long a text.
+    """
+    model, commit = check_request(model, text)
+    key = (model, commit, hashlib.sha256(text.strip().encode()).hexdigest())
+    with _lock:
+        if key in _known:
+            _known.move_to_end(key)
+            return _known[key]
+    check_parameters(model, commit)
+    report = profile_model(model, text, show, revision=commit)
+    with _lock:
+        _known[key] = report
+        while len(_known) > MOST_KNOWN:
+            _known.popitem(last=False)
+    return report
+
+
+def check_request(model: str, text: str) -> tuple[str, str | None]:
+    """The model's id and commit, when it and the text are what an app takes; before anything is loaded.
+
+    Raises:
+        BadInput: no such model, too large a one, or too long a text.
+    """
+    model = check_model_id(model)
+    if len(text) > MAX_TEXT:
+        raise BadInput("text", came=f"{len(text)} characters", wanted=f"at most {MAX_TEXT}")
+    return model, check_model_size(model)
+
+
+def check_parameters(model: str, revision: str | None = None) -> int:
+    """The number of a model's parameters, read off its configuration without its weights.
+
+    Raises:
+        BadInput: more than 600 million, or a configuration that cannot be read.
+    """
+    if model == PACKAGED_MODEL:
+        return 22_713_216
+    from transformers import AutoConfig, AutoModel
+
+    try:
+        config = AutoConfig.from_pretrained(model, revision=revision)
+        with torch.device("meta"):
+            count = AutoModel.from_config(config).num_parameters()
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        said = " ".join(str(error).split())[:150]
+        raise BadInput("model", came=f"{model!r} ({said})", wanted="a model that transformers reads") from None
+    if count > MAX_PARAMETERS:
+        came = f"{model!r} with {count / 1e6:,.0f} million parameters"
+        cure = "Measure it on your own machine: hf_repgeo.profile of the same name."
+        raise BadInput("model", came=came, wanted=f"at most {MAX_PARAMETERS / 1e6:,.0f} million", cure=cure)
+    return count
+
+
+def profile_model(model, text: str, show: Show, revision: str | None = None) -> GeometryReport:
+    """`measure_model` after its checks: the measures that the pages draw, with and without sinks."""
+    texts = [text] if text.strip() else None
+    settings: dict[str, Any] = {
+        "rows": MODEL_ROWS,
+        "measures": MEASURES,
+        "tokens": list(DEFAULT_POLICIES),
+        "null": "isotropic",
+    }
+    return profile(model, texts, revision=revision, progress=show, **settings)
+
+
+def name_of(report: GeometryReport) -> str:
+    """The name to show of a measured model: short, and with its text where that is a visitor's own."""
+    model = str(report.provenance.get("model", "rows"))
+    name = NAMES.get(model, model.removeprefix("pip:").rstrip("/").split("/")[-1])
+    own = (report.provenance.get("text") or {}).get("name") == "texts in memory"
+    return f"{name} on {'your text' if own else 'Wikipedia'} (now)"

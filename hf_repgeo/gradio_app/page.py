@@ -1,0 +1,212 @@
+"""What the tabs of a page share: its look, its state in the address, errors as sentences, the code behind a view."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import json
+import logging
+import tempfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from ..errors import MissingExtra, RepgeoError
+from ..report_table import ReportTable
+from .figures import PAGE_CSS
+
+try:
+    import gradio as gr
+except ImportError:
+    raise MissingExtra("gradio", "spaces", "The app of a Space") from None
+
+logger = logging.getLogger(__name__)
+
+CSS = (
+    PAGE_CSS
+    + """
+.gradio-container {--block-info-text-color: #5a5a66;max-width: 1180px !important; margin: auto}
+.dark .gradio-container, .dark.gradio-container, .dark {--block-info-text-color: #b0b0bd !important}
+.finding p {font-size: 1.12rem; line-height: 1.5}
+.js-plotly-plot {max-width: calc(100vw - 66px); overflow: hidden}
+.status p {margin: 0; min-height: 1.5em}
+footer {opacity: 0.75}
+"""
+)
+# Messages go when the next button is pressed. Figures fit their place when a tab is opened; they get the role of an
+# image and, as its text, what `meta` says.
+HEAD = """
+<script>
+const fits = new ResizeObserver((entries) => {
+  for (const {target} of entries) {
+    const plot = target.querySelector('.js-plotly-plot');
+    if (plot && plot.layout && target.clientWidth && window.Plotly) Plotly.Plots.resize(plot);
+  }
+});
+new MutationObserver(() => {
+  for (const plot of document.querySelectorAll('.js-plotly-plot')) {
+    fits.observe(plot.parentElement);  // again and again: it is observed once
+    const said = plot.layout && plot.layout.meta;
+    if (said && plot.getAttribute('aria-label') !== said) {
+      plot.setAttribute('role', 'img'); plot.setAttribute('aria-label', said);
+    }
+  }
+}).observe(document.documentElement, {childList: true, subtree: true});
+document.addEventListener('click', (event) => {  // what was wrong before is past
+  if (!event.target.closest('button:not(.toast-close)')) return;
+  document.querySelectorAll('.toast-close').forEach((button) => button.click());
+});
+</script>
+"""
+LOOK = {"css": CSS, "head": HEAD}
+
+
+# --- errors ---------------------------------------------------------------------------------------------------------
+
+
+def in_sentences(function: Callable) -> Callable:
+    """Errors of ours become their own sentence on the page; of anything else the page says only that it happened."""
+    if inspect.isgeneratorfunction(function):
+
+        @functools.wraps(function)
+        def steps(*arguments):
+            try:
+                yield from function(*arguments)
+            except Exception as error:
+                raise shown(error) from None
+
+        return steps
+
+    @functools.wraps(function)
+    def answer(*arguments):
+        try:
+            return function(*arguments)
+        except Exception as error:
+            raise shown(error) from None
+
+    return answer
+
+
+def shown(error: Exception) -> gr.Error:
+    """The error as a visitor sees it."""
+    if isinstance(error, gr.Error):
+        return error
+    if isinstance(error, RepgeoError):
+        return gr.Error(str(error), duration=20, print_exception=False)
+    logger.error("unforeseen", exc_info=error)
+    said = "Something went wrong here, not with your input. It is in the log of this Space."
+    return gr.Error(said, duration=20, print_exception=False)
+
+
+# --- state in the address -------------------------------------------------------------------------------------------
+
+
+class Address:
+    """Controls whose values stand in the page's address: it can be bookmarked and shared.
+
+    A control joins by `add`; `attach` makes the address follow the controls, and the controls follow an address that
+    somebody opens. A value that a control does not offer is left out.
+    """
+
+    def __init__(self) -> None:
+        self._controls: dict[str, Any] = {}
+        self._allowed: dict[str, Callable[[str], Any]] = {}
+
+    def add(self, name: str, control: Any, allowed: Iterable[Any] | Callable[[str], Any]) -> Any:
+        """Returns the control; `allowed`: its values, or a function that reads one and raises `ValueError`."""
+        self._controls[name] = control
+        self._allowed[name] = allowed if callable(allowed) else _one_of(list(allowed))
+        return control
+
+    def read(self, query: dict[str, str]) -> dict[str, Any]:
+        """The values that an address gives to the controls."""
+        found = {}
+        for name, text in query.items():
+            try:
+                found[name] = self._allowed[name](text)
+            except (KeyError, ValueError):
+                continue
+        return found
+
+    def attach(self, demo: gr.Blocks, tabs: gr.Tabs, tab: gr.Textbox, share: gr.Button, link: gr.Textbox) -> None:
+        """Wires everything up; `tab` holds the name of the open one."""
+        controls = list(self._controls.values())
+        write = _WRITE % json.dumps(list(self._controls))
+        gr.on([c.change for c in controls], None, controls, None, js=write, api_visibility="private", queue=False)
+        share.click(None, controls, link, js=write, api_visibility="private", queue=False)
+        share.click(lambda: gr.Textbox(visible=True), None, link, api_visibility="private", queue=False)
+
+        def restore(request: gr.Request) -> list:
+            known = self.read(dict(request.query_params))
+            opened = gr.Tabs(selected=known["tab"]) if "tab" in known else gr.skip()
+            return [opened, *(known.get(name, gr.skip()) for name in self._controls)]
+
+        demo.load(restore, None, [tabs, *controls], api_visibility="private", queue=False, show_progress="hidden")
+
+
+_WRITE = """(...values) => {
+  const names = %s, query = new URLSearchParams();
+  names.forEach((name, place) => {
+    if (values[place] !== null && values[place] !== '') query.set(name, values[place]);
+  });
+  const address = location.origin + location.pathname + '?' + query;
+  history.replaceState(null, '', address);
+  if (navigator.clipboard && document.activeElement && document.activeElement.id === 'share')
+    navigator.clipboard.writeText(address).catch(() => {});
+  return address;
+}"""
+
+
+def _one_of(values: list[Any]) -> Callable[[str], Any]:
+    known = {str(value): value for value in values}
+
+    def read(text: str) -> Any:
+        if text not in known:
+            raise ValueError(text)
+        return known[text]
+
+    return read
+
+
+def whole(low: int, high: int) -> Callable[[str], int]:
+    """Reads an integer within bounds."""
+
+    def read(text: str) -> int:
+        if not low <= int(text) <= high:
+            raise ValueError(text)
+        return int(text)
+
+    return read
+
+
+# --- parts of a tab -------------------------------------------------------------------------------------------------
+
+
+def code_block(code: str, title: str = "The code that made this") -> gr.Code:
+    """A closed panel with Python."""
+    with gr.Accordion(title, open=False):
+        return gr.Code(code, language="python", label="Python", interactive=False, wrap_lines=True)
+
+
+def files_for(contents: dict[str, str | bytes], folder: str | Path) -> list[str]:
+    """Files for downloading, in a new folder of their own inside `folder`."""
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    own = Path(tempfile.mkdtemp(dir=folder))
+    places = []
+    for name, content in contents.items():
+        safe = "".join(c if c.isalnum() or c in "-._" else "-" for c in name)
+        place = own / safe
+        place.write_bytes(content if isinstance(content, bytes) else content.encode())
+        places.append(str(place))
+    return places
+
+
+def as_json(report: ReportTable) -> str:
+    """What `to_json` writes."""
+    return json.dumps(report.as_dict(), indent=1, allow_nan=False) + "\n"
+
+
+def described(figure: Any, words: str) -> Any:
+    """The figure with words that stand for it where it cannot be seen."""
+    figure.update_layout(meta=words)
+    return figure
