@@ -42,6 +42,8 @@ from .runs.provenance import machine, versions
 from .runs.texts import TextInput, profile_texts
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from datasets import Dataset
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 

@@ -85,7 +85,7 @@ def test_the_limits_on_the_card_are_the_limits():
 def test_the_page_is_filled_before_any_click_and_needs_no_model(app, monkeypatch):
     monkeypatch.setattr("hf_repgeo.gradio_app.sentence.load_model", None)
     monkeypatch.setattr("hf_repgeo.gradio_app.tokens.load_model", None)
-    monkeypatch.setattr("hf_repgeo.profiling.load_model", None)
+    monkeypatch.setattr("hf_repgeo.runs.job.load_model", None)
     demo = app.build()
     filled = [plot for plot in parts(demo, "plot") if plot.get("value")]
     assert len(filled) == len(parts(demo, "plot")) - 4  # those of the visitor's own model
