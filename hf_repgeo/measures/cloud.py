@@ -186,8 +186,9 @@ class PointCloud:
     @cached_property
     def heaviest_group(self) -> float:
         """The largest share that one group has of the variance, over the mean share of a group. O(n d)."""
-        mean = self.moments.mean.to(self.rows.dtype)
-        energies = torch.cat([torch.linalg.vector_norm(block - mean, dim=1) for block in self.rows.split(512)]).square()
+        blocks = self.rows.split(512)
+        mean = (sum(block.sum(0, dtype=torch.float64) for block in blocks) / self.n).to(self.rows.dtype)
+        energies = torch.cat([torch.linalg.vector_norm(block - mean, dim=1) for block in blocks]).square()
         _, group = torch.unique(self.groups, return_inverse=True)
         shares = torch.zeros(self.n_groups, dtype=energies.dtype, device=energies.device).index_add_(0, group, energies)
         return float(shares.max() / shares.mean())

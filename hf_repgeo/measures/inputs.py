@@ -45,6 +45,7 @@ def _check_layout(X: torch.Tensor, argument: str) -> None:
         (X.is_nested, "a nested tensor", "Concatenate its parts: torch.cat(X.unbind())."),
         (X.is_meta, "a tensor on the device 'meta', which holds no numbers", "Load the model's weights first."),
         (X.is_quantized, "a quantized tensor", "Pass X.dequantize()."),
+        (isinstance(X, torch.masked.MaskedTensor), "a masked tensor", "Leave out the rows that have masked entries."),
         (X.layout != torch.strided, "a sparse tensor", "Pass X.to_dense()."),
     )
     for found, came, cure in kinds:
@@ -53,7 +54,9 @@ def _check_layout(X: torch.Tensor, argument: str) -> None:
 
 
 def _from_lists(X: Any, argument: str) -> torch.Tensor:
-    """Nested lists, data frames, and whatever else numpy reads as numbers."""
+    """Nested lists, data frames, and whatever else numpy reads as numbers; masks within would be lost."""
+    if isinstance(X, (list, tuple)) and any(isinstance(row, np.ma.MaskedArray) for row in X):
+        return _from_numpy(np.ma.array(X), argument)
     try:
         return torch.from_numpy(np.asarray(X, dtype=np.float64)) if X is not None else _refused(X, argument)
     except (TypeError, ValueError):
@@ -119,7 +122,7 @@ def as_groups(groups: Any, n: int, device: torch.device) -> torch.Tensor:
     if groups is None:
         return torch.arange(n, device=device)
     if not isinstance(groups, torch.Tensor):
-        labels = np.asarray(groups)
+        labels = _plain_labels(groups)
         if labels.dtype.kind in "US" and labels.shape == (n,):
             labels = np.unique(labels, return_inverse=True)[1]
         wrong = labels.dtype.kind not in "iub" or labels.shape != (n,)
@@ -128,6 +131,19 @@ def as_groups(groups: Any, n: int, device: torch.device) -> torch.Tensor:
         came = f"shape {tuple(groups.shape)}, {groups.dtype}"
         raise BadInput("groups", came=came, wanted=f"{n} integers, one a row", cure="Names of documents will do too.")
     return groups.to(device)
+
+
+def _plain_labels(groups: Any) -> np.ndarray:
+    """Labels as an array; names or whole numbers that came as objects, as a column of a data frame does, as such."""
+    labels = np.asarray(groups)
+    if np.ma.is_masked(groups):
+        return labels.astype(object)  # refused
+    if labels.dtype.kind != "O":
+        return labels
+    for kind, plain in ((str, np.str_), (Integral, np.int64)):
+        if all(isinstance(label, kind) for label in labels.flat):
+            return labels.astype(plain)
+    return labels
 
 
 def as_seed(seed: Any) -> int:

@@ -80,14 +80,16 @@ def design_effect(cloud: PointCloud) -> float:
     """
     if cloud.rows_stand_alone:
         return 1.0
+    if cloud.origin:  # that of nearly the same rows serves as well
+        return cloud.origin[0].once(design_effect)
     rows = cloud.rows - cloud.rows.mean(0)
     folds = int(cloud.folds.max()) + 1
     parts = (rows[cloud.folds == fold] for fold in range(folds))
     squares = sum(float(times_transposed(part, part).square().sum(dtype=torch.float64)) for part in parts)
-    whole = float((cloud.spectrum * cloud.n).square().sum())
-    between = (squares - whole / folds) * folds / (folds - 1)
-    alone = float(cloud.spectrum.sum().square() + cloud.spectrum.square().sum()) * cloud.n
-    return max(1.0, between / alone)
+    matrix = cloud.moments.scatter if cloud.n > cloud.d else torch.diag(cloud.spectrum * cloud.n)
+    whole, total = float(matrix.square().sum()), float(matrix.trace())
+    between = (squares - whole / folds) * folds / max(1, folds - 1)
+    return max(1.0, between * cloud.n / (total**2 + whole))
 
 
 def second_order_variance(function: Callable, eigenvalues: torch.Tensor, n: int) -> float:

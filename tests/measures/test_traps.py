@@ -202,6 +202,8 @@ REFUSED = {
     "sparse": (lambda: EYE.to_sparse(), r"a sparse tensor.*X.to_dense\(\)"),
     "compressed": (lambda: EYE.to_sparse_csr(), r"a sparse tensor.*X.to_dense\(\)"),
     "masked": (lambda: np.ma.masked_greater(EYE.numpy(), 0.5), "6 masked entries.*compress_rows"),
+    "masked rows": (lambda: [EYE[0].numpy(), np.ma.masked_greater(EYE[1].numpy(), 0.5)], "1 masked entries"),
+    "masked tensor": (lambda: torch.masked.masked_tensor(EYE, EYE > 0), "a masked tensor.*Leave out the rows"),
     "nothing": (lambda: None, "a NoneType that is not a table of numbers"),
     "words": (lambda: {"a": 1}, "a dict that is not a table of numbers"),
 }
@@ -227,7 +229,10 @@ def test_groups_may_be_names_of_documents():
     names = np.array([f"doc {number % 7}" for number in range(100)])
     by_name, by_number = (PointCloud(manifold(100), groups=g).folds for g in (names, torch.arange(100) % 7))
     assert torch.equal(by_name, by_number) and torch.equal(PointCloud(manifold(100), groups=list(names)).folds, by_name)
-    for wrong in ("abc", [0.5] * 100, torch.zeros(100, 2), [1, 2]):
+    for others in (names.astype(object), (np.arange(100) % 7).astype(object)):  # as pandas has columns
+        assert torch.equal(PointCloud(manifold(100), groups=others).folds, by_name)
+    masked = np.ma.masked_less(np.arange(100), 5)
+    for wrong in ("abc", [0.5] * 100, torch.zeros(100, 2), [1, 2], [None] * 100, masked):
         with pytest.raises(BadInput, match="`groups`: got shape .*wanted 100 integers, one a row"):
             PointCloud(manifold(100), groups=wrong)
 
