@@ -22,11 +22,9 @@ def reader_of(model: nn.Module, inputs: dict) -> nn.Module:
     Raises:
         BadInput: nothing in it runs on these inputs.
     """
-    from transformers import PreTrainedModel
-
     problem, fails = None, False
     for part in model.modules():
-        if not isinstance(part, PreTrainedModel) or not _takes(part, inputs):
+        if not _may_read(part, inputs) or not _takes(part, inputs):
             continue
         try:
             run(part, **{name: value for name, value in inputs.items() if _known(part, name)})
@@ -43,6 +41,16 @@ def reader_of(model: nn.Module, inputs: dict) -> nn.Module:
 
 
 MEDIA = ("pixel_values", "input_values", "input_features")
+
+
+def _may_read(part: nn.Module, inputs: dict) -> bool:
+    """Whether a part is a model, or a tower of one: CLIP's are plain modules with blocks in transformers 5.0."""
+    from transformers import PreTrainedModel
+
+    if isinstance(part, PreTrainedModel):
+        return True
+    named = {*inspect.signature(part.forward).parameters} >= {n for n in inputs if n in ("input_ids", *MEDIA)}
+    return named and hasattr(part, "config") and any(isinstance(inner, nn.ModuleList) for inner in part.modules())
 
 
 def _takes(part: nn.Module, inputs: dict) -> bool:
