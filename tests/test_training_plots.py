@@ -70,3 +70,14 @@ def test_what_has_no_steps_cannot_be_drawn_over_them():
         plot_training(plain)
     with pytest.raises(BadInput, match="no value for tokens 'all'"):
         plot_sweep(GeometryReport())
+
+
+def test_runs_in_different_cells_are_not_drawn_together():
+    def patchy(cells):
+        made = history(quantizer="product", cells=cells)
+        made.rows = [row | {"measure": "patchiness", "convention": "lloyd"} for row in made.rows]
+        return made
+
+    with pytest.raises(BadInput, match=r"256 cells \(product\) in 'run 1'"):
+        plot_training([patchy(64), patchy(256)])
+    assert len(plot_training([patchy(64), patchy(64)]).axes) >= 2

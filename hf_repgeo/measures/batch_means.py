@@ -112,7 +112,7 @@ class BatchMeans:
         needs = [MEASURES[name].needs for name, _ in self.pairs]
         if "neighbors" in needs:
             cloud.neighbors  # noqa: B018
-        if needs.count("spectrum") > 1:
+        if needs.count("spectrum") > 1 and cloud.n > cloud.d:  # with fewer rows, no measure takes the scatter
             cloud.moments  # noqa: B018
 
     def _cloud(self, states: torch.Tensor, documents: torch.Tensor, positions: torch.Tensor) -> PointCloud | BadInput:

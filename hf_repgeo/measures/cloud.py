@@ -228,15 +228,18 @@ class PointCloud:
         part.unit, part.given_dtype = part.unit * self.unit, self.given_dtype
         if "neighbors" in self.__dict__ and part.n_distinct > 2:
             part.neighbors = self._narrowed_neighbors(keep, part)
-        if "moments" in self.__dict__ and part.unit == self.unit:
-            self._narrow_moments(keep, part)
+        if part.unit == self.unit and 0 < self.n - part.n < part.n / 2:
+            if "moments" in self.__dict__:
+                self._narrow_moments(keep, part)
+            elif self.n <= self.d and _energy(part) > REMAINING_SHARE * _energy(self):
+                part.origin = (self, keep)
         return part
 
     def _narrow_moments(self, keep: torch.Tensor, part: PointCloud) -> None:
         """Takes the other rows' moments away, where they are few and what remains is not lost in rounding."""
         gone = torch.ones(self.n, dtype=torch.bool, device=keep.device)
         gone[keep] = False
-        if part.n <= part.d or not 0 < self.n - part.n < part.n / 2:
+        if part.n <= part.d:
             return
         moments = self.moments - Moments.of(self.rows[gone])
         if float(moments.scatter.trace()) > REMAINING_SHARE * float(self.moments.scatter.trace()):
@@ -260,6 +263,11 @@ class PointCloud:
         place[self.distinct] = torch.arange(self.n_distinct, device=keep.device)
         kept = place[self._first_equals[keep[part.distinct]]]  # a copy stands for the row it copies
         return self.neighbors.narrowed(self.distinct_rows, kept)
+
+
+def _energy(cloud: PointCloud) -> float:
+    """Sum of the squared distances of the rows to their mean."""
+    return cloud.n * float(cloud.column_variances.sum())
 
 
 def deal_groups(group: torch.Tensor, seed: int) -> torch.Tensor:

@@ -60,10 +60,11 @@ def principal_coordinates(rows: torch.Tensor, moments: Moments | None) -> Iterat
         moments: of the cloud; `None` where there are no more rows than columns.
     """
     if moments is None:
-        products = _dual_gram(rows)
-        total = products.trace().clamp_min(torch.finfo(products.dtype).tiny)
-        values, vectors = torch.linalg.eigh((products / total).to(torch.float32))
-        yield vectors * (values.clamp_min(0) * total).sqrt().to(torch.float32)
+        centred = (rows - rows.mean(0)).to(torch.float32)
+        products = times_transposed(centred, centred)
+        total = products.trace().clamp_min(torch.finfo(torch.float32).tiny)
+        values, vectors = torch.linalg.eigh(products / total)
+        yield vectors * (values.clamp_min(0) * total).sqrt()
         return
     scatter = moments.scatter
     basis = torch.linalg.eigh((scatter / scatter.diagonal().sum()).to(torch.float32)).eigenvectors.T.contiguous()

@@ -51,7 +51,7 @@ def plot_layers(
     curves = [curve for name, report in named.items() for curve in _curves(name, report, tokens, len(named) > 1)]
     if not curves or not panels:
         raise BadInput("reports", came="no measured layer", wanted="at least one report with values by layer")
-    _check_cells(named, panels)
+    check_cells(named, panels)
     columns = min(2, len(panels))
     lines = -(-len(panels) // columns)
     figure = Figure(figsize=(5.2 * columns, 3.3 * lines + 0.9), layout="constrained")
@@ -68,7 +68,7 @@ def plot_layers(
     return figure
 
 
-def _check_cells(named: dict[str, ReportTable], panels: list[str]) -> None:
+def check_cells(named: dict[str, ReportTable], panels: list[str]) -> None:
     """Refuses numbers of different quantizers or numbers of cells, which cannot be compared."""
     shown = {panel.partition(":")[0] for panel in panels}
     kinds: dict[str, str] = {}

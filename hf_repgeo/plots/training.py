@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import BadInput
 from ..measures import MEASURES
-from .layers import COLOURS, DASHES, DEFAULT_PANELS, MARKERS, TITLES
+from .layers import COLOURS, DASHES, DEFAULT_PANELS, MARKERS, TITLES, check_cells
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -37,7 +37,7 @@ def plot_training(
         matplotlib.figure.Figure: not shown, not saved.
 
     Raises:
-        BadInput: nothing was measured at a step.
+        BadInput: nothing was measured at a step, or in different cells.
     """
     from matplotlib.figure import Figure
 
@@ -45,6 +45,7 @@ def plot_training(
     panels = measures or [name for name in DEFAULT_PANELS if any(_values(run, name, None) for run in runs)]
     if not panels or not all(_steps(run) for run in runs):
         raise BadInput("history", came="no value at any step", wanted="the history of a training, or a sweep")
+    check_cells({f"run {place}": run for place, run in enumerate(runs)}, panels)
     figure = Figure(figsize=(10.2, 2.9 * len(panels) + 0.7), layout="constrained")
     axes = figure.subplots(len(panels), 2, squeeze=False, width_ratios=[1.15, 1])
     policies = list(dict.fromkeys(policy for run in runs for policy in run.unique("tokens")))

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hf_repgeo.errors import BadInput, NonFiniteRows, TooFewRows
-from hf_repgeo.measures import PointCloud
+from hf_repgeo.measures import PointCloud, evaluate_all, resolve
 from hf_repgeo.measures.cloud import _first_equals_by_sorting, first_equals, first_occurrences
 
 
@@ -97,6 +97,19 @@ def test_a_group_lies_in_one_fold_and_folds_differ_by_one_group(n, n_groups):
     assert len(torch.unique(torch.stack([groups, folds]), dim=1).T) == len(torch.unique(groups))
     sizes = torch.tensor([len(torch.unique(groups[folds == fold])) for fold in torch.unique(folds)])
     assert len(sizes) == min(20, n_groups, n) and int(sizes.max() - sizes.min()) <= 1
+
+
+def test_a_subset_of_few_rows_in_many_columns_takes_its_errors_from_the_whole(generator):
+    X = torch.randn(200, 400, generator=generator) * torch.arange(1, 401) ** -0.5
+    groups, pairs = torch.arange(200) // 8, resolve(["anisotropy", "participation_ratio"])
+    whole, keep = PointCloud(X, groups=groups), torch.arange(5, 200)
+    part, alone = whole.subset(keep), PointCloud(X[keep], groups=groups[keep])
+    for shared, own in zip(evaluate_all(part, pairs), evaluate_all(alone, pairs), strict=True):
+        assert shared.value == pytest.approx(own.value, rel=1e-9)
+        assert shared.standard_error == pytest.approx(own.standard_error, rel=0.1)
+    assert "coordinates" in whole.__dict__
+    giant = PointCloud(torch.cat([X, 1e9 * X[:1]]))
+    assert giant.subset(torch.arange(200)).origin is None  # beside that row float32 coordinates would be noise
 
 
 def test_a_subset_is_measured_like_the_rows_alone(generator):
