@@ -40,7 +40,13 @@ SPECIAL = {  # sizes that hang together
     "mamba2": {"num_heads": 8, "head_dim": 8, "n_groups": 1},
     "bamba": {"mamba_n_heads": 8, "mamba_d_head": 8, "attn_layer_indices": [1]},
     "granitemoehybrid": {"mamba_n_heads": 8, "mamba_d_head": 8, "layer_types": ["mamba", "attention", "mamba"]},
-    "zamba2": {"n_mamba_heads": 8, "mamba_headdim": 8, "hybrid_layer_ids": [1]},
+    "zamba": {"num_hidden_layers": 6, "layers_block_type": ["linear_attention", "linear_attention", "hybrid"] * 2},
+    "zamba2": {
+        "n_mamba_heads": 8,
+        "mamba_headdim": 8,
+        "layers_block_type": ["linear_attention", "hybrid"] * 2,
+        "num_hidden_layers": 4,
+    },
     "longformer": {"attention_window": 4},
     "funnel": {"block_sizes": [1, 1, 1], "block_repeats": [1, 1, 1]},
     "dbrx": {
@@ -48,6 +54,14 @@ SPECIAL = {  # sizes that hang together
         "ffn_config": {"hidden_size": 32, "ffn_hidden_size": 32, "moe_num_experts": 4, "moe_top_k": 2},
     },
     "dots1": {"n_shared_experts": 1},
+    "lilt": {"hidden_size": 48},
+    "bros": {"hidden_size": 64},
+    "luke": {"entity_vocab_size": 16, "entity_emb_size": 16},
+    "lfm2_moe": {"layer_types": ["conv", "full_attention", "conv"]},
+    "cohere_compass_text": {"layer_types": ["sliding_attention", "sliding_attention", "full_attention"]},
+    "step3p7_text": {"sliding_window": 4},
+    "layoutlmv3": {"coordinate_size": 4, "shape_size": 8},
+    "perceiver": {"num_latents": 8, "d_latents": 32, "num_blocks": 1, "num_self_attends_per_block": 3},
     "reformer": {"axial_pos_shape": [8, 16], "axial_pos_embds_dim": [16, 16], "attn_layers": ["local", "lsh", "local"]},
     "xmod": {"default_language": "en_XX", "languages": ["en_XX"]},
 }
@@ -67,6 +81,7 @@ def tiny_model(kind: str):
     from transformers import AutoModel
 
     config = tiny_config(kind)
+    config.architectures = config.architectures or []
     with torch.device("meta"):
         size = sum(parameter.numel() for parameter in AutoModel.from_config(config).parameters())
     if size > MOST_PARAMETERS:
@@ -162,8 +177,8 @@ def _texts(model, accepted) -> Iterator[tuple[str, dict]]:
         text["decoder_input_ids"] = ids.roll(1, 1)
     yield "text", text
     if "bbox" in accepted:
-        for width in (4, 8):
-            yield "text", text | {"bbox": torch.zeros(*ids.shape, width, dtype=torch.int64)}
+        for width, dtype in ((4, torch.int64), (8, torch.int64), (4, torch.float32), (8, torch.float32)):
+            yield "text", text | {"bbox": torch.zeros(*ids.shape, width, dtype=dtype)}
 
 
 def _images(model, accepted) -> Iterator[tuple[str, dict]]:
@@ -175,7 +190,7 @@ def _images(model, accepted) -> Iterator[tuple[str, dict]]:
     yield "image-text", dict(_texts(model, accepted))["text"] | image
     yield "image", {"pixel_values": _random(3, 3, 2 * IMAGE, 2 * IMAGE)}
     for name in ("pixel_values", "pixel_values_videos"):
-        for frames in (8, 16):
+        for frames in (8, 16, 32):
             yield "video", {name: _random(3, frames, 3, size, size)}
     yield from _patches(model, accepted)
     vision = getattr(model.config, "vision_config", model.config)

@@ -91,6 +91,9 @@ class GeometryCallback(TrainingWatch, TrainerCallback):
         log: `"summary"` or `"layers"`: the keys of a line in the training log and of the trackers.
         verbose: print one line a measurement.
         seed: of the draw of examples and of the quantizers.
+        images, audio: measured instead of texts, in the forms that `hf_repgeo.profile` takes; rows are patches or
+            frames. Beside texts, one for each, what is written about an image or said in a sound.
+        processor: of images or audio; default: the Trainer's `processing_class`, else the one saved with the model.
         probe: the former name of `texts`.
         options: as in `hf_repgeo.measure`.
 

@@ -218,6 +218,7 @@ def profile(
         images: instead of texts: files, a folder, PIL images, arrays, or a data set's column of images; a row is a
             patch. Beside texts, one for each image: a row is a token of text or image (`tokens="text"`, `"image"`).
         audio: instead of texts: sound files, a folder, arrays, or a data set's column of audio; a row is a frame.
+            Beside texts, what is said in each sound, a decoder's rows are the tokens of the text (Whisper).
         processor: of images or audio, for a model in memory.
         tokenizer: its folder or Hub id, or the tokenizer itself; default: the one beside the model.
         revision, dtype, device, device_map, quantization_config: see `hf_repgeo.rows.models.load_model`.
@@ -256,7 +257,7 @@ def profile(
     if pooling not in POOLINGS:
         raise UnknownName("pooling", pooling, POOLINGS)
     media = images is not None or audio is not None
-    points = _checked_points(points, "images or audio" if media else pooling)
+    points = _checked_points(points, pooling)
     policies = _policies(tokens, media)
     oversample = oversample_for(policies or []) if oversample is None else oversample
     _check_counts(rows=rows, batch_rows=batch_rows, oversample=oversample, batch_size=batch_size)
@@ -272,17 +273,16 @@ def profile(
     job = Job(model, source, batch_means, layers, final_norm, out, progress)
     if media:
         given = MediaInput(images, audio, _captions(texts, clean, text_column), processor)
-        return profile_media(job, given, policies)
+        return profile_media(job, given, policies, points)
     corpus = packaged_sample() if texts is None else corpus_of(texts, clean, text_column)
     reading = TextInput(corpus, tokenizer, policies or [], pooling, window, pack, oversample, points, batch_size)
     return profile_texts(job, reading)
 
 
-def _checked_points(points: str | list[str] | None, rows_of: str) -> list[str] | None:
-    """The points asked for, as a list; `rows_of`: a pooling, or what the model reads instead of texts."""
-    if points is not None and rows_of in ("sentence", "images or audio"):
-        came = f"{points} beside " + ("pooling='sentence'" if rows_of == "sentence" else rows_of)
-        raise BadInput("points", came=came, wanted="points of a model that reads texts, token by token")
+def _checked_points(points: str | list[str] | None, pooling: str) -> list[str] | None:
+    """The points asked for, as a list."""
+    if points is not None and pooling == "sentence":
+        raise BadInput("points", came=f"{points} beside pooling='sentence'", wanted="points of single tokens")
     return [points] if isinstance(points, str) else points
 
 

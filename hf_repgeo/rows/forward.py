@@ -152,12 +152,22 @@ def places_of(
     Raises:
         UnknownName: a layer or point that no stack has, or another `final_norm`.
     """
-    stacks = stacks_of(model, windows)
+    stacks, probe = stacks_of(model, windows), probe_ids(windows.ids)
+    return taps_at(model, stacks, text_inputs(model, probe, torch.ones_like(probe)), layers, final_norm, points)
+
+
+def taps_at(
+    model,
+    stacks: list[Stack],
+    inputs: dict,
+    layers: list[int] | None,
+    final_norm: str,
+    points: list[str] | None,
+) -> list[Tap]:
+    """The taps of these stacks at the layers and points asked for; see `places_of`. `inputs` are a small pass."""
     taps = select_taps(stacks, layers, final_norm)
     if points is None:
         return taps
-    probe = probe_ids(windows.ids)
-    inputs = text_inputs(model, probe, torch.ones_like(probe))
     found = [tap for tap in taps if tap.place.point in points]
     for stack in stacks:
         wanted = resolve_layers(layers, stack.layers)
@@ -167,7 +177,7 @@ def places_of(
 
 
 def select_taps(stacks: list[Stack], layers: list[int] | None, final_norm: str) -> list[Tap]:
-    """The taps of these stacks at the layers and points asked for; see `places_of`."""
+    """The taps of these stacks at the layers asked for, in the stream and behind the final norm."""
     if final_norm not in FINAL_NORMS:
         raise UnknownName("final_norm", final_norm, FINAL_NORMS)
     points = (RESIDUAL, FINAL_NORM) if final_norm == "applied" else (RESIDUAL,)

@@ -160,7 +160,7 @@ def load_processor(place: str, kind: str, **options):
 
     Args:
         place: folder or Hub id.
-        kind: `"images"`, `"audio"`, or `"both"` for images with texts.
+        kind: `"images"`, `"audio"`, `"both"` for images with texts, or `"speech"` for audio with texts.
 
     Raises:
         BadInput: there is none.
@@ -168,6 +168,7 @@ def load_processor(place: str, kind: str, **options):
     import transformers
 
     names = {"images": "AutoImageProcessor", "audio": "AutoFeatureExtractor", "both": "AutoProcessor"}
+    names["speech"] = names["both"]
     try:
         return getattr(transformers, names[kind]).from_pretrained(place, **options)
     except (OSError, ValueError, ImportError) as error:

@@ -7,11 +7,13 @@ from collections.abc import Iterable, Iterator
 from itertools import zip_longest
 from typing import Any
 
+import numpy as np
 import torch
 
 from ..errors import BadInput
 from .media import read_images, read_sounds
 from .media_rows import Item
+from .token_inputs import start_token
 
 SECONDS = 30.0  # a longer sound is cut into pieces of this length
 LEAST_SECONDS = 0.1
@@ -28,17 +30,17 @@ def image_text_items(model, processor, images: Any, texts: Iterable[str]) -> Ite
     """One image with its text a pass; its rows are tokens, many of which stand for parts of the image."""
     config = model.config
     token = getattr(config, "image_token_id", None) or getattr(config, "image_token_index", None)
-    for image, text in _in_pairs(read_images(images), texts):
+    for image, text in _in_pairs(read_images(images), texts, "images"):
         inputs = _on(model, processor(images=[image], text=_prompt(processor, text), return_tensors="pt"))
         yield Item(inputs, image_tokens=(inputs["input_ids"][0] == token).cpu() if token is not None else None)
 
 
-def _in_pairs(images: Iterator, texts: Iterable[str]) -> Iterator[tuple[Any, str]]:
-    for image, text in zip_longest(images, texts):
-        if image is None or text is None:
-            came = "more images than texts" if text is None else "more texts than images"
-            raise BadInput("texts", came=came, wanted="one text for each image")
-        yield image, text
+def _in_pairs(media: Iterator, texts: Iterable[str], kind: str) -> Iterator[tuple[Any, str]]:
+    for one, text in zip_longest(media, texts):
+        if one is None or text is None:
+            came = f"more {kind} than texts" if text is None else f"more texts than {kind}"
+            raise BadInput("texts", came=came, wanted=f"one text for each {kind.removesuffix('s')}")
+        yield one, text
 
 
 def _prompt(processor, text: str) -> str:
@@ -52,13 +54,43 @@ def _prompt(processor, text: str) -> str:
 
 def sound_items(model, extractor, sounds: Any) -> Iterator[Item]:
     """One sound, or one piece of 30 seconds, a pass; its rows are frames. Silence that fills a piece up gives none."""
+    for samples in read_sounds(sounds, extractor.sampling_rate):
+        yield from _pieces(model, extractor, samples)
+
+
+def _pieces(model, extractor, samples: np.ndarray) -> Iterator[Item]:
     rate = extractor.sampling_rate
-    for samples in read_sounds(sounds, rate):
-        for start in range(0, len(samples), int(SECONDS * rate)):
-            piece = samples[start : start + int(SECONDS * rate)]
-            if len(piece) >= LEAST_SECONDS * rate or start == 0:
-                inputs = _on(model, extractor(piece, sampling_rate=rate, return_tensors="pt"))
-                yield Item(inputs, share=_real_share(extractor, inputs, len(piece)))
+    for start in range(0, len(samples), int(SECONDS * rate)):
+        piece = samples[start : start + int(SECONDS * rate)]
+        if len(piece) >= LEAST_SECONDS * rate or start == 0:
+            inputs = _on(model, extractor(piece, sampling_rate=rate, return_tensors="pt"))
+            yield Item(inputs, share=_real_share(extractor, inputs, len(piece)))
+
+
+def speech_items(model, processor, sounds: Any, texts: Iterable[str]) -> Iterator[Item]:
+    """One sound with what is said in it a pass: frames in the encoder, tokens in the decoder, which reads the text
+    behind its start token, as in training."""
+    tokenizer, extractor = getattr(processor, "tokenizer", None), getattr(processor, "feature_extractor", None)
+    if not model.config.is_encoder_decoder or tokenizer is None or extractor is None:
+        came = f"texts beside audio for a {type(model).__name__} and a {type(processor).__name__}"
+        wanted = "an encoder with a decoder, such as Whisper, and a processor that holds a tokenizer"
+        raise BadInput("texts", came=came, wanted=wanted, cure="Leave the texts out: rows are frames.")
+    longest = int(SECONDS * extractor.sampling_rate)
+    for samples, text in _in_pairs(read_sounds(sounds, extractor.sampling_rate), texts, "sounds"):
+        if len(samples) > longest:
+            came = f"{len(samples) / extractor.sampling_rate:.0f} seconds with one text"
+            raise BadInput("audio", came=came, wanted=f"at most {SECONDS:.0f}", cure="Cut sound and text.")
+        [item] = _pieces(model, extractor, samples)
+        ids = _behind_start(model, tokenizer(text)["input_ids"])
+        item.inputs["decoder_input_ids"] = ids.to(model.device)
+        item.special = torch.isin(ids[0], torch.tensor(tokenizer.all_special_ids))
+        yield item
+
+
+def _behind_start(model, ids: list[int]) -> torch.Tensor:
+    """What the decoder reads to say these tokens, `(1, n)`: all but the last, its start token first."""
+    start = start_token(model)
+    return torch.tensor([ids[:-1] if ids[0] == start and len(ids) > 1 else [start, *ids[:-1]]])
 
 
 def _real_share(extractor, inputs: dict, samples: int) -> float:

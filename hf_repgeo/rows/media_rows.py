@@ -29,6 +29,7 @@ class Item:
         inputs: of the model, for one image, one sound, or one image with its text.
         share: share of the rows that is real, from the front; less than 1 where a sound is filled up with silence.
         patches: of an image, where it is known: rows before them are special (CLS, registers).
+        special: for a decoder behind an encoder, `(tokens,)` True at special tokens.
         image_tokens: for a text with images in it, `(tokens,)` True where a token stands for a part of an image.
     """
 
@@ -36,6 +37,7 @@ class Item:
     share: float = 1.0
     image_tokens: torch.Tensor | None = None
     patches: int | None = None
+    special: torch.Tensor | None = None
 
 
 @dataclass
@@ -91,7 +93,8 @@ def media_representations(
         for place, state in states.items():
             length = len(state)
             keys.setdefault(length, torch.rand(length, generator=generator))
-            name = membership.setdefault(place, (length, place.stack if item.image_tokens is not None else ""))
+            apart = item.image_tokens is not None or item.special is not None
+            name = membership.setdefault(place, (length, place.stack if apart else ""))
             _keep(groups.setdefault(name, _Group()), place, state, keys[length], number, count, rows, item)
     drawn = [_drawn(group, rows, policies, number + 1) for group in groups.values()]
     found = [one for one in drawn if one.policies]
@@ -102,10 +105,14 @@ def media_representations(
 
 def _states(model, taps: list[Tap], item: Item) -> dict[Place, torch.Tensor]:
     """Place -> `(n, features)` of one item, on the CPU."""
-    take = lambda state: state.flatten(0, 1)[: max(1, round(item.share * state.shape[1]))].cpu()  # noqa: E731
-    with read_places(model, taps, take) as found:
+    with read_places(model, taps, lambda state: state.flatten(0, 1).cpu()) as found:
         run(model, **item.inputs)
-    return {place: state for place, state in found.items() if state is not None}
+    return {place: state[: _real(item, place, len(state))] for place, state in found.items() if state is not None}
+
+
+def _real(item: Item, place: Place, length: int) -> int:
+    """How many rows hold something; tokens of a decoder always do."""
+    return length if place.stack.endswith("decoder") else max(1, round(item.share * length))
 
 
 def _keep(group: _Group, place, state, keys, number: int, count: int, rows: int, item: Item) -> None:
@@ -127,6 +134,8 @@ def _kinds(item: Item, length: int) -> torch.Tensor:
     kinds = torch.zeros(length, dtype=torch.int64)
     if item.image_tokens is not None and len(item.image_tokens) == length:
         kinds[item.image_tokens] = 2
+    if item.special is not None and len(item.special) == length:
+        kinds[item.special] = 1
     in_front = length - item.patches if item.patches else 0
     kinds[: in_front if 0 < in_front <= MOST_SPECIAL else 0] = 1
     return kinds

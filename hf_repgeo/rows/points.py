@@ -8,7 +8,7 @@ the module, relative to its block, may be given instead.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -16,11 +16,11 @@ from torch import nn
 from ..errors import BadInput, UnknownName
 from .capture import FINAL_NORM, RESIDUAL, Layout, Place, Tap
 from .passes import one_at_a_time, run
-from .stacks import Stack, layout_of
-from .trace import tensors_of
+from .stacks import Stack, layout_of, part_config, sizes_of
+from .trace import called_as_modules, tensors_of
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    pass
 
 OF_STREAM = (RESIDUAL, FINAL_NORM)
 ATTENTION = ("attn", "attention")
@@ -45,11 +45,11 @@ def point_taps(model: nn.Module, stack: Stack, point: str, inputs: dict) -> list
         model: that the stack was found in.
         stack: one of its stacks.
         point: one of `PARTS`, or the path of a module relative to its block, such as `"mlp.gate_proj"`.
-        inputs: a small pass with token ids of three sequences, to see the shape of what is read.
+        inputs: a small pass, to see the shape of what is read.
 
     Raises:
         UnknownName: no block has such a point.
-        BadInput: what the module returns has no row for every token; heads that do not divide its width.
+        BadInput: what the module returns has not the rows of its block; heads that do not divide its width.
     """
     blocks = [tap for tap in stack.taps if tap.place.point == RESIDUAL and tap.place.layer > 0]
     side = "input" if point == "heads" else "output"
@@ -57,22 +57,22 @@ def point_taps(model: nn.Module, stack: Stack, point: str, inputs: dict) -> list
     if not places:
         names = [name for name, _ in model.get_submodule(blocks[0].path).named_modules() if name]
         raise UnknownName("point", point, [*POINTS, *names])
-    shape = _shape(model, places[0][1], side, inputs)
-    layout = layout_of(shape, *inputs["input_ids"].shape)
-    if layout.batch is None or not layout.tokens or shape[layout.tokens[0]] != inputs["input_ids"].shape[1]:
-        came = f"{point!r}, whose module {places[0][1]} returns {tuple(shape)}"
-        raise BadInput("points", came=came, wanted="a module with a row for every token")
+    state, of_block = _seen(model, places[0][1], side, inputs), places[0][0].layout
+    layout = layout_of(state.shape, *sizes_of(inputs))._replace(start=of_block.start)
+    rows = of_block.rows(_seen(model, places[0][0].path, "output", inputs)).shape[:2]
+    if layout.batch is None or layout.rows(state).shape[:2] != rows:
+        came = f"{point!r}, whose module {places[0][1]} returns {tuple(state.shape)}"
+        raise BadInput("points", came=came, wanted="a module with a row for every token or patch")
     taps = [_tap(stack, block, path, point, side, layout) for block, path in places]
-    return taps if point != "heads" else _by_head(model, taps, shape[-1])
+    return taps if point != "heads" else _by_head(part_config(model, stack.path), taps, state.shape[-1])
 
 
 def _tap(stack: Stack, block: Tap, path: str, point: str, side: str, layout: Layout) -> Tap:
     return Tap(Place(stack.name, block.place.layer, point), path, block.ordinal, side, 0, layout)
 
 
-def _by_head(model: nn.Module, taps: list[Tap], width: int) -> list[Tap]:
+def _by_head(config, taps: list[Tap], width: int) -> list[Tap]:
     """A place for every head: what it gives to the product that mixes the heads."""
-    config = cast("PreTrainedModel", model).config.get_text_config()
     names = ("num_attention_heads", "n_head", "n_heads", "num_heads")
     count = next((getattr(config, name) for name in names if isinstance(getattr(config, name, None), int)), 0)
     if not count or width % count:
@@ -102,16 +102,18 @@ def _path(model: nn.Module, block: str, point: str) -> str | None:
 
 
 @one_at_a_time
-def _shape(model: nn.Module, path: str, side: str, inputs: dict) -> torch.Size:
-    seen: list[torch.Size] = []
+def _seen(model: nn.Module, path: str, side: str, inputs: dict) -> torch.Tensor:
+    """What enters or leaves a module in a short run."""
+    seen: list[torch.Tensor] = []
 
     def note(module, args, output):
         values = tensors_of(list(args) if side == "input" else output)
-        seen.extend(value.shape for value in values[:1])
+        seen.extend(values[:1])
 
     handle = model.get_submodule(path).register_forward_hook(note)
     try:
-        run(model, **inputs)
+        with called_as_modules(model, [path]):
+            run(model, **inputs)
     finally:
         handle.remove()
     if not seen:

@@ -125,7 +125,7 @@ def windows_for(
     return drawn.with_shorter_last(max(0, sum(map(usable, drawn.ids)) - oversample * needed))
 
 
-def check_policies(policies: str | list[str] | tuple[str, ...] | None) -> list[str]:
+def check_policies(policies: str | list[str] | tuple[str, ...] | None, known: tuple[str, ...] = POLICIES) -> list[str]:
     """The token policies asked for; `None`: `all` and `sink_robust`, from one run of hardly more tokens than rows.
 
     Raises:
@@ -133,8 +133,8 @@ def check_policies(policies: str | list[str] | tuple[str, ...] | None) -> list[s
     """
     asked = list(DEFAULT_POLICIES) if policies is None else [policies] if isinstance(policies, str) else list(policies)
     for policy in asked:
-        if policy not in POLICIES:
-            raise UnknownName("token policy", policy, POLICIES)
+        if policy not in known:
+            raise UnknownName("token policy", policy, known)
     return list(dict.fromkeys(asked))
 
 

@@ -73,15 +73,16 @@ def find_stacks(model: nn.Module, inputs: dict) -> list[Stack]:
     Cost: two to three forward passes over `inputs`.
     """
     calls, output = watch(model, inputs | _with_hidden_states(model))
-    returned = list(_hidden_states(output))
+    lists = list(_hidden_states(output))
+    returned = [entry for entries in lists for entry in entries]
     scopes = [_best(model, scope, runs, returned) for scope, runs in _by_scope(model, _runs(calls))]
     found = [blocks for runs in scopes for blocks in runs]
     if not found:
         wanted = "a model with a list of blocks that run one after another"
         raise BadInput("model", came=f"{type(model).__name__}, in which none was seen to run", wanted=wanted)
-    sizes = _sizes(inputs)
+    sizes = sizes_of(inputs)
     stacks = [_stack(run, _final_norm(run, calls), sizes, returned) for run in found]
-    _check(model, found, stacks, calls, returned)
+    _check(model, found, stacks, calls, lists)
     for runs in filter(None, scopes):
         _check_count(model, runs)
     return _named(model, inputs, stacks)
@@ -171,6 +172,12 @@ def _scope(model: nn.Module, blocks: str) -> str:
     return max((scope for scope in scopes if blocks.startswith(f"{scope}.")), key=len, default="")
 
 
+def part_config(model: nn.Module, blocks: str):
+    """The configuration of the part of a model that holds the blocks of this path, such as its image tower."""
+    part = model.get_submodule(_scope(model, blocks))
+    return getattr(part, "config", None) or getattr(model, "config", None)
+
+
 def _best(model: nn.Module, scope: str, runs: list[_Run], returned: list[torch.Tensor]) -> list[_Run]:
     """The runs that are stacks of this part of the model.
 
@@ -206,15 +213,18 @@ def _counts(config) -> set[int]:
 # --- places ---------------------------------------------------------------------------------------------------------
 
 
-class _Sizes(NamedTuple):
+class Sizes(NamedTuple):
+    """Sequences of a pass, and tokens of each; `None` for images and sounds."""
+
     batch: int
     length: int | None
 
 
-def _sizes(inputs: dict) -> _Sizes:
+def sizes_of(inputs: dict) -> Sizes:
+    """How many sequences a pass reads, and how many tokens each has, where they are tokens."""
     first = next(value for value in inputs.values() if torch.is_tensor(value))
     ids = inputs.get("input_ids")
-    return _Sizes(len(first), ids.shape[1] if ids is not None else None)
+    return Sizes(len(first), ids.shape[1] if ids is not None else None)
 
 
 def layout_of(shape: torch.Size, batch: int, length: int | None) -> Layout:
@@ -244,7 +254,7 @@ def layout_of(shape: torch.Size, batch: int, length: int | None) -> Layout:
     return Layout(sequences, tuple(others[1:] if maps else others[:-1]))
 
 
-def _stack(run: _Run, norm: Call | None, sizes: _Sizes, returned: list[torch.Tensor]) -> Stack:
+def _stack(run: _Run, norm: Call | None, sizes: Sizes, returned: list[torch.Tensor]) -> Stack:
     """A stack without a name. Looped models number their turns through; skipped blocks leave their numbers out."""
     numbers = [number for number, *_ in run.blocks]
     layers = numbers if run.turns == 1 else list(range(1, len(numbers) + 1))
@@ -259,11 +269,11 @@ def _stack(run: _Run, norm: Call | None, sizes: _Sizes, returned: list[torch.Ten
     return Stack("", run.path, tuple(taps), run.turns, norm.path if norm else None, min(rows) >= (sizes.length or 0))
 
 
-def _tap(place: Place, call: Call, side: str, state: torch.Tensor, sizes: _Sizes, start: int) -> Tap:
+def _tap(place: Place, call: Call, side: str, state: torch.Tensor, sizes: Sizes, start: int) -> Tap:
     return Tap(place, call.path, call.ordinal, side, 0, layout_of(state.shape, *sizes)._replace(start=start))
 
 
-def _start(run: _Run, sizes: _Sizes, returned: list[torch.Tensor]) -> int:
+def _start(run: _Run, sizes: Sizes, returned: list[torch.Tensor]) -> int:
     """Rows that the model puts before those of the tokens, such as CPMAnt's prompt: its `hidden_states` lack them."""
     for state in run.states if sizes.length else ():
         rows = layout_of(state.shape, *sizes).rows(state)
@@ -299,13 +309,13 @@ def _with_hidden_states(model: nn.Module) -> dict:
     return {name: True for name in ("output_hidden_states", "return_dict") if rest or name in accepted}
 
 
-def _hidden_states(output) -> Iterator[torch.Tensor]:
-    """The tensors of every field of an output that is called hidden states, looking into outputs inside it."""
+def _hidden_states(output) -> Iterator[list[torch.Tensor]]:
+    """The tensors of each field of an output that is called hidden states, looking into outputs inside it."""
     for name, value in output.items() if hasattr(output, "items") else ():
         if name.startswith(("reshaped", "fpn")):  # the same states again, as maps; what a head made of them
             continue
         if name.endswith("hidden_states") and isinstance(value, (tuple, list)):
-            yield from (state for state in value if torch.is_tensor(state))
+            yield [state for state in value if torch.is_tensor(state)]
         elif hasattr(value, "items"):
             yield from _hidden_states(value)
 
@@ -329,17 +339,17 @@ def _equal(a: torch.Tensor, b: torch.Tensor) -> bool:
     return a.shape == b.shape and bool(torch.equal(a.nan_to_num(), b.nan_to_num().to(a)))
 
 
-def _check(model, runs: list[_Run], stacks: list[Stack], calls: list[Call], returned: list[torch.Tensor]) -> None:
-    lists = {run.path for run in runs}
+def _check(model, runs: list[_Run], stacks: list[Stack], calls: list[Call], returned: list[list[torch.Tensor]]) -> None:
+    """Every entry of the model's lists passes between its blocks, but for last ones that a head pooled or merged."""
+    paths = {run.path for run in runs}
     known = [state for run in runs for state in run.states]
     known += [call.outputs[0] for stack in stacks for call in calls if call.path == stack.final_norm]
-    known += [c.outputs[0] for c in calls if c.entry and c.entry.path in lists and c.outputs]  # parts of a stage
-    unknown = [i for i, entry in enumerate(returned) if not any(_same(state, entry) for state in known)]
-    if unknown == [len(returned) - 1] and len(returned) > 2:
-        return  # some models end their list with what a head makes of the last block: pooled, projected, merged
-    if unknown:
-        came = f"{type(model).__name__}, whose hidden_states[{unknown[0]}] is not what passes between its blocks"
-        raise BadInput("model", came=came, wanted="a model whose hidden states are those of its blocks")
+    known += [c.outputs[0] for c in calls if c.entry and c.entry.path in paths and c.outputs]  # parts of a stage
+    for entries in returned:
+        unknown = [i for i, entry in enumerate(entries) if not any(_same(state, entry) for state in known)]
+        if unknown and (unknown != [len(entries) - 1] or len(entries) < 3):
+            came = f"{type(model).__name__}, whose hidden_states[{unknown[0]}] is not what passes between its blocks"
+            raise BadInput("model", came=came, wanted="a model whose hidden states are those of its blocks")
 
 
 def _check_count(model: nn.Module, runs: list[_Run]) -> None:
@@ -350,8 +360,7 @@ def _check_count(model: nn.Module, runs: list[_Run]) -> None:
         runs: the stacks of one part of it: one of them, or all together, have as many blocks.
     """
     run = max(runs, key=lambda run: len(run.blocks))
-    part = model.get_submodule(_scope(model, run.path))
-    stated = _counts(getattr(part, "config", None))
+    stated = _counts(part_config(model, run.path))
     held = len(list(model.get_submodule(run.path).children())) if run.path else 0
     ran = {len(run.blocks), max(number for number, *_ in run.blocks), sum(len(each.blocks) for each in runs)}
     if stated and not stated & {held, *ran}:

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
 from ..errors import BadInput
 from ..report import GeometryReport
 from ..rows.capture import Tap, read_places
-from ..rows.forward import select_taps
+from ..rows.forward import select_taps, taps_at
 from ..rows.media import load_processor
-from ..rows.media_items import image_items, image_text_items, sound_items
+from ..rows.media_items import image_items, image_text_items, sound_items, speech_items
 from ..rows.media_rows import Item, media_representations
 from ..rows.passes import run
 from ..rows.readers import reader_of
@@ -30,44 +30,58 @@ from .run_file import Run, open_run
 class MediaInput:
     """What a model looks at or listens to, as the user gave it."""
 
-    images: Any
-    audio: Any
-    texts: Any
-    processor: Any
+    images: Any = None
+    audio: Any = None
+    texts: Any = None
+    processor: Any = None
+
+    READ: ClassVar = ("images", "audio", "texts")
 
     @property
     def kind(self) -> str:
+        """`"images"`, `"audio"`, or `"both"`: images with texts; `"speech"`: sounds with what is said in them."""
         if self.audio is not None:
-            return "audio"
+            return "audio" if self.texts is None else "speech"
         return "images" if self.texts is None else "both"
 
     def check(self) -> None:
         """Raises `BadInput` where two inputs do not go together."""
-        if self.audio is not None and (self.images is not None or self.texts is not None):
-            raise BadInput("audio", came="audio beside images or texts", wanted="one of them")
+        if self.audio is not None and self.images is not None:
+            raise BadInput("audio", came="audio beside images", wanted="one of them")
 
     def items(self, model, processor) -> Iterator[Item]:
         if self.kind == "audio":
             return sound_items(model, processor, self.audio)
         if self.kind == "images":
             return image_items(model, processor, self.images)
+        if self.kind == "speech":
+            return speech_items(model, processor, self.audio, self.texts)
         return image_text_items(model, processor, self.images, self.texts)
 
+    def with_processor(self, other: Any, model) -> MediaInput:
+        """With the processor that was given, else another one, else the one saved with the model."""
+        place = getattr(model.config, "_name_or_path", "") or type(model).__name__
+        return replace(self, processor=self.processor or other or load_processor(place, self.kind))
 
-def profile_media(job: Job, given: MediaInput, policies: list[str] | None) -> GeometryReport:
+
+def profile_media(
+    job: Job, given: MediaInput, policies: list[str] | None, points: list[str] | None = None
+) -> GeometryReport:
     """See `hf_repgeo.profile`: what it does with `images` and `audio`."""
     given.check()
-    loaded = job.load(given.processor or _no_tokenizer, partial(_states, given=given))
-    items = list(given.items(loaded.model, _processor(loaded.model, given)))
+    loaded = job.load(_no_tokenizer, partial(_states, given=given))
+    given = given.with_processor(None, loaded.model)
+    items = list(given.items(loaded.model, given.processor))
     reader = reader_of(loaded.model, items[0].inputs)
     stacks = find_stacks(reader, items[0].inputs)
-    taps = select_taps(stacks, job.layers, job.final_norm)
+    taps = taps_at(reader, stacks, items[0].inputs, job.layers, job.final_norm, points)
     provenance = {
         **job.identity(loaded),
-        "text": {"name": given.kind, "items": len(items), "sha256": _digest(items)},
+        "text": {"name": given.kind, "items": len(items), "sha256": digest_of(items)},
         "layers": job.layers,
         "tokens": policies,
         "final_norm": job.final_norm,
+        **({} if points is None else {"points": points}),
         "stacks": {stack.name: stack.facts() for stack in stacks},
         **job.batch_means.provenance(),
         **versions(),
@@ -80,15 +94,10 @@ def profile_media(job: Job, given: MediaInput, policies: list[str] | None) -> Ge
     return run.report
 
 
-def _processor(model, given: MediaInput):
-    """The processor given, or the one saved with the model."""
-    place = getattr(model.config, "_name_or_path", "") or type(model).__name__
-    return given.processor or load_processor(place, given.kind)
-
-
 def _states(model, given: MediaInput, layers: list[int] | None) -> list[torch.Tensor]:
     """The states of these layers on the first of the inputs."""
-    inputs = next(given.items(model, _processor(model, given))).inputs
+    given = given.with_processor(None, model)
+    inputs = next(given.items(model, given.processor)).inputs
     reader = reader_of(model, inputs)
     with read_places(reader, select_taps(find_stacks(reader, inputs), layers, "applied"), torch.clone) as found:
         run(reader, **inputs)
@@ -100,7 +109,7 @@ def _no_tokenizer(*_, **__):
     raise TypeError("this model was loaded without a tokenizer")
 
 
-def _digest(items: list[Item]) -> str:
+def digest_of(items: list[Item]) -> str:
     """Of everything that is run."""
     digest = hashlib.sha256()
     for item in items:

@@ -19,6 +19,7 @@ from ..measures.averages import columns_of
 from ..rows.forward import Place, forward_windows, resolve_layers
 from ..rows.representations import Representations, token_representations
 from ..rows.windows import Windows, resolve_window, window_limit
+from .fixed_media import FixedMedia
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -188,7 +189,7 @@ def _tokenized(texts: list[str], tokenizer, encoder) -> list[list[int]]:
 # --- how it is run --------------------------------------------------------------------------------------------------
 
 
-def check_encoder(encoder: PreTrainedModel, sample: FixedSample, layers: list[int]) -> list[Place]:
+def check_encoder(encoder: PreTrainedModel, sample: FixedSample | FixedMedia, layers: list[int]) -> list[Place]:
     """Runs a few tokens through the encoder, to fail before the training and not in the middle of it.
 
     Returns:
@@ -198,6 +199,8 @@ def check_encoder(encoder: PreTrainedModel, sample: FixedSample, layers: list[in
         BadInput: it takes no `input_ids`, or returns no hidden states.
         UnknownName: a layer that does not exist.
     """
+    if isinstance(sample, FixedMedia):
+        return sample.check(encoder, layers)
     few = Windows([sample.windows.ids[-1][:8]], [sample.windows.documents[-1][:8]])
     try:
         [(_, states)] = forward_windows(encoder, few, None, "raw", 1, None)
@@ -215,21 +218,25 @@ def _layers_of(stack: str, places: Iterable[Place]) -> list[int]:
 
 def sample_representations(
     encoder: PreTrainedModel,
-    sample: FixedSample,
+    sample: FixedSample | FixedMedia,
     batch_size: int,
     autocast: AbstractContextManager | None = None,
     policies: Sequence[str] = ("all",),
     seed: int = 0,
-) -> Representations:
+) -> list[Representations]:
     """The sample's rows in every layer, and which of them belong to each token policy; padding left out.
+
+    Layers of equally many rows stand together, which for texts are all.
 
     Cost: one forward pass of the encoder; memory for `rows` rows of every layer.
     """
+    if isinstance(sample, FixedMedia):
+        return sample.representations(encoder, autocast, policies, seed)
     specials: Any = SimpleNamespace(all_special_ids=list(sample.special), unk_token_id=None)
     choice: dict[str, Any] = {"policies": list(policies), "rows": sample.rows, "seed": seed, "batch_size": batch_size}
     choice |= {"final_norm": "raw"}
     with autocast or nullcontext():
-        return token_representations(encoder, specials, sample.windows, **choice)
+        return [token_representations(encoder, specials, sample.windows, **choice)]
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -270,18 +277,24 @@ class LayerMeasures:
         costly = place.layer in resolve_layers(self.layers, _layers_of(place.stack, places))
         return [pair for pair in self.pairs if costly or MEASURES[pair[0]].needs not in COSTLY]
 
-    def measure(self, found: Representations) -> list[dict]:
+    def measure(self, found: list[Representations]) -> list[dict]:
         """Rows of a report for all layers and token policies; each layer's rows are let go once it is measured."""
-        places = list(found.states)
+        places = [place for group in found for place in group.states]
         rows = []
-        for place in places:
-            states = found.states.pop(place)
-            for policy, positions in found.policies_of(place).items():
-                cloud = states if policy == "all" else states[positions.to(states.device)]
-                n = len(cloud)
-                common = place._asdict() | {"tokens": policy, "n": n, "n_per_batch": n}
-                for estimate in self._evaluate(cloud, self.at(place, places)):
-                    rows.append(common | columns_of(estimate) | {"n_distinct": estimate.n_distinct})
+        for group in found:
+            for place in list(group.states):
+                rows += self._measure_place(group, place, self.at(place, places))
+        return rows
+
+    def _measure_place(self, group: Representations, place: Place, pairs: list[tuple[str, str]]) -> list[dict]:
+        states = group.states.pop(place)
+        rows = []
+        for policy, positions in group.policies_of(place).items():
+            cloud = states if len(positions) == len(states) else states[positions.to(states.device)]
+            n = len(cloud)
+            common = place._asdict() | {"tokens": policy, "n": n, "n_per_batch": n}
+            for estimate in self._evaluate(cloud, pairs):
+                rows.append(common | columns_of(estimate) | {"n_distinct": estimate.n_distinct})
         return rows
 
     def missing(self, places: list[Place], policies: Sequence[str], reason: str) -> list[dict]:

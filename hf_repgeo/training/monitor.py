@@ -24,7 +24,8 @@ class GeometryMonitor(TrainingWatch):
 
     Args:
         texts, measures, tokens, layers, rows, every, schedule, budget, collapse, sink, stop, batch_size, log, verbose,
-            seed, options: see `GeometryCallback`. `schedule` is `"log-spaced"`, `"steps"` or `None` here.
+            seed, images, audio, processor, options: see `GeometryCallback`. `schedule` is `"log-spaced"`, `"steps"` or
+            `None` here.
 
     Attributes:
         history: a `GeometryReport` with `step` and `epoch` in each row's `details`.

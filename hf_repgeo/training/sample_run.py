@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import torch
 
 from ..rows.forward import Place
+from .fixed_media import FixedMedia
 from .fixed_sample import FixedSample, LayerMeasures, check_encoder, is_out_of_memory, sample_representations
 from .processes import first_of, is_first, is_sharded, left_as_found
 
@@ -27,7 +28,7 @@ class SampleRun:
         told: troubles that were logged, each of them once in a training.
     """
 
-    sample: FixedSample
+    sample: FixedSample | FixedMedia
     layer_measures: LayerMeasures
     policies: list[str]
     places: list[Place] = field(default_factory=list)

@@ -16,8 +16,11 @@ from ..measures import check_options
 from ..profiling import MINIMUM_BATCH
 from ..report import GeometryReport
 from ..rows.forward import encoder_of
-from ..rows.representations import check_policies
+from ..rows.media_rows import MEDIA_POLICIES
+from ..rows.representations import POLICIES, check_policies
+from ..runs.media import MediaInput
 from ..runs.provenance import versions
+from .fixed_media import FixedMedia
 from .fixed_sample import FixedSample, LayerMeasures
 from .history import earlier_history, save_history
 from .log_values import Flag, check_bands, default_pairs
@@ -27,7 +30,7 @@ from .sample_run import SampleRun
 from .schedule import DEFAULT_EVERY, SCHEDULES, Thinning, planned_steps
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 logger = logging.getLogger(__name__)
 
@@ -60,21 +63,28 @@ class TrainingWatch:
         log: str = "summary",
         verbose: bool = False,
         seed: int = 0,
+        images: Any = None,
+        audio: Any = None,
+        processor: Any = None,
         probe: Any = None,
         **options,
     ):
         if probe is not None:
             warnings.warn("the argument `probe` is now called `texts`", DeprecationWarning, stacklevel=2)
         self.given = probe if texts is None else texts
+        if images is not None or audio is not None:
+            self.given = MediaInput(images, audio, self.given, processor)
+            self.given.check()
         if self.given is None:
-            raise BadInput("texts", came="none", wanted="what is measured: texts, a data set, or tokenized examples")
+            wanted = "what is measured: texts, a data set, tokenized examples, images or audio"
+            raise BadInput("texts", came="none", wanted=wanted)
         self.schedule = "steps" if schedule is None and every is not None else schedule
         self.every = DEFAULT_EVERY.get(self.schedule or "", 1) if every is None else every
         _check_numbers(self.every, budget, rows)
         for kind, name, known in (("schedule", self.schedule, (None, *SCHEDULES)), ("log", log, ("summary", "layers"))):
             if name not in known:
                 raise UnknownName(kind, name, filter(None, known))
-        self.policies = check_policies(tokens)
+        self.policies = check_policies(tokens, MEDIA_POLICIES if isinstance(self.given, MediaInput) else POLICIES)
         self.budget, self.collapse, self.sink, self.stop = budget, check_bands(collapse), sink, stop
         self.asked = default_pairs(measures)
         watched = [WATCH, *(default_pairs(list(self.collapse)) if isinstance(collapse, dict) else ())]
@@ -95,7 +105,7 @@ class TrainingWatch:
         self.should_stop = False
 
     @property
-    def sample(self) -> FixedSample | None:
+    def sample(self) -> FixedSample | FixedMedia | None:
         """The tokens that are measured; `None` before the texts are read."""
         return self._run.sample if self._run else None
 
@@ -108,18 +118,23 @@ class TrainingWatch:
             BadInput: the texts cannot be read or hold no token; the model holds no transformers model.
         """
         if self._run is None:
-            seed = self.layer_measures.seed
-            tokenizer = getattr(tokenizer, "tokenizer", tokenizer)
-            sample = FixedSample.of(self.given, tokenizer, encoder_of(model), self.rows, seed)
+            sample = self._sample_of(tokenizer, encoder_of(model))
             self._run = SampleRun(sample, self.layer_measures, self.policies)
             if sample.rows < MINIMUM_BATCH and is_first():
                 logger.warning(
-                    "few_rows: the texts have %d tokens; numbers of fewer than %d rows are not those of the whole "
+                    "few_rows: the input has %d rows; numbers of fewer than %d rows are not those of the whole "
                     "distribution, above all effective rank, dimension and patchiness",
                     sample.rows,
                     MINIMUM_BATCH,
                 )
         self.history = GeometryReport(provenance=self._provenance(model, self._run.sample))
+
+    def _sample_of(self, processing: Any, encoder: PreTrainedModel) -> FixedSample | FixedMedia:
+        """The input, made ready by the trainer's tokenizer or processor."""
+        if isinstance(self.given, MediaInput):
+            return FixedMedia.of(self.given, processing, encoder, self.rows, self.layer_measures.seed)
+        tokenizer = getattr(processing, "tokenizer", processing)
+        return FixedSample.of(self.given, tokenizer, encoder, self.rows, self.layer_measures.seed)
 
     def begin(self, model: torch.nn.Module, steps: int, at: int, files: list[Path]) -> None:
         """Checks the model, plans the steps, and goes on with the history of a training that is resumed.
@@ -147,7 +162,7 @@ class TrainingWatch:
             raise RepgeoError("the monitor has not begun: call start(model, tokenizer, steps=...) first")
         return self._run
 
-    def _provenance(self, model: torch.nn.Module, sample: FixedSample) -> dict:
+    def _provenance(self, model: torch.nn.Module, sample: FixedSample | FixedMedia) -> dict:
         encoder = encoder_of(model)
         return {
             "model": encoder.config._name_or_path or type(encoder).__name__,

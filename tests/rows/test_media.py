@@ -7,8 +7,9 @@ from tiny import seeded
 
 import hf_repgeo
 from hf_repgeo.errors import BadInput, UnknownName
+from hf_repgeo.rows.forward import taps_at
 from hf_repgeo.rows.media import read_images, read_sounds
-from hf_repgeo.rows.media_items import image_items, sound_items
+from hf_repgeo.rows.media_items import image_items, sound_items, speech_items
 from hf_repgeo.rows.media_rows import media_representations
 from hf_repgeo.rows.passes import run
 from hf_repgeo.rows.stacks import find_stacks
@@ -196,7 +197,7 @@ def test_a_tone_above_half_the_models_rate_is_filtered_out_and_not_folded_into_a
         ({"images": []}, "`images`: got none; wanted images: files, a folder"),
         ({"images": "nowhere.png"}, "`images`: got 'nowhere.png', which does not exist"),
         ({"images": [object()]}, "`images`: got a object"),
-        ({"images": IMAGES, "audio": WAVES}, "`audio`: got audio beside images or texts; wanted one of them"),
+        ({"images": IMAGES, "audio": WAVES}, "`audio`: got audio beside images; wanted one of them"),
     ],
 )
 def test_what_is_no_image_is_refused_in_a_sentence(vit, given, words):
@@ -209,3 +210,86 @@ def test_a_model_without_a_processor_and_an_unknown_policy_are_refused(vit):
         hf_repgeo.profile(vit, images=IMAGES, progress=False)
     with pytest.raises(UnknownName, match="unknown token policy 'patches'"):
         hf_repgeo.profile(vit, images=IMAGES, processor=Patches(), tokens="patches", progress=False)
+
+
+# --- what is said in a sound, and points inside blocks ---------------------------------------------------------------
+
+
+class Speech:
+    """A processor of sounds and texts without files."""
+
+    def __init__(self):
+        from tiny import make_tokenizer
+        from transformers import WhisperFeatureExtractor
+
+        self.feature_extractor, self.tokenizer = WhisperFeatureExtractor(), make_tokenizer(special=True)
+
+
+@pytest.fixture(scope="module")
+def whisper():
+    from transformers import WhisperConfig, WhisperModel
+
+    parts = ("encoder", "decoder")
+    sizes = {f"{part}_{what}": 2 for part in parts for what in ("layers", "attention_heads", "ffn_dim")}
+    tokens = {"pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3, "decoder_start_token_id": 2}
+    return seeded(WhisperModel, WhisperConfig(vocab_size=24, d_model=16, **sizes, **tokens))
+
+
+def test_with_texts_the_decoder_of_whisper_reads_what_is_said(whisper):
+    """Its tokenizer begins with the start token, so the decoder reads all tokens but the last."""
+    texts = ["the cat sees the dog", "a house", "old"]
+    items = list(speech_items(whisper, Speech(), WAVES, texts))
+    encoder, decoder = rows_of(whisper, items)
+    assert {place.stack for place in encoder.states} == {"encoder"}
+    ids = [Speech().tokenizer(text)["input_ids"][:-1] for text in texts]
+    states = [
+        run(whisper, input_features=item.inputs["input_features"], decoder_input_ids=torch.tensor([tokens]))
+        for item, tokens in zip(items, ids)
+    ]
+    expected = torch.cat([one.last_hidden_state[0] for one in states])
+    assert torch.allclose(decoder.states["decoder", 2, "final_norm"], expected, atol=1e-5)
+    kept = decoder.policies["no_special"].tolist()
+    assert sorted(kept) == [i for i, token in enumerate(sum(ids, [])) if token > 3]
+    frames = torch.cat([one.encoder_last_hidden_state[0, :25] for one in states])
+    assert torch.allclose(encoder.states["encoder", 2, "final_norm"], frames, atol=1e-5)
+
+
+def test_a_report_of_sounds_with_texts_has_both_stacks_and_a_long_sound_with_a_text_is_refused(whisper, vit):
+    choice = {"processor": Speech(), "measures": "anisotropy", "rows": 60, "batch_rows": 4, "progress": False}
+    report = hf_repgeo.profile(whisper, ["the cat sees a dog"] * 3, audio=WAVES, **choice)
+    assert report.unique("stack") == ["encoder", "decoder"] and report.provenance["text"]["name"] == "speech"
+    with pytest.raises(BadInput, match="`audio`: got 31 seconds with one text; wanted at most 30"):
+        hf_repgeo.profile(whisper, ["the"], audio=[np.ones(31 * 16000)], **choice)
+    with pytest.raises(BadInput, match="`texts`: got more sounds than texts; wanted one text for each sound"):
+        hf_repgeo.profile(whisper, ["the"], audio=WAVES, **choice)
+    with pytest.raises(BadInput, match=r"`texts`: got texts beside audio for a ViTModel .* Leave the texts out"):
+        hf_repgeo.profile(vit, ["the"], audio=WAVES, **choice)
+
+
+def test_points_inside_the_blocks_of_an_image_tower(vit):
+    items = list(image_items(vit, Patches(), IMAGES[:2]))
+    stacks = find_stacks(vit, items[0].inputs)
+    points = ["residual", "attention", "mlp", "heads", "queries"]
+    taps = taps_at(vit, stacks, items[0].inputs, None, "applied", points)
+    [found] = media_representations(vit, taps, items, 2, rows=10**6, policies=["all"])
+    before, after = found.states["encoder", 0, "residual"], found.states["encoder", 1, "residual"]
+    added = found.states["encoder", 1, "attention"] + found.states["encoder", 1, "mlp"]
+    assert torch.allclose(after - before, added, atol=1e-5)
+    assert found.states["encoder", 1, "head_1"].shape == (34, 16)
+    report = hf_repgeo.profile(
+        vit, images=IMAGES, processor=Patches(), points="attention", measures="anisotropy", rows=60, progress=False
+    )
+    assert report.unique("point") == ["attention"] and report.unique("layer") == [1, 2]
+
+
+def test_heads_of_an_image_tower_are_counted_by_its_own_configuration():
+    from transformers import CLIPConfig, CLIPModel
+
+    text = SMALL | {"vocab_size": 50, "bos_token_id": 1, "eos_token_id": 2, "num_attention_heads": 2}
+    vision = SMALL | {"image_size": 32, "patch_size": 8, "num_attention_heads": 4}
+    model = seeded(CLIPModel, CLIPConfig(text_config=text, vision_config=vision))
+    ids = torch.randint(3, 50, (2, 7), generator=torch.Generator().manual_seed(0))
+    inputs = {"input_ids": ids, "pixel_values": torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))}
+    taps = taps_at(model, find_stacks(model, inputs), inputs, [1], "applied", ["heads"])
+    counts = [tap.place.stack for tap in taps]
+    assert sorted(counts.count(stack) for stack in set(counts)) == [2, 4]

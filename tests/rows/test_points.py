@@ -72,5 +72,5 @@ def test_points_that_do_not_exist_are_refused_with_those_that_do(decoder, tokeni
         read(decoder, "attentoin")
     with pytest.raises(UnknownName, match="unknown point 'queries'"):  # fused with keys and values
         read(gpt2(), "queries")
-    with pytest.raises(BadInput, match="`points`: got .* beside images or audio"):
-        hf_repgeo.profile(decoder, images=[1], points="mlp", progress=False)
+    with pytest.raises(BadInput, match="`points`: got .* beside pooling='sentence'; wanted points of single tokens"):
+        hf_repgeo.profile(decoder, documents, tokenizer=tokenizer, points="mlp", pooling="sentence", progress=False)

@@ -519,7 +519,7 @@ def test_texts_need_a_tokenizer():
 def test_a_small_probe_is_warned_about_and_used(tmp_path, caplog):
     with caplog.at_level(logging.WARNING, "hf_repgeo"):
         GeometryCallback(TEXTS).attach(make_trainer(tmp_path, make_model("bert")))
-    assert sum(message.startswith("few_rows: the texts have") for message in caplog.messages) == 1
+    assert sum(message.startswith("few_rows: the input has") for message in caplog.messages) == 1
     caplog.clear()
     with caplog.at_level(logging.WARNING, "hf_repgeo"):
         GeometryCallback(TEXTS * 20).attach(make_trainer(tmp_path, make_model("bert")))
