@@ -131,8 +131,9 @@ def edited(text: str, draw: random.Random) -> str:
     words = text.split()
     for _ in range(min(2, len(words) - 3)):
         words.pop(draw.randrange(len(words)))
-    place = draw.randrange(len(words) - 1)
-    words[place], words[place + 1] = words[place + 1], words[place]
+    if len(words) > 1:
+        place = draw.randrange(len(words) - 1)
+        words[place], words[place + 1] = words[place + 1], words[place]
     return " ".join(words)
 
 

@@ -13,7 +13,7 @@ from ..errors import BadInput, RepgeoError
 from ..measures import PointCloud, evaluate_all, resolve
 from ..profiling import versions
 from .decision import CANNOT_TELL, Curve, Decision, Picture
-from .intervals import halves, mean_interval
+from .intervals import halves, mean_interval, surely_above
 from .rows import SearchedRows, searched_rows
 
 KEPT = {"MRR": 0.95, "overlap@10": 0.8}  # share of the full score that a truncation must keep
@@ -40,8 +40,8 @@ def choose_dimensions(
 
     For k = d/2, d/4 ... down to 8: the first k columns, k drawn columns, and the k strongest principal directions (of
     the rows as they are, not centred, since these keep cosines) fitted on rows that are no queries. The score is the
-    share of the ten nearest rows that stay, or with pairs the mean reciprocal rank of the true document. k and way are
-    chosen on one half of the queries and scored on the other.
+    share of the ten nearest rows that stay, or with pairs the mean reciprocal rank of the true document. The least k
+    that surely keeps enough on one half of the queries is scored on the other.
 
     Args:
         data: a matrix of embeddings (array, tensor, `.npy`, `.safetensors`, `.parquet`), or a model: Hub id, folder,
@@ -124,9 +124,13 @@ def _decided(searched: SearchedRows, scores: dict, kept: float, seed: int) -> De
     choosing, scoring = halves(searched.target, seed)
     full = next(iter(scores.values()))
     d = searched.rows.shape[1]
-    enough = [key for key, score in scores.items() if score[choosing].mean() >= kept * full[choosing].mean()]
+
+    def left_over(key: tuple[str, int], half: np.ndarray) -> Interval:
+        return mean_interval((scores[key] - kept * full)[half], searched.target[half], seed)
+
+    enough = [key for key in scores if key[0] == "all" or surely_above(left_over(key, choosing), 0)]
     way, k = min(enough, key=lambda key: (key[1], -scores[key][choosing].mean()))
-    left = mean_interval(scores[way, k][scoring] - kept * full[scoring], searched.target[scoring], seed)
+    left = left_over((way, k), scoring)
     share = mean_interval(scores[way, k][scoring], searched.target[scoring], seed)
     verdict, answer = _said(way, k, d, left, share, searched.score_name, kept)
     dimension, note = _dimension_note(searched, scores)

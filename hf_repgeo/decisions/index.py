@@ -13,7 +13,7 @@ from ..downstream.resampling import Interval
 from ..measures.kernels.quantizers import quantize
 from ..profiling import versions
 from .decision import CANNOT_TELL, Curve, Decision, Picture
-from .intervals import mean_interval
+from .intervals import halves, mean_interval, surely_above, surely_below
 from .retrieval import NEIGHBOURS, nearest_rows, overlap, unit
 from .rows import SearchedRows, searched_rows
 
@@ -75,8 +75,9 @@ def check_index(
         seed: of queries and intervals.
 
     Returns:
-        Decision: the name of the smallest coding that keeps 95 % of the neighbours (98 % of the reciprocal rank of
-        floats), such as `"binary, centred, rescored"`; `"floats only"`; or `"cannot tell"`.
+        Decision: the name of the smallest coding that surely keeps 95 % of the neighbours (98 % of the reciprocal rank
+        of floats) on one half of the queries, and then on the other, such as `"binary, centred, rescored"`; `"floats
+        only"`; or `"cannot tell"`.
 
     Raises:
         BadInput: fewer than 50 rows.
@@ -184,54 +185,44 @@ def _ranks(searched: SearchedRows, queries: torch.Tensor, rows: torch.Tensor, re
 
 
 def _decided(searched: SearchedRows, scores: dict[Coding, np.ndarray], seed: int) -> Decision:
-    name, clusters = searched.score_name, searched.target
-    full = np.maximum(*(scores[coding].mean() for coding in list(scores)[:2])) if searched.has_pairs else 1.0
-    needed = SAFE[name] * full
-    found = {coding: mean_interval(score, clusters, seed) for coding, score in scores.items()}
-    if searched.has_pairs:  # the loss against floats, query by query
-        floats = max(list(scores)[:2], key=lambda coding: scores[coding].mean())
-        safe = {c: mean_interval(s - SAFE[name] * scores[floats], clusters, seed) for c, s in scores.items()}
-        level = 0.0
-    else:
-        safe, level = found, needed
-    compact = [coding for coding in scores if coding.bits < 32]
-    sure = [coding for coding in compact if _surely(safe[coding], level)]
-    open_ones = [coding for coding in compact if safe[coding].value is not None and _may(safe[coding], level)]
-    verdict, answer = _said(sure, open_ones, found, name, SAFE[name])
-    evidence = [{"coding": c.name, "bits a column": c.bits, name: found[c]} for c in scores]
+    name = searched.score_name
+    found = {coding: mean_interval(score, searched.target, seed) for coding, score in scores.items()}
+    verdict, answer = _said(searched, scores, found, seed)
     return Decision(
         "Is a binary or 8-bit index safe?",
         verdict,
         answer,
-        evidence,
+        [{"coding": coding.name, "bits a column": coding.bits, name: found[coding]} for coding in scores],
         "true pairs of your own (pairs=, --pairs): a lost neighbour matters less than a lost document; "
         "more candidates to score again.",
-        _picture(found, name, full),
-        numbers={"needed": float(needed), **{c.name: found[c].value for c in scores}},
+        Picture([Curve.of(name, [(coding.name, interval) for coding, interval in found.items()])], "coding", name),
+        numbers={coding.name: interval.value for coding, interval in found.items()},
         provenance={"embeddings": searched.source, "seed": seed} | versions(),
     )
 
 
-def _surely(found: Interval, level: float) -> bool:
-    return found.low is not None and found.low >= level
+def _said(searched: SearchedRows, scores: dict, found: dict[Coding, Interval], seed: int) -> tuple[str, str]:
+    """The verdict and its sentence: the smallest coding that is safe on one half of the queries, if on the other too."""
+    share = SAFE[searched.score_name]
+    floats = max((coding for coding in scores if coding.bits == 32), key=lambda coding: scores[coding].mean())
+    compact = [coding for coding in scores if coding.bits < 32]
+    choosing, scoring = halves(searched.target, seed)
 
+    def on(half: np.ndarray, values: np.ndarray) -> Interval:
+        return mean_interval(values[half], searched.target[half], seed)
 
-def _may(found: Interval, level: float) -> bool:
-    return found.high is None or found.high >= level
-
-
-def _said(sure: list[Coding], open_ones: list[Coding], found: dict, name: str, share: float) -> tuple[str, str]:
-    smallest = min(sure, key=lambda coding: (coding.bits, coding.rescored, -found[coding].value), default=None)
-    if smallest is not None:
+    beyond = {coding: scores[coding] - share * scores[floats] for coding in compact}  # 0 on average is enough
+    sure = [coding for coding in compact if surely_above(on(choosing, beyond[coding]), 0)]
+    smallest = min(sure, key=lambda coding: (coding.bits, coding.rescored, -scores[coding].mean()), default=None)
+    kept = f"{share:.0%} of the {searched.score_name} of floats"
+    if smallest is not None and surely_above(on(scoring, beyond[smallest]), 0):
         again = ", with floats at hand to score candidates again" if smallest.rescored else ""
-        said = f"{smallest.bits} bit(s) a column{again} keep {share:.0%} of the {name} of floats: {found[smallest]}."
+        said = (
+            f"{smallest.bits} bit(s) a column{again} keep {kept} on held-out queries: {on(scoring, scores[smallest])}."
+        )
         return smallest.name, said
-    if open_ones:
-        said = ", ".join(f"{coding.name} {found[coding]}" for coding in open_ones)
-        return CANNOT_TELL, f"these may keep {share:.0%} of the {name} of floats, within the error: {said}."
-    return "floats only", f"no coding that was tried keeps {share:.0%} of the {name} of floats."
-
-
-def _picture(found: dict[Coding, Interval], name: str, full: float) -> Picture:
-    points = [(coding.name, interval) for coding, interval in found.items()]
-    return Picture([Curve.of(name, points)], "coding", name)
+    may = [coding for coding in compact if not surely_below(on(scoring, beyond[coding]), 0)]
+    if may:
+        named = ", ".join(f"{coding.name} {found[coding]}" for coding in may)
+        return CANNOT_TELL, f"these may keep {kept}, within the error: {named}."
+    return "floats only", f"no coding that was tried keeps {kept}."
