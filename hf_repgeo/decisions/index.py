@@ -202,7 +202,7 @@ def _decided(searched: SearchedRows, scores: dict[Coding, np.ndarray], seed: int
 
 
 def _said(searched: SearchedRows, scores: dict, found: dict[Coding, Interval], seed: int) -> tuple[str, str]:
-    """The verdict and its sentence: the smallest coding that is safe on one half of the queries, if on the other too."""
+    """The verdict and its sentence: the smallest coding that is safe on one half of the queries, if on both."""
     share = SAFE[searched.score_name]
     floats = max((coding for coding in scores if coding.bits == 32), key=lambda coding: scores[coding].mean())
     compact = [coding for coding in scores if coding.bits < 32]
