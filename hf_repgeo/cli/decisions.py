@@ -89,7 +89,7 @@ QUESTIONS = (
         "Which cosine marks a duplicate?",
         "dedup.dedup_threshold",
         {"data": ROWS},
-        ("texts", "groups", "false_pairs", "column", *SHARED),
+        ("texts", "groups", "false_share", "column", *SHARED),
     ),
     Question(
         "checkpoint",

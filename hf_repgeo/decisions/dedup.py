@@ -19,12 +19,11 @@ from .unrelated import BINS, WIDTH, UnrelatedCosines
 
 EDGES = -1 + WIDTH * np.arange(BINS + 1)
 THRESHOLDS = (0.7, 0.8, 0.85, 0.9, 0.95, 0.98)
-END, BODY = 4, 40  # pairs a row: the tail of chance is fitted to the cosines that rank between these
+END, BODY = 1 / 4, 5  # pairs a row: the tail of chance is fitted to the cosines that rank between these
 DRAWS = 100  # of the interval
 LEAST_BINS = 8  # of cosines that the fit needs
 MOST_FLAGGED = 500_000  # pairs that are listed for clusters
 MOST_MEMBERS = 2000  # of a cluster whose least cosine is looked for
-FEW_FALSE = 0.1  # of the flagged pairs may be chance
 
 
 def dedup_threshold(
@@ -32,7 +31,7 @@ def dedup_threshold(
     texts: Any = None,
     *,
     groups: Any = None,
-    false_pairs: float = 1.0,
+    false_share: float = 0.1,
     column: str | None = None,
     layer: int = -1,
     pooling: str | None = None,
@@ -40,20 +39,21 @@ def dedup_threshold(
     batch_size: int = 32,
     seed: int = 0,
 ) -> Decision:
-    """Which cosine marks a duplicate: the least threshold above which chance puts hardly a pair.
+    """Which cosine marks a duplicate: the least threshold above which chance puts few of the pairs.
 
     The cosines of all pairs are counted. With `groups`, rows of different groups are known to be no duplicates, and
-    their pairs above a threshold are the false ones. Without, the tail of chance is extrapolated: of n rows, the 2 n
-    pairs of largest cosine may be duplicates and are left aside; the logarithm of the number of pairs above a cosine
-    x is fitted over the 18 n pairs below these by a + b x + c log(1 - x^2), the form of the tail on a sphere. Intervals
-    draw rows; the threshold is where the upper end of chance's interval falls to `false_pairs`.
+    their pairs above a threshold are the false ones. Without, the tail of chance is extrapolated: of n rows, the n / 4
+    pairs of largest cosine may be duplicates and are left aside; the logarithm of the number of pairs above a cosine x
+    is fitted over the pairs from there to rank 5 n by a + b x + c log(1 - x^2), the form of the tail on a sphere. Of
+    more duplicates than n / 4 some count as chance: the threshold is then too high. Intervals draw rows; the threshold
+    is where the upper end of chance's interval falls to `false_share` of the pairs above.
 
     Args:
         data: a matrix of embeddings (array, tensor, `.npy`, `.safetensors`, `.parquet`), or a model: Hub id, folder,
             `pip:PACKAGE`, in memory.
         texts: for a model: a list or file of texts; default: 500 sentences of the packaged text.
         groups: `(n,)` a name or number for each row; rows of different groups are no duplicates.
-        false_pairs: pairs of all that may be flagged by chance.
+        false_share: of the flagged pairs that may be chance.
         column: tensor or column of a file of rows.
         layer: 0 is what enters block 1; -1: what leaves the model.
         pooling: `"mean"`, `"mean_without_sinks"`, `"last"` or `"cls"`; default: as the model's folder says, else mean.
@@ -62,8 +62,8 @@ def dedup_threshold(
         seed: of the interval.
 
     Returns:
-        Decision: `"threshold"` with `numbers["threshold"]`; `"no duplicates"` where no pair, or no more than chance,
-        lies above it; `"cannot tell"` where more than a tenth of the flagged pairs may be chance.
+        Decision: `"threshold"` with `numbers["threshold"]`; `"no duplicates"` where no cosine is exceeded by more pairs
+        than chance may put there; `"cannot tell"` where some is, but chance may be more than its share of them.
 
     Raises:
         BadInput: fewer than 200 rows, groups that do not match them, or rows so alike that nothing is left to fit.
@@ -80,13 +80,13 @@ def dedup_threshold(
         >>> found.verdict, found.numbers["flagged"]
         ('threshold', 20)
     """
-    if not 0 < false_pairs < np.inf:
-        raise BadInput("false_pairs", came=str(false_pairs), wanted="a positive number of pairs")
+    if not 0 < false_share < 1:
+        raise BadInput("false_share", came=str(false_share), wanted="a share between 0 and 1")
     rows, source = _rows(data, texts, column, layer, pooling, tokenizer, batch_size)
     group = None if groups is None else _groups(groups, len(rows))
     cosines = UnrelatedCosines.of(rows, np.arange(len(rows)))
     chance = _Chance.of(cosines, rows, group, seed)
-    return _decided(rows, cosines, chance, false_pairs, source | {"groups": group is not None}, seed)
+    return _decided(rows, cosines, chance, false_share, source | {"groups": group is not None}, seed)
 
 
 def _rows(data, texts, column, layer, pooling, tokenizer, batch_size) -> tuple[torch.Tensor, dict]:
@@ -145,10 +145,9 @@ class _Chance:
         value = float(self.above[place])
         return Interval(value, min(float(low), value), max(float(high), value))
 
-    def threshold(self, false_pairs: float) -> float:
-        """The least cosine above which chance puts at most `false_pairs`, by the upper end of its interval."""
-        high = np.maximum(np.quantile(self.drawn, (1 + LEVEL) / 2, axis=0), self.above)
-        return float(EDGES[min(int((high > false_pairs).sum()), BINS)])
+    def high(self) -> np.ndarray:
+        """`(BINS + 1,)` upper ends of the intervals at the edges."""
+        return np.maximum(np.quantile(self.drawn, (1 + LEVEL) / 2, axis=0), self.above)
 
 
 def _counted_above(counts: np.ndarray) -> np.ndarray:
@@ -171,12 +170,11 @@ def _drawn_above(cosines: UnrelatedCosines, seed: int) -> np.ndarray:
 
 
 def _tail_above(counts: np.ndarray, n: int) -> np.ndarray:
-    """Pairs of chance among n rows above each edge: counted up to the quantile 1 - 40 / n, extrapolated beyond it."""
+    """Pairs of chance among n rows above each edge: counted up to rank 5 n, extrapolated beyond it."""
     above = _counted_above(counts)
-    ranks = np.array([BODY, END]) / n * above[0]
-    start, stop = (int((above > rank).sum()) for rank in ranks)
+    start, stop = (int((above > rank * n).sum()) for rank in (BODY, END))
     if stop - start < LEAST_BINS:
-        came = f"rows whose {ranks[0]:.0f} pairs of largest cosine span {stop - start} bins of {WIDTH}"
+        came = f"rows whose {BODY * n} pairs of largest cosine span {stop - start} bins of {WIDTH}"
         raise BadInput("data", came=came, wanted="rows that differ more, or more of them", cure="Pass groups=.")
     places = np.unique(np.linspace(start, stop, 40).astype(int))
     tail = _fitted_tail(EDGES[places], above[places])
@@ -253,22 +251,21 @@ def _clusters(rows: torch.Tensor, pairs: torch.Tensor, floor: float) -> _Cluster
     return _Clusters(len(several), int(sizes.max()), bridged)
 
 
-def _decided(rows, cosines: UnrelatedCosines, chance: _Chance, false_pairs: float, source: dict, seed: int) -> Decision:
-    rows = unit(rows)
-    threshold = chance.threshold(false_pairs)
+def _decided(rows, cosines: UnrelatedCosines, chance: _Chance, false_share: float, source: dict, seed: int) -> Decision:
+    rows, counts = unit(rows), _counted_above(cosines.counts.sum(0))
+    verdict, threshold = _threshold(counts, chance.high(), false_share)
     evidence = [_at(rows, cosines, chance, cosine) for cosine in sorted({*THRESHOLDS, threshold})]
     chosen = next(line for line in evidence if line["cosine from"] == threshold)
     flagged, expected = chosen["pairs"], chosen["by chance"]
-    verdict, said = _said(flagged, expected)
-    chances = Curve("by chance", EDGES.tolist(), _log(chance.above))
+    curves = {"pairs": counts, "by chance": chance.above}
     return Decision(
         "Which cosine marks a duplicate?",
         verdict,
-        f"from a cosine of {threshold:.3f} on, {flagged} pairs; chance puts {expected} there{said}",
+        f"from a cosine of {threshold:.3f} on, {flagged} pairs; chance puts {expected} there.",
         evidence,
-        "rows known to be no duplicates (groups=, --groups); another number of false pairs (--false-pairs).",
+        "rows known to be no duplicates (groups=, --groups); another share of false pairs (--false-share).",
         Picture(
-            [Curve("pairs", EDGES.tolist(), _log(_counted_above(cosines.counts.sum(0)))), chances],
+            [Curve(name, EDGES.tolist(), np.log10(np.maximum(above, 0.1)).tolist()) for name, above in curves.items()],
             "cosine",
             "log10 of the pairs above",
             {"threshold": threshold},
@@ -281,22 +278,18 @@ def _decided(rows, cosines: UnrelatedCosines, chance: _Chance, false_pairs: floa
     )
 
 
-def _said(flagged: int, expected: Interval) -> tuple[str, str]:
-    if flagged <= _most_by_chance(expected.high or 0.0):
-        return "no duplicates", ": no more than chance."
-    if (expected.high or 0.0) > FEW_FALSE * flagged:
-        return CANNOT_TELL, f": more than {FEW_FALSE:.0%} of them may be false."
-    return "threshold", "."
+def _threshold(counts: np.ndarray, high: np.ndarray, false_share: float) -> tuple[str, float]:
+    """The verdict, and the least cosine from which chance has at most its share; else where it has at most one pair."""
+    more = np.array([count > _most_by_chance(most) for count, most in zip(counts, high)])
+    few = more & (high <= false_share * counts)
+    if few.any():
+        return "threshold", float(EDGES[few.argmax()])
+    return (CANNOT_TELL if more.any() else "no duplicates"), float(EDGES[min(int((high > 1).sum()), BINS)])
 
 
-def _most_by_chance(expected: float) -> int:
-    """The count that a Poisson variable of this mean exceeds in one of twenty draws at most."""
-    count, share, total = 0, np.exp(-expected), np.exp(-expected)
-    while total < LEVEL and count < expected + 10 * np.sqrt(expected) + 10:
-        count += 1
-        share *= expected / count
-        total += share
-    return count
+def _most_by_chance(expected: float) -> float:
+    """A count that a Poisson variable of this mean exceeds in about one of a thousand draws."""
+    return expected + 3 * np.sqrt(expected) + 1
 
 
 def _at(rows: torch.Tensor, cosines: UnrelatedCosines, chance: _Chance, cosine: float) -> dict[str, Any]:
@@ -307,7 +300,3 @@ def _at(rows: torch.Tensor, cosines: UnrelatedCosines, chance: _Chance, cosine: 
         return line | {"clusters": None, "largest": None, "bridged": None}
     found = _clusters(rows, _flagged(rows, cosine), chance.floor) if count else _Clusters(0, 1, 0)
     return line | {"clusters": found.count, "largest": found.largest, "bridged": found.bridged}
-
-
-def _log(above: np.ndarray) -> list[float]:
-    return np.log10(np.maximum(above, 0.1)).tolist()

@@ -187,8 +187,8 @@ def test_groups_that_do_not_match_are_refused():
         dedup_threshold(gaussian(300, 8), groups=np.zeros(7))
     with pytest.raises(BadInput, match="`groups`"):
         dedup_threshold(gaussian(300, 8), groups=np.zeros(300))
-    with pytest.raises(BadInput, match="`false_pairs`"):
-        dedup_threshold(gaussian(300, 8), false_pairs=0)
+    with pytest.raises(BadInput, match="`false_share`"):
+        dedup_threshold(gaussian(300, 8), false_share=0)
 
 
 # --- what all share ---------------------------------------------------------------------------------------------------
