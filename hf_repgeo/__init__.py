@@ -42,6 +42,7 @@ _HOME = {
     "example_checkpoint": "sparse_vae",
     "load_atlas": "report",
     "load_report": "report",
+    "locate": "localization.locating",
     "measure": "profiling",
     "measurement_path": "registration.evaluate_names",
     "plot_comparison": "plots",
@@ -82,6 +83,7 @@ __all__ = [
     "example_checkpoint",
     "load_atlas",
     "load_report",
+    "locate",
     "measure",
     "measurement_path",
     "plot_comparison",
@@ -102,6 +104,7 @@ if TYPE_CHECKING:
     from .comparison import compare
     from .errors import BadInput, RepgeoError
     from .hub.push import push_report
+    from .localization.locating import locate
     from .measures import MEASURES, PointCloud, scale_curve
     from .measures.pairs import COMPARISONS
     from .plots import plot_comparison, plot_layers, plot_scale_curves, plot_sweep, plot_training

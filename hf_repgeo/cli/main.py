@@ -1,4 +1,4 @@
-"""The command line: hf-repgeo profile | sweep | compare | measure | plot | report | space | sparse-vae | blm |
+"""The command line: hf-repgeo profile | sweep | compare | measure | plot | report | space | locate | sparse-vae | blm |
 downstream | floor | layer | finetune | quant | dims | index | dedup | checkpoint | measures.
 
 argparse, with the flags of a command made from the signature of the function that it calls (`options.py`): a library
@@ -17,9 +17,37 @@ from contextlib import contextmanager, nullcontext, redirect_stdout, suppress
 
 from ..errors import RepgeoError
 from ..version import __version__
-from . import blm, compare, decisions, downstream, measure, measures, plot, profile, report, space, sparse_vae, sweep
+from . import (
+    blm,
+    compare,
+    decisions,
+    downstream,
+    locate,
+    measure,
+    measures,
+    plot,
+    profile,
+    report,
+    space,
+    sparse_vae,
+    sweep,
+)
 
-COMMANDS = (profile, sweep, compare, measure, plot, report, space, sparse_vae, blm, downstream, decisions, measures)
+COMMANDS = (
+    profile,
+    sweep,
+    compare,
+    measure,
+    plot,
+    report,
+    space,
+    locate,
+    sparse_vae,
+    blm,
+    downstream,
+    decisions,
+    measures,
+)
 BAD_INPUT, INTERRUPTED, READER_GONE, TERMINATED = 2, 130, 141, 143  # 128 + the signal's number
 
 

@@ -12,11 +12,11 @@ from ..writing import write_whole
 from .options import add_flag, add_flags, given
 from .output import save_figure
 
-PRESETS = ("base", "sparse", "dense_stride", "released")
+PRESETS = ("base", "sparse", "sparse_units", "dense_stride", "released")
 PROPERTIES = {"chunks": ("subject", "pp1", "pp2", "length"), "roles": ("role", "voice", "frame")}
 CACHE, NULLS = ".cache/embeddings", 200
 
-GENERATE, GENERATING = "hf_repgeo.blm.export.generate", ("type", "split")
+GENERATE, GENERATING = "hf_repgeo.blm.export.generate", ("type", "split", "negatives")
 EMBED, EMBEDDING = "hf_repgeo.sparse_vae.embeddings.embed_sentences", ("layer", "pooling")
 CONFIG = "hf_repgeo.sparse_vae.configuration_sparse_vae.SparseVAEConfig"
 CONFIGURING = ("mask", "latents_per_unit", "permutation_seed")
@@ -84,6 +84,7 @@ def _embedding_options(args: argparse.Namespace) -> dict:
 def run_train(args: argparse.Namespace) -> int:
     """Train, choose, and write the models, their figures per run and their mean."""
     from ..blm import generate
+    from ..sparse_vae.cards import save_with_card
     from ..sparse_vae.configuration_sparse_vae import SparseVAEConfig, SparseVAEForBLMConfig
     from ..sparse_vae.embeddings import embed_dataset
     from ..sparse_vae.scoring import evaluate_model, over_runs
@@ -93,8 +94,11 @@ def run_train(args: argparse.Namespace) -> int:
     table = embed_dataset(data, args.encoder, **_embedding_options(args))
     settings = {
         "hidden_size": table.rows.shape[1],
+        "encoder": args.encoder,
+        "embedding": table.source,
+        "pooling": "cls",
         **_kernel_settings(args),
-        **given(args, *CONFIGURING),
+        **given(args, *EMBEDDING, *CONFIGURING),
     }
     config_class = SparseVAEConfig if args.task == "chunks" else SparseVAEForBLMConfig
     config = config_class.preset(args.preset, **settings)
@@ -106,7 +110,8 @@ def run_train(args: argparse.Namespace) -> int:
     runs = train_runs(config, data, table, output / "checkpoints", quiet=options.get("jobs", 1) > 1, **options)
     results = []
     for run in runs:
-        run.model.save_pretrained(output / f"model-seed-{run.seed}")
+        told = {"task": args.task, "preset": args.preset, "seed": run.seed, **given(args, "language", *GENERATING)}
+        save_with_card(run.model, output / f"model-seed-{run.seed}", told)
         results.append(
             {"seed": run.seed, "best_epoch": run.best_epoch, **evaluate_model(run.model, data["test"], table).as_dict()}
         )

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from ..errors import BadInput
+from .ablation import locality_index
 from .dimensions import (
     cumulative_shares,
     dimension_energies,
@@ -78,6 +79,8 @@ class Where:
             rounds.
         exchange: what exchanging carries of a reader's change of answer: `"subspace"` the best `rank` directions,
             `"dimensions"` the smallest set, `"random"` as many dimensions at random.
+        tiles: locality index of the regions given (`locality_index` of what each holds), with the 95 % of shuffled
+            dimensions; None without regions.
         p_present, p_basis, p_neighbours: one-sided p-values, corrected by Holm over the properties of the call: of the
             property being there, of this basis being better than a rotated one, of the smallest set being neighbours.
         curve: share held by the best 1, 2, 4 ... dimensions, as `[k, share, rotated low, rotated high]`.
@@ -103,6 +106,7 @@ class Where:
     left: float | None = None
     inlp: int | None = None
     exchange: dict[str, float] = field(default_factory=dict)
+    tiles: Interval | None = None
     p_basis: float | None = None
     p_neighbours: float | None = None
     curve: list[list[float]] = field(default_factory=list)
@@ -124,6 +128,7 @@ def where_is(
     few: float = 1 / 16,
     alpha: float = 0.05,
     columns: int | None = None,
+    regions: torch.Tensor | None = None,
     seed: int = 0,
 ) -> dict[str, Where]:
     """Where each property lies in the rows: how many dimensions, are they neighbours, is the basis special?
@@ -155,6 +160,8 @@ def where_is(
         alpha: of the corrected p-values.
         columns: of the array that the embedding is seen as (24 for 768 dimensions); None: neighbours are the dimensions
             before and after.
+        regions: bool `(regions, hidden_size)`, such as `receptive_fields(config).flatten(1)`: their locality index is
+            reported too; the verdict does not use it.
         seed: of divisions and nulls.
 
     Returns:
@@ -180,7 +187,7 @@ def where_is(
     x = check_rows(rows)
     _check(rows, labels, groups, n_null, divisions, keep, few, alpha)
     x, labels, groups = _drawn(x, labels, groups, seed)
-    finder = _Finder(x, n_null, divisions, keep, columns, seed)
+    finder = _Finder(x, n_null, divisions, keep, columns, regions, seed)
     read = {name: read_values(values, groups, name) for name, values in labels.items()}
     found = {name: finder.find(values) for name, values in read.items()}
     for which in ("p_present", "p_basis", "p_neighbours"):
@@ -252,9 +259,9 @@ class _Space:
 class _Finder:
     """What the properties of one call share: rows, their whitened form, settings."""
 
-    def __init__(self, x: torch.Tensor, n_null: int, divisions: int, keep: float, columns: int | None, seed: int):
-        self.x, self.n_null, self.divisions, self.keep, self.columns = x, n_null, divisions, keep, columns
-        self.seed = seed
+    def __init__(self, x: torch.Tensor, n_null: int, divisions: int, keep: float, columns, regions, seed: int):
+        self.x, self.n_null, self.divisions, self.keep, self.seed = x, n_null, divisions, keep, seed
+        self.columns, self.regions = columns, regions
         self.spaces: dict[bytes, _Space] = {}
         self.kernels: dict[bytes, list[torch.Tensor]] = {}
 
@@ -306,6 +313,8 @@ class _Finder:
         found.random_share = _chance(random_set_shares(energies, size, self.n_null, generator))
         self._rotate(found, effects, curve, generator)
         self._neighbours(found, len(energies), generator)
+        if self.regions is not None:
+            found.tiles = _tile_index(energies, self.regions, self.n_null, generator)
         self._subspaces(found, space, values, parted, effects)
 
     def _neighbours(self, found: Where, d: int, generator) -> None:
@@ -358,6 +367,18 @@ def _accuracy(white: torch.Tensor, values: Values, parts: Sequence[torch.Tensor]
         scores = white[tested] @ means.T - means.square().sum(-1) / 2 + count.clamp(min=1e-3).log()
         hits += int((scores.argmax(-1) == values.codes[tested]).sum())
     return hits / len(values.codes)
+
+
+def _tile_index(energies: torch.Tensor, regions: torch.Tensor, count: int, generator) -> Interval | None:
+    """The locality index of what regions hold, and 95 % of those of shuffled dimensions."""
+    sizes = regions.sum(-1)
+    index = locality_index(regions.double() @ energies, sizes)
+    orders = [torch.randperm(len(energies), generator=generator) for _ in range(count)]
+    shuffled = [locality_index(regions.double() @ energies[order], sizes) for order in orders]
+    null = torch.tensor([value for value in shuffled if value is not None], dtype=torch.float64)
+    if index is None or not len(null):
+        return None
+    return Interval(index, *null.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist())
 
 
 def _stands_out(statistics: torch.Tensor) -> bool:

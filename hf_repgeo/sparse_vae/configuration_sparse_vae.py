@@ -14,7 +14,7 @@ PADDINGS = ("released", "none", "symmetric")
 MASKS = ("none", "random", "balanced", "per_channel", "per_region", "learned")
 MASK_SCOPES = ("mean", "mean+logvar")
 DECODER_MASKS = ("none", "mirror", "random")
-POOLINGS = ("cls", "mean", "first-last")
+POOLINGS = ("cls", "mean", "first-last", "sentence")
 ACTIVATIONS = (None, "relu")
 
 # What register_for_auto_class would set; calling it imports the Auto classes, with the same trouble.
@@ -30,7 +30,8 @@ _STRIDE_ONE = {
 }
 _PRESETS = {
     "base": _STRIDE_ONE,
-    "sparse": {},
+    "sparse": {"mask": "per_region"},
+    "sparse_units": {"mask": "random"},
     "dense_stride": {"mask": "none", "decoder_mask": "none", "decoder_bias": True},
     "released": {"compat": "released", "decoder_mask": "random", "sample_in_eval": True},
 }
@@ -81,7 +82,7 @@ def array_shape(hidden_size):
 
 
 class SparseVAEConfig(PreTrainedConfig):
-    """Settings of `SparseVAEForSentenceEmbedding`; the defaults are the sparse model as the paper intends it.
+    """Settings of `SparseVAEForSentenceEmbedding`; the defaults are those of the preset `sparse_units`.
 
     Args:
         hidden_size: dimensions of the sentence embedding, D.
@@ -115,9 +116,12 @@ class SparseVAEConfig(PreTrainedConfig):
             control that tells a region from a mere subset of its size.
         compat: `"released"` builds the authors' layer with its defects (no gradient to masks and masked weights, means
             and log-variances interleaved, unused parameters); for comparison only.
+        encoder: name of the text encoder whose embeddings the model was trained on, as it was given, or None.
+        embedding: what made these embeddings, exactly: model and commit or digest, layer, pooling; or None.
         text_config: configuration of a wrapped text encoder (a `PreTrainedConfig` or its dict), or None.
         pooling: how token states become a sentence embedding: `"cls"` token 0, `"mean"` over tokens, `"first-last"`
-            mean over tokens of the first and the last layer's average.
+            mean over tokens of the first and the last layer's average, `"sentence"` as a SentenceTransformer makes it,
+            which a wrapped encoder cannot.
         layer: index into `hidden_states` (0 = embedding layer, -1 = last).
 
     Raises:
@@ -158,6 +162,8 @@ class SparseVAEConfig(PreTrainedConfig):
         margin=1.0,
         permutation_seed: int | None = None,
         compat=None,
+        encoder=None,
+        embedding=None,
         text_config=None,
         pooling="cls",
         layer=-1,
@@ -185,6 +191,8 @@ class SparseVAEConfig(PreTrainedConfig):
         self.margin = margin
         self.permutation_seed = permutation_seed
         self.compat = _choice("compat", compat, (None, "released"))
+        self.encoder = encoder
+        self.embedding = embedding
         self.text_config = self._as_config(text_config)
         self.pooling = _choice("pooling", pooling, POOLINGS)
         self.layer = layer
@@ -196,9 +204,11 @@ class SparseVAEConfig(PreTrainedConfig):
         """One of the models of the comparison, with `settings` laid over it.
 
         Args:
-            name: `"base"` (stride 1, dense), `"sparse"` (stride 15, masked, as intended), `"dense_stride"` (stride 15,
-                dense: differs from `sparse` in the masks and the decoder's bias only) or `"released"` (the authors'
-                code).
+            name: `"base"` (stride 1, dense), `"sparse"` (stride 15, every region feeds one latent, as the paper
+                describes it), `"sparse_units"` (every unit, a channel in a region, feeds one latent drawn by chance, so
+                every region feeds all latents: what the authors' code builds, with trained weights), `"dense_stride"`
+                (stride 15, dense: differs from the two in the masks and the decoder's bias only) or `"released"` (the
+                authors' code).
             **settings: any argument of the configuration.
 
         Returns:
@@ -237,6 +247,8 @@ class SparseVAEConfig(PreTrainedConfig):
                 )
         if self.latents_per_unit > self.latent_dim:
             raise ValueError(f"`latents_per_unit`: got {self.latents_per_unit}; wanted at most {self.latent_dim}.")
+        if self.compat == "released" and self.mask != "random":
+            raise ValueError(f"`mask`: got {self.mask!r} with compat='released', which has its own; wanted 'random'.")
         if self.text_config is not None and self.text_config.hidden_size != self.hidden_size:
             raise ValueError(
                 f"`hidden_size`: got {self.hidden_size}, but the text encoder gives {self.text_config.hidden_size}."

@@ -26,7 +26,8 @@ class FeedForward(nn.Sequential):
 
 
 class Convolutional(nn.Module):
-    """`(B, S, D)` -> one convolution over sentences, rows and columns, stride 1 -> linear -> `(B, D)`."""
+    """`(B, S, D)` -> one convolution over sentences, rows and columns, stride 1 -> linear -> `(B, D)`, ReLU after
+    both, as in the authors' code."""
 
     def __init__(self, config):
         super().__init__()
@@ -38,11 +39,14 @@ class Convolutional(nn.Module):
 
     def forward(self, x):
         units = F.relu(self.convolution(x.view(-1, 1, *self.shape)))  # (B, C, S', rows', columns')
-        return self.linear(units.flatten(1))
+        return F.relu(self.linear(units.flatten(1)))
 
 
 class OneLevelVAE(nn.Module):
-    """`(B, S, D)` -> convolution, disjoint in rows and columns -> L latents -> transposed convolution -> `(B, D)`."""
+    """`(B, S, D)` -> convolution, disjoint in rows and columns -> L latents -> transposed convolution -> `(B, D)`.
+
+    As in the authors' code the ReLU of the decoder stands before the transposed convolution; the output has none.
+    """
 
     def __init__(self, config):
         super().__init__()
@@ -63,7 +67,7 @@ class OneLevelVAE(nn.Module):
         units = F.relu(self.encoder(x.view(-1, 1, *self.shape))).flatten(1)
         mean, log_variance = self.heads(units).chunk(2, dim=-1)
         latents = reparameterize(mean, log_variance) if self.training else mean
-        array = F.relu(self.decoder(self.linear(latents).view(-1, *self.grid)))  # (B, 1, 1, rows, columns)
+        array = self.decoder(F.relu(self.linear(latents)).view(-1, *self.grid))  # (B, 1, 1, rows, columns)
         return array.flatten(1), latents, mean, log_variance
 
 
@@ -109,5 +113,5 @@ class BLMBaseline(SparseVAEPreTrainedModel):
             loss = max_margin(decoded, candidates, labels, config.margin)
             if posterior:
                 loss = loss + config.beta * config.latent_dim / config.hidden_size * kl_divergence(*posterior)
-        output = SparseVAEOutput(loss, logits, decoded, latents, *posterior)
+        output = SparseVAEOutput(loss, logits, latents, decoded, *posterior)
         return output if return_dict is not False else output.to_tuple()

@@ -5,7 +5,9 @@ sparsification", arXiv 2407.18119. transformers copies this file and its sibling
 torch, transformers and each other only.
 """
 
+import copy
 from dataclasses import dataclass
+from importlib import import_module
 
 import torch
 from torch import nn
@@ -26,6 +28,7 @@ from .layers_sparse_vae import (
     reparameterize,
 )
 from .losses_sparse_vae import (
+    choose,
     cosine_scores,
     cyclic_negatives,
     instance_negatives,
@@ -42,8 +45,8 @@ class SparseVAEOutput(ModelOutput):
     Args:
         loss: scalar, when `labels` were given: margin loss plus weighted KL terms.
         logits: `(B, K)` cosine of the decoded vector with each candidate, when `candidates` were given.
-        reconstruction: `(B, D)` the decoded vector.
         latents: `(B, L)` drawn in training, the means in evaluation.
+        reconstruction: `(B, D)` the decoded vector.
         mean, log_variance: `(B, L)` of the posterior.
         sentence_reconstruction: `(B, S, D)` decoded sentences (two-level model only).
         sentence_latents: `(B, S, L)` (two-level model only).
@@ -51,8 +54,8 @@ class SparseVAEOutput(ModelOutput):
 
     loss: torch.Tensor | None = None
     logits: torch.Tensor | None = None
-    reconstruction: torch.Tensor | None = None
     latents: torch.Tensor | None = None
+    reconstruction: torch.Tensor | None = None
     mean: torch.Tensor | None = None
     log_variance: torch.Tensor | None = None
     sentence_reconstruction: torch.Tensor | None = None
@@ -163,10 +166,11 @@ class SparseVAEForSentenceEmbedding(SparseVAEPreTrainedModel):
         super().__init__(config)
         self.sentence = SentenceVAE(config)
         self.text_encoder = None
+        self._loaded = None  # an encoder and its tokenizer, in a tuple: no part of this model's weights
         if config.text_config is not None:
             from transformers import AutoModel
 
-            self.text_encoder = AutoModel.from_config(config.text_config).requires_grad_(False)
+            self.text_encoder = AutoModel.from_config(config.text_config).requires_grad_(False).eval()
         self.post_init()
 
     @classmethod
@@ -175,16 +179,25 @@ class SparseVAEForSentenceEmbedding(SparseVAEPreTrainedModel):
 
         Args:
             text_encoder: any encoder that gives `hidden_states`, such as `AutoModel.from_pretrained(...)`.
-            config: a `SparseVAEConfig` without `text_config`; default: one made from `settings`.
+            config: a `SparseVAEConfig` without `text_config`, which is copied; default: one made from `settings`.
             **settings: arguments of `SparseVAEConfig` besides `hidden_size`.
 
         Returns:
-            A model that takes `input_ids`; the encoder is frozen.
+            A model that takes `input_ids`; the encoder is frozen and stays in eval mode.
+
+        Raises:
+            ValueError: the encoder has another hidden size than `config`.
         """
-        config = config or SparseVAEConfig(hidden_size=text_encoder.config.hidden_size, **settings)
+        size = text_encoder.config.hidden_size
+        config = SparseVAEConfig(hidden_size=size, **settings) if config is None else copy.deepcopy(config)
+        if config.hidden_size != size:
+            raise ValueError(
+                f"`config`: got hidden_size {config.hidden_size} for an encoder of {size}; wanted the same."
+            )
         model = cls(config)
         config.text_config = text_encoder.config
-        model.text_encoder = text_encoder.requires_grad_(False)
+        config.encoder = config.encoder or text_encoder.config._name_or_path or None
+        model.text_encoder = text_encoder.requires_grad_(False).eval()
         return model
 
     def train(self, mode=True):
@@ -209,12 +222,14 @@ class SparseVAEForSentenceEmbedding(SparseVAEPreTrainedModel):
             masked += int((~vae.decoder_routing.hard()).sum())
         return self.num_parameters() - masked
 
-    def embed_tokens(self, input_ids, attention_mask=None):
+    @torch.no_grad()
+    def embed_tokens(self, input_ids, attention_mask=None, token_type_ids=None):
         """Sentence embeddings `(B, D)` of the wrapped encoder, by `config.pooling` and `config.layer`.
 
         Args:
             input_ids: `(B, T)`.
             attention_mask: `(B, T)`, 1 on tokens; default: all.
+            token_type_ids: `(B, T)`, for encoders that take them.
 
         Raises:
             ValueError: the model wraps no text encoder.
@@ -222,21 +237,89 @@ class SparseVAEForSentenceEmbedding(SparseVAEPreTrainedModel):
         if self.text_encoder is None:
             raise ValueError(
                 "`input_ids`: this model wraps no text encoder; give `inputs_embeds` of shape "
-                f"(batch, {self.config.hidden_size}), or build it with `from_text_encoder`."
+                f"(batch, {self.config.hidden_size}), use `encode_sentences`, or build it with `from_text_encoder`."
             )
-        if attention_mask is None:
-            attention_mask = torch.ones_like(input_ids)
+        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        batch = {"input_ids": input_ids, "attention_mask": mask}
+        if token_type_ids is not None:
+            batch["token_type_ids"] = token_type_ids
+        return self._pooled(self.text_encoder, batch)
+
+    def encode_sentences(self, sentences, text_encoder=None, tokenizer=None, batch_size=64):
+        """Latents of raw sentences: tokenized, embedded by the text encoder that the model was trained on, encoded.
+
+        Args:
+            sentences: a list of strings.
+            text_encoder: default: the wrapped one, else the one that `config.encoder` names, which is loaded once.
+            tokenizer: default: the one beside that encoder.
+            batch_size: sentences per forward pass.
+
+        Returns:
+            `(n, L)` float32, the means, on the CPU.
+
+        Raises:
+            ValueError: no sentence, no encoder known, or one of another hidden size.
+        """
+        return torch.cat(
+            [
+                self.sentence.encode(rows)[0].float().cpu()
+                for rows in self._rows_of(sentences, text_encoder, tokenizer, batch_size)
+            ]
+        )
+
+    def choose_sentences(self, sentences, candidates, text_encoder=None, tokenizer=None):
+        """Which candidate has the pattern of each sentence.
+
+        Args:
+            sentences: n strings.
+            candidates: n lists of K strings.
+            text_encoder, tokenizer: as in `encode_sentences`.
+
+        Returns:
+            n indices of candidates; -1 where no single one scores highest.
+        """
+        known = [text for one in candidates for text in one]
+        given = torch.cat(list(self._rows_of(sentences, text_encoder, tokenizer)))
+        offered = torch.cat(list(self._rows_of(known, text_encoder, tokenizer))).view(len(given), -1, given.shape[1])
         with torch.no_grad():
-            states = self.text_encoder(
-                input_ids, attention_mask=attention_mask, output_hidden_states=True
-            ).hidden_states
-        return pool(states, attention_mask, self.config.pooling, self.config.layer)
+            decoded = self.sentence.decode(self.sentence.encode(given)[0])
+        return choose(cosine_scores(decoded, offered)).tolist()
+
+    @torch.no_grad()
+    def _rows_of(self, sentences, text_encoder=None, tokenizer=None, batch_size=64):
+        """Embeddings `(B, D)` of sentences, batch by batch, in order."""
+        if isinstance(sentences, str) or not len(sentences):
+            raise ValueError(f"`sentences`: got {sentences!r}; wanted a list of at least one string.")
+        encoder, tokenizer = self._reader(text_encoder, tokenizer)
+        for start in range(0, len(sentences), batch_size):
+            batch = tokenizer(list(sentences[start : start + batch_size]), padding=True, return_tensors="pt")
+            batch = {name: value.to(encoder.device) for name, value in batch.items()}
+            rows = self._pooled(encoder, batch)
+            check_embeddings("text_encoder", rows, None, self.config.hidden_size)
+            yield rows.to(self.device, self.dtype)
+
+    def _reader(self, text_encoder, tokenizer):
+        """The text encoder, in eval mode, and its tokenizer."""
+        encoder = text_encoder if text_encoder is not None else self.text_encoder
+        if encoder is None and self._loaded is None:
+            self._loaded = _load_encoder(self.config.encoder)
+        encoder, own = (encoder, tokenizer) if encoder is not None else self._loaded
+        if own is None:
+            from transformers import AutoTokenizer
+
+            own = AutoTokenizer.from_pretrained(self.config.encoder or encoder.config._name_or_path)
+        return encoder.eval(), tokenizer or own
+
+    def _pooled(self, encoder, batch):
+        states = encoder(**batch, output_hidden_states=True).hidden_states
+        return pool(states, batch["attention_mask"], self.config.pooling, self.config.layer)
 
     def forward(
         self,
         inputs_embeds: torch.Tensor | None = None,
         input_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
+        token_type_ids: torch.Tensor | None = None,
         candidates: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
         return_dict: bool | None = None,
@@ -244,8 +327,8 @@ class SparseVAEForSentenceEmbedding(SparseVAEPreTrainedModel):
         """Encode, decode and, if asked, score candidates.
 
         Args:
-            inputs_embeds: `(B, D)` sentence embeddings; or `input_ids` `(B, T)` with `attention_mask`, with a text
-                encoder.
+            inputs_embeds: `(B, D)` sentence embeddings; or `input_ids` `(B, T)` with `attention_mask` and, where the
+                tokenizer gives them, `token_type_ids`, with a text encoder.
             candidates: `(B, K, D)` embeddings to choose among.
             labels: `(B,)` int64, index of the right candidate; asks for the loss.
             return_dict: False for a plain tuple.
@@ -259,7 +342,7 @@ class SparseVAEForSentenceEmbedding(SparseVAEPreTrainedModel):
         if (inputs_embeds is None) == (input_ids is None):
             raise ValueError("`inputs_embeds`, `input_ids`: wanted one of them.")
         if inputs_embeds is None:
-            inputs_embeds = self.embed_tokens(input_ids, attention_mask)
+            inputs_embeds = self.embed_tokens(input_ids, attention_mask, token_type_ids)
         check_embeddings("inputs_embeds", inputs_embeds, None, self.config.hidden_size)
         decoded, latents, mean, log_variance = self.sentence(inputs_embeds)
         logits, loss = score_candidates(decoded, candidates, labels), None
@@ -267,8 +350,20 @@ class SparseVAEForSentenceEmbedding(SparseVAEPreTrainedModel):
             weight = self.config.beta * self.config.latent_dim / self.config.hidden_size
             loss = normalised_max_margin(decoded, candidates, labels, self.config.margin)
             loss = loss + weight * kl_divergence(mean, log_variance)
-        output = SparseVAEOutput(loss, logits, decoded, latents, mean, log_variance)
+        output = SparseVAEOutput(loss, logits, latents, decoded, mean, log_variance)
         return output if return_dict is not False else output.to_tuple()
+
+
+def _load_encoder(name):
+    """`(encoder, tokenizer)` of a Hub id or folder; of an installed package, by way of hf_repgeo."""
+    if name is None:
+        raise ValueError("`text_encoder`: got None, and the config names none; wanted the encoder of the training.")
+    if name.startswith("pip:"):  # not an import: a checkpoint's code runs without hf_repgeo
+        loaded = import_module("hf_repgeo.rows.models").load_model(name)
+        return loaded.model, loaded.tokenizer
+    from transformers import AutoModel, AutoTokenizer
+
+    return AutoModel.from_pretrained(name).eval(), AutoTokenizer.from_pretrained(name)
 
 
 def pool(
@@ -286,6 +381,11 @@ def pool(
     Returns:
         `(B, D)`.
     """
+    if pooling == "sentence":
+        raise ValueError(
+            "`pooling`: the model was trained on embeddings as a SentenceTransformer makes them; "
+            "encode with it and give `inputs_embeds`."
+        )
     if pooling == "cls":
         first = attention_mask.argmax(-1)  # token 0, or the first behind padding on the left
         return hidden_states[layer][torch.arange(len(first), device=first.device), first]
@@ -378,7 +478,7 @@ class SparseVAEForBLM(SparseVAEPreTrainedModel):
             loss = loss + self.sentence_loss(inputs_embeds, rebuilt, *sentence_posterior)
             loss = loss + self.config.beta * self.config.sequence_latent_dim / size * kl_divergence(mean, log_variance)
         rebuilt = rebuilt.view_as(inputs_embeds)
-        output = SparseVAEOutput(loss, logits, decoded, latents, mean, log_variance, rebuilt, sentence_latents)
+        output = SparseVAEOutput(loss, logits, latents, decoded, mean, log_variance, rebuilt, sentence_latents)
         return output if return_dict is not False else output.to_tuple()
 
     def sentence_loss(self, sentences, rebuilt, mean, log_variance):

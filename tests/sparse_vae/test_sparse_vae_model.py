@@ -230,7 +230,7 @@ def test_a_permutation_moves_no_dimension_in_the_end():
 
 def test_a_tuple_on_request():
     model, x = sentence_model("sparse"), torch.randn(2, 768)
-    assert torch.equal(model(x, return_dict=False)[0], model(x).reconstruction)
+    assert torch.equal(model(x, return_dict=False)[0], model(x).latents)
 
 
 def test_the_model_compiles_whole():

