@@ -129,7 +129,8 @@ def _separator(path: Path, text: str) -> str:
 def _json(path: Path, text: str) -> tuple[list[dict], list[int]]:
     whole = path.suffix.lower() == ".json" and text.lstrip().startswith("[")
     parts = [(1, text)] if whole else [(i, line) for i, line in enumerate(text.split("\n"), 1) if line.strip()]
-    records, lines = [], []
+    records: list[Any] = []
+    lines: list[int] = []
     for number, part in parts:
         try:
             found = json.loads(part)
