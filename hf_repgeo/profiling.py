@@ -35,11 +35,13 @@ from .rows.processes import current_team, own_device
 from .rows.representations import POOLINGS, check_policies, oversample_for
 from .rows.shared_search import shared_search
 from .rows.streams import cloud_of_stream, drawn
+from .rows.text_stream import text_stream
 from .rows.texts import corpus_of, packaged_sample
 from .runs.job import Job
 from .runs.media import MediaInput, profile_media
 from .runs.provenance import machine, versions
 from .runs.texts import TextInput, profile_texts
+from .runs.whole_corpus import profile_corpus
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -105,7 +107,11 @@ def measure(
     check_interval(interval)
     check_count("max_rows", max_rows, 2)
     cloud = _cloud(X, groups, seed, max_rows)
-    facts = {"measures": [f"{name}:{convention}" for name, convention in pairs], "null": null, "interval": interval}
+    facts: dict[str, Any] = {
+        "measures": [f"{name}:{convention}" for name, convention in pairs],
+        "null": null,
+        "interval": interval,
+    }
     facts |= {"max_rows": max_rows, "groups": groups is not None, "seed": seed, "options": options}
     facts |= {"rows": cloud.n_seen, "columns": cloud.d}
     report = GeometryReport(provenance=facts | versions() | machine())
@@ -151,7 +157,7 @@ def profile(
     layers: list[int] | None = None,
     tokens: str | list[str] | None = None,
     pooling: Literal["tokens", "cls", "last", "mean", "sentence"] = "tokens",
-    rows: int = 4096,
+    rows: int | Literal["all"] = 4096,
     batch_rows: int = MINIMUM_BATCH,
     window: int | None = None,
     pack: Literal["concatenate", "documents"] = "concatenate",
@@ -198,7 +204,10 @@ def profile(
             tokens. Beside a policy that lacks more than an eighth of its rows stands `all` on as many (`all_as_...`).
         pooling: `"tokens"`: every token is a row; `"cls"`, `"last"` or `"mean"`: every window is one, its first token,
             its last, or the mean of all; `"sentence"`: every text is one, through a SentenceTransformer's own modules.
-        rows: rows wanted for each policy.
+        rows: rows wanted for each policy. `"all"`: every token of the texts, of any number of them, in memory that does
+            not grow: `protocol="whole"`, exact for spectral measures and mean cosine, and for measures of neighbours
+            and cells an even draw of `batch_rows` rows, which `details["draw"]` names. `tokens` is then `"all"`
+            (default) or `"no_special"`; JSON Lines, Parquet and data sets are read one document at a time.
         batch_rows: least number of rows in a batch.
         window: tokens a window, special tokens included; default 512 or the model's limit. It changes the numbers: a
             decoder's first position is unlike all others, and short windows have more of them.
@@ -258,9 +267,13 @@ def profile(
         raise UnknownName("pooling", pooling, POOLINGS)
     media = images is not None or audio is not None
     points = _checked_points(points, pooling)
-    policies = _policies(tokens, media)
+    every = rows == "all"
+    if isinstance(rows, str) and (media or not every):
+        raise BadInput("rows", came=repr(rows), wanted="a number, or 'all' with texts")
+    policies = _policies("all" if every and tokens is None else tokens, media)
     oversample = oversample_for(policies or []) if oversample is None else oversample
-    _check_counts(rows=rows, batch_rows=batch_rows, oversample=oversample, batch_size=batch_size)
+    _check_counts(rows=batch_rows if isinstance(rows, str) else rows, batch_rows=batch_rows)
+    _check_counts(oversample=oversample, batch_size=batch_size)
     source = {
         "revision": revision,
         "dtype": dtype,
@@ -274,9 +287,10 @@ def profile(
     if media:
         given = MediaInput(images, audio, _captions(texts, clean, text_column), processor)
         return profile_media(job, given, policies, points)
-    corpus = packaged_sample() if texts is None else corpus_of(texts, clean, text_column)
+    read = text_stream if every else corpus_of
+    corpus = packaged_sample() if texts is None else read(texts, clean, text_column)
     reading = TextInput(corpus, tokenizer, policies or [], pooling, window, pack, oversample, points, batch_size)
-    return profile_texts(job, reading)
+    return profile_corpus(job, reading) if every else profile_texts(job, reading)
 
 
 def _checked_points(points: str | list[str] | None, pooling: str) -> list[str] | None:

@@ -54,7 +54,7 @@ def add_flag(
     if "bool" in kinds:  # further values are for callers in Python
         two_way = keyword.default is not False
         settings["action"] = argparse.BooleanOptionalAction if two_way else "store_true"
-    elif keyword.choices:
+    elif keyword.choices and "int" not in kinds:
         settings["choices"] = keyword.choices
     else:
         settings |= {"type": _reader(keyword), "metavar": metavar or METAVARS.get(min(kinds), keyword.name.upper())}

@@ -27,7 +27,7 @@ class BatchMeans:
     Attributes:
         pairs: `(measure, convention)`, from `measures.resolve`.
         options: of the measures.
-        rows: rows wanted of each policy.
+        rows: rows wanted of each policy; `"all"` where no batches are made.
         batch_rows: least rows a batch; fewer rows than that are one batch.
         seed: of the quantizers, the jackknife's folds and the random subsets.
         null: whether the value that chance gives goes into the details.
@@ -35,7 +35,7 @@ class BatchMeans:
 
     pairs: list[tuple[str, str]]
     options: dict
-    rows: int
+    rows: int | str
     batch_rows: int
     seed: int
     null: bool | str = False
@@ -157,7 +157,7 @@ class BatchMeans:
         common = {"tokens": case, "n": n, "n_distinct": n_distinct}
         rows = [average(estimates) | {"n_per_batch": n_per_batch} for estimates in zip(*over_batches)]
         rows += [columns_of(estimate) | {"n_per_batch": n} for estimate in self._evaluate(cloud, batched=False)]
-        if n < min(self.rows, self.batch_rows):
+        if not isinstance(self.rows, str) and n < min(self.rows, self.batch_rows):
             for row in rows:
                 row["warnings"] = (*row["warnings"], f"fewer_rows: {n} rows, where {self.rows} were wanted")
         order = {pair: place for place, pair in enumerate(self.pairs)}

@@ -58,6 +58,11 @@ class Moments:
         """Moments of the rows times `factor`, which is positive."""
         return replace(self, mean=self.mean * factor, scatter=self.scatter * factor**2)
 
+    def on(self, device: torch.device) -> Moments:
+        """The same moments on a device."""
+        places = {name: getattr(self, name).to(device) for name in ("mean", "scatter", "unit_sum")}
+        return replace(self, **places)
+
     def __add__(self, other: Moments) -> Moments:
         count = self.count + other.count
         step = other.mean - self.mean

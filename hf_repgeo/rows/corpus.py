@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -58,8 +58,13 @@ class Corpus:
         Raises:
             BadInput: the template refuses a conversation.
         """
-        for position, document in enumerate(self.documents):
-            yield document if isinstance(document, str) else _rendered(document, tokenizer, position)
+        return as_texts(self.documents, tokenizer)
+
+
+def as_texts(documents: Iterable[str | Chat], tokenizer: PreTrainedTokenizerBase) -> Iterator[str]:
+    """Documents as strings; see `Corpus.texts`."""
+    for position, document in enumerate(documents):
+        yield document if isinstance(document, str) else _rendered(document, tokenizer, position)
 
 
 def is_chat(item: object) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import chain, islice
 from pathlib import Path
 
@@ -27,23 +27,32 @@ def documents_of(records: Iterable, column: str | None, clean: str, where: str) 
         BadInput: a record that is neither, or rows with no column or several to choose from.
         UnknownName: a column that does not exist.
     """
+    documents, column = documents_one_by_one(records, column, clean, where)
+    return list(documents), column
+
+
+def documents_one_by_one(
+    records: Iterable, column: str | None, clean: str, where: str
+) -> tuple[Iterator[str | Chat], str | None]:
+    """As `documents_of`, but the documents come one by one, in memory for one of them."""
     records = iter(records)
     first = list(islice(records, PEEKED))
     if any(isinstance(record, Mapping) for record in first):
         column = text_column([record for record in first if isinstance(record, Mapping)], column)
     else:
         column = None
-    cleaner = cleaner_of(clean, as_it_is)
-    documents: list[str | Chat] = []
-    for position, record in enumerate(chain(first, records)):
+    return _documents(chain(first, records), column, cleaner_of(clean, as_it_is), where), column
+
+
+def _documents(records: Iterable, column: str | None, cleaner: Callable, where: str) -> Iterator[str | Chat]:
+    for position, record in enumerate(records):
         document = record.get(column) if isinstance(record, Mapping) and column else record
         if isinstance(document, str):
-            documents += cleaner(document)
+            yield from cleaner(document)
         elif document is not None and is_chat(document):
-            documents.append(document)
+            yield document
         elif document is not None or not isinstance(record, Mapping):
             _refuse(document, position, column, where)
-    return documents, column
 
 
 def text_column(rows: list[Mapping], column: str | None) -> str:

@@ -47,14 +47,16 @@ class RowStream:
         self._moments: Moments | None = None  # of all rows, once some of them are not kept
         self.keys = np.empty(0, np.uint64)
         self.positions = np.empty(0, np.int64)
+        self.labels: np.ndarray | None = None  # the group of each kept row, where groups were given
         self._rows: list[torch.Tensor] = []  # until `max_rows` are there; then one tensor
 
-    def take(self, block: Any, start: int | None = None) -> None:
+    def take(self, block: Any, start: int | np.ndarray | None = None, labels: np.ndarray | None = None) -> None:
         """Takes the next rows.
 
         Args:
             block: `(b, hidden_size)` array or tensor, of the width of those before.
-            start: position of its first row in the whole stream; default: behind the rows taken so far.
+            start: position of its first row in the whole stream, or of each row; default: behind the rows taken so far.
+            labels: `(b,)` int64, the group of each row; given always or never.
 
         Raises:
             BadInput: not finite numbers, or rows of another width.
@@ -76,15 +78,17 @@ class RowStream:
             self._moments = self._moments + Moments.of(rows)
         first = self.seen if start is None else start
         self.seen += len(rows)
-        self._draw(rows, np.arange(first, first + len(rows)))
+        self._draw(rows, first if isinstance(first, np.ndarray) else np.arange(first, first + len(rows)), labels)
 
-    def _draw(self, rows: torch.Tensor, positions: np.ndarray) -> None:
+    def _draw(self, rows: torch.Tensor, positions: np.ndarray, labels: np.ndarray | None) -> None:
         """Keeps those of the rows whose keys are among the smallest."""
         keys = random_keys(self.seed, positions)
         free = self.max_rows - len(self.keys)
         if free > 0:
-            self._append(rows[:free].clone(), keys[:free], positions[:free])
+            own = None if labels is None else labels[:free]
+            self._append(rows[:free].to("cpu", copy=True), keys[:free], positions[:free], own)
             rows, keys, positions = rows[free:], keys[free:], positions[free:]
+            labels = None if labels is None else labels[free:]
         low = np.flatnonzero(keys < self.keys.max()) if len(keys) else keys
         if len(low) == 0:
             return
@@ -93,13 +97,17 @@ class RowStream:
         kept[np.argpartition(every, self.max_rows - 1)[: self.max_rows]] = True
         gone, new = np.flatnonzero(~kept[: self.max_rows]), low[kept[self.max_rows :]]
         whole = self._whole(torch.promote_types(self._rows[0].dtype, rows.dtype))
-        whole[torch.from_numpy(gone)] = rows[torch.from_numpy(new)].to(whole)
+        whole[torch.from_numpy(gone)] = rows[torch.from_numpy(new).to(rows.device)].to(whole)
         self.keys[gone], self.positions[gone] = keys[new], positions[new]
+        if self.labels is not None and labels is not None:
+            self.labels[gone] = labels[new]
 
-    def _append(self, rows: torch.Tensor, keys: np.ndarray, positions: np.ndarray) -> None:
+    def _append(self, rows: torch.Tensor, keys: np.ndarray, positions: np.ndarray, labels: np.ndarray | None) -> None:
         self._rows.append(rows)
         self.keys = np.concatenate([self.keys, keys])
         self.positions = np.concatenate([self.positions, positions])
+        if labels is not None:
+            self.labels = labels if self.labels is None else np.concatenate([self.labels, labels])
 
     def _whole(self, dtype: torch.dtype | None = None) -> torch.Tensor:
         """The kept rows as one tensor, in the order of arrival."""
@@ -132,7 +140,9 @@ class RowStream:
         positions = np.concatenate([part.positions for part in parts])
         chosen = np.sort(np.argsort(keys)[: whole.max_rows])
         rows = torch.cat([part._whole() for part in parts])
-        whole._append(rows[torch.from_numpy(chosen)], keys[chosen], positions[chosen])
+        known = [part.labels for part in parts if part.labels is not None]
+        labels = np.concatenate(known)[chosen] if known else None
+        whole._append(rows[torch.from_numpy(chosen)], keys[chosen], positions[chosen], labels)
         return whole
 
     def over_processes(self) -> RowStream:
@@ -151,12 +161,13 @@ class RowStream:
         self._moments = self.moments if self.seen else None
         self._rows = [self._whole()[torch.from_numpy(~gone)]] if self._rows else []
         self.keys, self.positions = self.keys[~gone], self.positions[~gone]
+        self.labels = None if self.labels is None else self.labels[~gone]
 
     def cloud(self, groups: Any = None) -> PointCloud:
         """The cloud of the kept rows, with the moments of all.
 
         Args:
-            groups: `(rows of the stream,)`, as in `PointCloud`.
+            groups: `(rows of the stream,)`, as in `PointCloud`; default: the labels taken with the rows, if any.
 
         Raises:
             BadInput: fewer than two rows, or `groups` of another length.
@@ -165,10 +176,12 @@ class RowStream:
             raise BadInput("X", came="an empty stream", wanted="at least two rows")
         if groups is not None:
             groups = as_groups(groups, self.seen, torch.device("cpu"))[torch.from_numpy(np.sort(self.positions))]
+        elif self.labels is not None:
+            groups = self.labels[np.argsort(self.positions)]
         cloud = PointCloud(self.kept(), groups=groups, seed=self.seed)
         cloud.given_dtype = self.dtype or cloud.given_dtype
         if self.seen > cloud.n:
-            cloud.stream(self.moments)
+            cloud.stream(self.moments.on(cloud.rows.device))
         return cloud
 
 

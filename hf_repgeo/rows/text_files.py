@@ -56,19 +56,22 @@ def read_text(
     """
     path = Path(path)
     cleaner_of(clean, split_documents)
-    _check_file(path)
+    check_file(path)
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     source = {"name": path.name, "sha256": digest, "clean": clean}
     if path.suffix.lower() in (".jsonl", ".ndjson", ".json", ".parquet"):
-        records = _parquet(path, text_column) if path.suffix.lower() == ".parquet" else _json(path, encoding)
+        records = parquet_records(path, text_column) if path.suffix.lower() == ".parquet" else _json(path, encoding)
         documents, column = documents_of(islice(records, READ_LIMIT), text_column, clean, str(path))
         return checked(documents, source | {"column": column, "limit": READ_LIMIT}, "text")
     passages = cleaner_of(clean, split_documents)(_decoded(path, encoding))
     return checked([*passages], source, "text", separator="\n")
 
 
-def _check_file(path: Path) -> None:
+def check_file(path: Path) -> None:
+    """Raises:
+    BadInput: it is no file, or a table of another kind.
+    """
     wanted = "the path of a text, JSON or Parquet file"
     if not path.is_file():
         folder = path.is_dir()
@@ -99,21 +102,32 @@ def _decoded(path: Path, encoding: str | None) -> str:
 def _json(path: Path, encoding: str | None) -> Iterator[object]:
     text = _decoded(path, encoding)
     if path.suffix.lower() == ".json" and text.lstrip().startswith("["):
-        yield from _parsed(text, path, "the file")
+        yield from parsed(text, path, "the file")
         return
     for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
-            yield _parsed(line, path, f"line {number}")
+            yield parsed(line, path, f"line {number}")
 
 
-def _parsed(text: str, path: Path, where: str):
+def parsed(text: str, path: Path, where: str):
+    """What a text of JSON holds; `where` it stands in the file.
+
+    Raises:
+        BadInput: no JSON.
+    """
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
         raise BadInput("text", came=f"{str(path)!r}, where {where} is no JSON ({error})", wanted="JSON") from None
 
 
-def _parquet(path: Path, column: str | None) -> Iterator[dict]:
+def parquet_records(path: Path, column: str | None) -> Iterator[dict]:
+    """Rows of a Parquet file, one by one: all columns, or the one asked for.
+
+    Raises:
+        BadInput: no Parquet.
+        UnknownName: no such column.
+    """
     import pyarrow as pa
     import pyarrow.parquet
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import torch
@@ -121,6 +122,54 @@ def make_windows(
         [[owners[0]] * len(prefix) + owners + [owners[-1]] * len(suffix) for _, owners in pieces],
         len(suffix),
         len(prefix),
+    )
+
+
+def window_stream(
+    tokenizer: PreTrainedTokenizerBase,
+    documents: Iterable[str],
+    window: int,
+    pack: str = "concatenate",
+    separator: str = "",
+    count: int = 64,
+) -> Iterator[Windows]:
+    """The windows of `make_windows`, at most `count` at a time, in memory for about as many.
+
+    Args:
+        tokenizer, documents, window, pack, separator: as there.
+        count: windows at a time, and documents that are tokenized at a time.
+
+    Raises:
+        UnknownName: an unknown `pack`.
+    """
+    if pack not in PACKINGS:
+        raise UnknownName("pack", pack, PACKINGS)
+    prefix, suffix = _frame(tokenizer)
+    step, together = window - len(prefix) - len(suffix), pack == "concatenate"
+    pieces: list[tuple[list[int], list[int]]] = []
+    rest: tuple[list[int], list[int]] = ([], [])
+    numbered = enumerate(documents)
+    while batch := list(islice(numbered, count)):
+        texts = [text + separator if together else text for _, text in batch]
+        for (document, _), ids in zip(batch, tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]):
+            ids, owners = rest[0] + ids, rest[1] + [document] * len(ids)
+            whole = len(ids) // step * step if together else len(ids)
+            pieces += [(ids[s : s + step], owners[s : s + step]) for s in range(0, whole, step)]
+            rest = (ids[whole:], owners[whole:])
+        while len(pieces) >= count:
+            yield _framed(pieces[:count], prefix, suffix)
+            pieces = pieces[count:]
+    pieces += [rest] if rest[0] else []
+    if pieces:
+        yield _framed(pieces, prefix, suffix)
+
+
+def _framed(pieces: list[tuple[list[int], list[int]]], prefix: list[int], suffix: list[int]) -> Windows:
+    """Pieces of text with the special tokens around each, which belong to the documents beside them."""
+    return Windows(
+        [prefix + ids + suffix for ids, _ in pieces],
+        [[owners[0]] * len(prefix) + owners + [owners[-1]] * len(suffix) for _, owners in pieces],
+        len(suffix),
     )
 
 

@@ -46,7 +46,7 @@ class Job:
         hashes = cache_folder() / "file-hashes.json"
         return loaded.source | {"fingerprint": model_fingerprint(loaded.model, loaded.place, hashes, around)}
 
-    def bar(self, title: str) -> Callable[[Iterator, int], Iterator]:
+    def bar(self, title: str) -> Callable[[Iterator, int | None], Iterator]:
         """Shows the progress of an iteration, if that is wanted; of several processes, the first shows it."""
         from tqdm.auto import tqdm
 
@@ -59,18 +59,21 @@ class Job:
         """The rows of the report for one place."""
         with torch.no_grad():
             rows = self.batch_means.measure(found.states[place], found.documents, found.policies_of(place))
-        warnings = _of_the_place(place, found, provenance)
+        warnings = warnings_of(place, found, provenance)
         return [row | {"warnings": [*row["warnings"], *warnings]} for row in rows]
 
 
-def _told(show: Callable[[str, int, int], None], title: str, items: Iterator, total: int) -> Iterator:
-    for done, item in enumerate(items):
-        show(title, done, total)
+def _told(show: Callable[[str, int, int], None], title: str, items: Iterator, total: int | None) -> Iterator:
+    """Tells each item that is done; where nobody knows how many will come, those that have come stand for all."""
+    done = 0
+    for item in items:
+        show(title, done, total or done + 1)
         yield item
-    show(title, total, total)
+        done += 1
+    show(title, total or done, total or done)
 
 
-def _of_the_place(place: Place, found: Representations, provenance: dict) -> list[str]:
+def warnings_of(place: Place, found: Representations, provenance: dict) -> list[str]:
     """Warnings that all numbers of a place carry."""
     warnings = []
     if found.facts.get("padding_leaks"):

@@ -16,6 +16,7 @@ from ..rows.processes import current_team
 from ..rows.random_weights import states_on_tokens
 from ..rows.representations import Representations, pooled_representations, token_representations, windows_for
 from ..rows.sentences import check_sentence_transformer, sentence_facts, sentence_representations
+from ..rows.text_stream import TextStream
 from ..rows.windows import Windows, check_vocabulary, draw_windows, make_windows, resolve_window, window_limit
 from .job import Job
 from .kept_rows import KeptRows
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 class TextInput:
     """What a model reads and which rows are taken; the attributes are keywords of `hf_repgeo.profile`."""
 
-    corpus: Corpus
+    corpus: Corpus | TextStream
     tokenizer: Any
     policies: list[str]
     pooling: str
@@ -88,7 +89,7 @@ class TextReading:
     @cached_property
     def drawn(self) -> Windows:
         """The windows that are run."""
-        rows, seed = self.job.batch_means.rows, self.job.batch_means.seed
+        rows, seed = int(self.job.batch_means.rows), self.job.batch_means.seed
         if not self.by_token:
             return draw_windows(self.windows, seed, count=rows)
         policies, oversample = self.given.policies, self.given.oversample

@@ -222,7 +222,7 @@ def train(
         )
         if quiet:
             trainer.remove_callback(PrinterCallback)
-        outcome = trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
+        outcome = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     return _as_run(trainer, seed, outcome)
 
 

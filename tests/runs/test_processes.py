@@ -79,6 +79,9 @@ def all_reports(folder: Path) -> dict[str, GeometryReport]:
     return {
         "profile": hf_repgeo.profile(folder / "model", read_documents(folder), **options, out=folder / "out"),
         "pooled": hf_repgeo.profile(folder / "model", read_documents(folder), **options, pooling="mean"),
+        "corpus": hf_repgeo.profile(
+            folder / "model", read_documents(folder), **options | {"rows": "all", "window": 16}
+        ),
         "npy": hf_repgeo.measure(folder / "x.npy", **few),
         "parquet": hf_repgeo.measure(folder / "x.parquet", **few, groups=np.arange(9000) // 40),
         "whole": hf_repgeo.measure(folder / "x.npy", MEASURES, null=True),
@@ -115,6 +118,7 @@ def folder(encoder, tokenizer, documents, tmp_path_factory):
     from transformers import BertConfig, BertModel
 
     folder = tmp_path_factory.mktemp("shared")
+    documents = documents * 4  # more windows than one chunk holds
     deep = seeded(BertModel, BertConfig(**SIZES | {"num_hidden_layers": 3}, max_position_embeddings=64))
     for name, model in (("model", encoder), ("deep", deep)):
         model.save_pretrained(folder / name)
