@@ -150,7 +150,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     chance, place = random.Random(options.seed), Path(tempfile.mkdtemp(prefix="kills-"))
-    os.environ["HF_REPGEO_CACHE"] = str(place / "cache")
+    os.environ |= {"HF_REPGEO_CACHE": str(place / "cache"), "HF_HUB_DISABLE_XET": "1"}
     jobs = Jobs(place / "models")
     print("| job | seconds | attempts | kills | equal tables | other |\n|---|---|---|---|---|---|")
     for name in options.jobs.split(","):
