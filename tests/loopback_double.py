@@ -313,9 +313,11 @@ class Handler(BaseHTTPRequestHandler):
     def validate_yaml(self):
         found = re.match(r"\A---\s*\n(.*?)^---", json.loads(self.body)["content"], re.DOTALL | re.MULTILINE)
         try:
-            yaml.safe_load(found[1] if found else "")
+            errors = _wrong_metadata(yaml.safe_load(found[1] if found else "") or {})
         except yaml.YAMLError as error:
-            return 400, {"errors": [{"message": str(error)}], "warnings": []}, {}
+            errors = [str(error)]
+        if errors:
+            return 400, {"errors": [{"message": error} for error in errors], "warnings": []}, {}
         return 200, {"errors": [], "warnings": []}, {}
 
     def preupload(self, kind: str, repo: str, rev: str):
@@ -402,6 +404,28 @@ class Handler(BaseHTTPRequestHandler):
         author = self.query.get("author")
         found = [request for request in found if author in (None, request["author"]["name"])]
         return 200, {"discussions": found, "count": len(found), "start": 0}, {}
+
+
+def _wrong_metadata(metadata: dict) -> list[str]:
+    """What the Hub's schema of a model card refuses, of the keys that we write."""
+    wrong = [f'"{key}" must be a string' for key in ("license", "library_name") if not _is_text(metadata.get(key, ""))]
+    tags = metadata.get("tags", [])
+    if not isinstance(tags, list) or not all(map(_is_text, tags)):
+        wrong.append('"tags" must be an array of strings')
+    for entry in metadata.get("model-index") or []:
+        for result in entry.get("results") or []:
+            dataset, metrics = result.get("dataset") or {}, result.get("metrics")
+            if not _is_text((result.get("task") or {}).get("type")) or not metrics:
+                wrong.append('"model-index[0].results[0]" wants a task with a type, and metrics')
+            if not _is_text(dataset.get("name")) or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", dataset.get("type") or ""):
+                wrong.append('"model-index[0].results[0].dataset.type" must be the id of a data set')
+            if any(not _is_text(m.get("type")) or not isinstance(m.get("value"), (int, float)) for m in metrics or []):
+                wrong.append('"metrics" want a type and a value each')
+    return wrong
+
+
+def _is_text(value) -> bool:
+    return isinstance(value, str)
 
 
 def _oid(path: str, content: bytes) -> str:

@@ -22,7 +22,7 @@ examples:
 """
 
 PUSH = "hf_repgeo.hub.push.push_report"
-KEYWORDS = ("to", "results_dataset", "atlas", "name", "private", "create_pr", "card", "overwrite")
+KEYWORDS = ("to", "results_dataset", "atlas", "name", "private", "create_pr", "card", "license", "overwrite")
 REPORT = {"metavar": "REPORT", "help": "a .json or .parquet report, or a folder with profile.json"}
 
 

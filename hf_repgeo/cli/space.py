@@ -8,7 +8,7 @@ from .options import add_flags, given
 
 ABOUT = "Put a folder of spaces/ onto the Hub as a Space. With --to nothing is pushed. Log in with 'hf auth login'."
 PUBLISH = "hf_repgeo.hub.spaces.publish_space"
-KEYWORDS = ("wheel", "to", "private")
+KEYWORDS = ("to", "private")
 
 
 def add(commands) -> None:
@@ -19,7 +19,7 @@ def add(commands) -> None:
     parser.set_defaults(run=publish)
     parser.add_argument("folder", metavar="FOLDER", help="such as spaces/anisotropy")
     parser.add_argument("repo_id", metavar="OWNER/NAME", help="the Space")
-    add_flags(parser, PUBLISH, *KEYWORDS, wheel="FILE", to="DIR")
+    add_flags(parser, PUBLISH, *KEYWORDS, to="DIR")
 
 
 def publish(options: argparse.Namespace) -> None:

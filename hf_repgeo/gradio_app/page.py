@@ -25,7 +25,8 @@ logger = logging.getLogger(__name__)
 CSS = (
     PAGE_CSS
     + """
-.gradio-container {--block-info-text-color: #5a5a66;max-width: 1180px !important; margin: auto}
+.gradio-container {--block-info-text-color: #5a5a66}
+.gradio-container {max-width: min(1180px, 100%) !important; width: 100% !important; margin: auto}
 .dark .gradio-container, .dark.gradio-container, .dark {--block-info-text-color: #b0b0bd !important}
 .finding p {font-size: 1.12rem; line-height: 1.5}
 .js-plotly-plot {max-width: calc(100vw - 66px); overflow: hidden}
@@ -131,7 +132,8 @@ class Address:
     def attach(self, demo: gr.Blocks, tabs: gr.Tabs, tab: gr.Textbox, share: gr.Button, link: gr.Textbox) -> None:
         """Wires everything up; `tab` holds the name of the open one."""
         controls = list(self._controls.values())
-        write = _WRITE % json.dumps(list(self._controls))
+        plain = [str(control.value).lower() for control in controls]
+        write = _WRITE % (json.dumps(list(self._controls)), json.dumps(plain))
         gr.on([c.change for c in controls], None, controls, None, js=write, api_visibility="private", queue=False)
         share.click(None, controls, link, js=write, api_visibility="private", queue=False)
         share.click(lambda: gr.Textbox(visible=True), None, link, api_visibility="private", queue=False)
@@ -145,11 +147,12 @@ class Address:
 
 
 _WRITE = """(...values) => {
-  const names = %s, query = new URLSearchParams();
+  const names = %s, plain = %s, query = new URLSearchParams();  // what differs from the page as it opens
   names.forEach((name, place) => {
-    if (values[place] !== null && values[place] !== '') query.set(name, values[place]);
+    const value = String(values[place] ?? '');
+    if (value !== '' && value.toLowerCase() !== plain[place]) query.set(name, value);
   });
-  const address = location.origin + location.pathname + '?' + query;
+  const address = location.origin + location.pathname + ([...query].length ? '?' + query : '');
   history.replaceState(null, '', address);
   if (navigator.clipboard && document.activeElement && document.activeElement.id === 'share')
     navigator.clipboard.writeText(address).catch(() => {});
@@ -158,12 +161,10 @@ _WRITE = """(...values) => {
 
 
 def _one_of(values: list[Any]) -> Callable[[str], Any]:
-    known = {str(value): value for value in values}
+    known = {str(value).lower(): value for value in values}  # JavaScript's true is Python's True
 
     def read(text: str) -> Any:
-        if text not in known:
-            raise ValueError(text)
-        return known[text]
+        return known[text.lower()]
 
     return read
 

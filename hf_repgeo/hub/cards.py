@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 START = "<!-- hf_repgeo:start -->"
 END = "<!-- hf_repgeo:end -->"
+TAG = "hf_repgeo"
+BADGE = "https://img.shields.io/badge/geometry-measured%20by%20hf__repgeo-2a8ac9"
 HEADLINE = (
     "anisotropy",
     "intrinsic_dimension",
@@ -47,11 +49,12 @@ def update_card(
     url: str,
     figure: str | None = None,
     overwrite: bool = False,
+    license: str | None = None,
 ) -> str:
     """A model card with this report's section and results.
 
     The section stands between two markers and is replaced as a whole; without markers it goes to the end. Results are
-    merged into `model-index`: what others wrote stays, and so does what an earlier push wrote.
+    merged into `model-index`: what others wrote stays; an older run of ours on the same text is replaced.
 
     Args:
         readme: the card so far; `None` if there is none.
@@ -61,6 +64,7 @@ def update_card(
         url: that file's address, the `source` of the results.
         figure: the figure's file in it, if there is one.
         overwrite: allows another value for a result that is already there.
+        license: of the model, such as `"apache-2.0"`, for a card that says none.
 
     Returns:
         str: the new card. Applied to its own result, the function changes nothing.
@@ -78,6 +82,7 @@ def update_card(
     """
     newline = "\r\n" if "\r\n" in (readme or "") else "\n"
     head, front, tail, body = _parts(readme, newline)
+    front = _with_metadata(front, report, license, newline)
     results = model_results(report, url)
     if results["metrics"]:
         front = _with_results(front, results, repo_id.split("/")[-1], overwrite, newline)
@@ -140,8 +145,13 @@ def model_results(report: ReportTable, url: str) -> dict[str, Any]:
     """The summary as one result of a `model-index`: floats, and what they were measured on."""
     text, facts = text_of(report), report.provenance
     name = str(text["name"] or "rows")
+    identifier = re.sub(r"[^A-Za-z0-9._/-]+", "-", name).strip("-./") or "rows"  # as the Hub wants a data set's id
     settings = {"run": run_id(report), "model_commit": facts.get("commit"), "seed": facts.get("seed")}
-    dataset = {"name": name, "type": name, "args": {key: fact for key, fact in settings.items() if fact is not None}}
+    dataset = {
+        "name": name,
+        "type": identifier,
+        "args": {key: fact for key, fact in settings.items() if fact is not None},
+    }
     return {
         "task": {"type": "feature-extraction", "name": "Geometry of the representations"},
         "dataset": dataset,
@@ -163,7 +173,7 @@ def _metrics(summary: Summary) -> Iterator[dict[str, Any]]:
 
 
 def merge_results(index: Any, ours: dict[str, Any], model: str, overwrite: bool = False) -> list[dict[str, Any]]:
-    """A `model-index` with our result in it; all that was there stays.
+    """A `model-index` with our result in it; what others wrote stays, an older run of ours on the same text goes.
 
     Args:
         index: the `model-index` so far, or `None`.
@@ -182,8 +192,17 @@ def merge_results(index: Any, ours: dict[str, Any], model: str, overwrite: bool 
         if all(result.get(part) == ours[part] for part in ("task", "dataset", "source")):
             result["metrics"] = _merge_metrics(result.get("metrics") or [], ours["metrics"], overwrite)
             return merged
-    merged[0]["results"] = [*(merged[0].get("results") or []), ours]
+    for entry in merged:
+        entry["results"] = [result for result in entry.get("results") or [] if not _older(result, ours)]
+    merged[0]["results"].append(ours)
     return merged
+
+
+def _older(result: dict[str, Any], ours: dict[str, Any]) -> bool:
+    """Whether a result is of an earlier run of ours, in the same task on the same text."""
+    source, dataset = result.get("source") or {}, result.get("dataset") or {}
+    ours_too = source.get("name") == ours["source"]["name"] and result.get("task") == ours["task"]
+    return ours_too and dataset.get("name") == ours["dataset"]["name"]
 
 
 def _merge_metrics(there: list[dict], ours: list[dict], overwrite: bool) -> list[dict]:
@@ -219,6 +238,20 @@ def _parts(readme: str | None, newline: str) -> tuple[str, str, str, str]:
     if not found:
         return f"---{newline}", "", f"---{newline}", readme
     return found[1], found[2], found[3], readme[found.end() :]
+
+
+def _with_metadata(front: str, report: ReportTable, license: str | None, newline: str) -> str:
+    """A card without any metadata gets tags and library; a licence is added where none is stated."""
+    known = _read_front(front)
+    new: dict[str, Any] = {"license": license} if license and "license" not in known else {}
+    if not known:
+        from huggingface_hub import ModelCardData
+
+        model = report.provenance.get("model") if report.provenance.get("commit") else None
+        facts = {"tags": [TAG, "representation-geometry"], "library_name": "transformers", "base_model": model}
+        new = {**ModelCardData(**facts).to_dict(), **new}
+    lines = front if not front or front.endswith("\n") else front + newline
+    return lines + _yaml(new, newline) if new else front
 
 
 def _with_results(front: str, results: dict[str, Any], model: str, overwrite: bool, newline: str) -> str:
@@ -274,7 +307,8 @@ def section(report: ReportTable, repo_id: str, path: str, figure: str | None) ->
     """The section of the card, markers included: figure, table, how it was measured, how to read it back."""
     name = path.rsplit("/", 1)[-1].removesuffix(".json")
     blocks = [
-        START + "\n## Geometry of the representations",
+        f"{START}\n## Geometry of the representations",
+        f"[![Geometry measured by hf_repgeo]({BADGE})]({path})",
         f"![Measures by layer]({figure})" if figure else "",
         _table(report),
         _measured(report),

@@ -79,6 +79,7 @@ def push_report(
     private: bool | None = None,
     create_pr: bool | None = None,
     card: bool = True,
+    license: str | None = None,
     overwrite: bool = False,
     token: str | bool | None = None,
     api: HfApi | None = None,
@@ -102,6 +103,7 @@ def push_report(
         private: visibility of a repository that is created here; default: your account's. Existing ones keep theirs.
         create_pr: by pull request or by commit; default: by pull request where the repository is not yours.
         card: whether to write the section and the summary.
+        license: of the model, such as `"apache-2.0"`, for a card that states none.
         overwrite: replace results in the card's `model-index` that an earlier push of the same run gave otherwise.
         token: as in `huggingface_hub`; default: the one you logged in with.
         api: a client to use instead of `HfApi(token=token)`.
@@ -128,7 +130,7 @@ def push_report(
     api = api or client(token)
     for argument, repo in (("repo_id", repo_id), ("results_dataset", results_dataset), ("atlas", atlas)):
         check_id(argument, repo)
-    uploads = [_to_model(report, repo_id, path, api.endpoint, card, overwrite)]
+    uploads = [_to_model(report, repo_id, path, api.endpoint, card, overwrite, license)]
     if results_dataset is not None:
         uploads.append(_to_dataset(report, repo_id, path, results_dataset))
     if atlas is not None:
@@ -230,11 +232,14 @@ def _chosen(repo_id: str | Path, files: dict[str, Any], name: str | None) -> str
 # --- what goes where --------------------------------------------------------------------------------------------------
 
 
-def _to_model(report: ReportTable, repo_id: str, path: str, endpoint: str, card: bool, overwrite: bool) -> Upload:
+def _to_model(
+    report: ReportTable, repo_id: str, path: str, endpoint: str, card: bool, overwrite: bool, license: str | None
+) -> Upload:
     files = _files(report, path)
     figure = next((file for file in files if file.endswith(".png")), None)
     url = f"{endpoint}/{repo_id}/blob/main/{path}"
-    text = partial(update_card, report=report, repo_id=repo_id, path=path, url=url, figure=figure, overwrite=overwrite)
+    about = {"report": report, "repo_id": repo_id, "path": path, "url": url, "figure": figure}
+    text = partial(update_card, **about, overwrite=overwrite, license=license)
     files_for = partial(_model_files, files=files, card=text if card else None)
     return Upload(repo_id, "model", f"Add geometry measured by hf_repgeo: {path}", files_for)
 
@@ -266,7 +271,10 @@ def _model_files(
     if card is None:
         return files
     readme = there.read("README.md").decode() if "README.md" in there.paths else None
-    return {**files, "README.md": card(readme).encode()}
+    written = card(readme)
+    if readme is None and "\nlicense:" not in written:
+        logger.warning("the new model card states no licence; pass license=, such as license='apache-2.0'")
+    return {**files, "README.md": written.encode()}
 
 
 def _written(write: Callable[[Path], Path]) -> bytes:
@@ -279,10 +287,14 @@ def _figure(report: ReportTable) -> bytes | None:
     from ..plots import DEFAULT_PANELS, plot_layers, plot_training
     from ..report_text import has_steps
 
+    first = next(summaries(report), None)
     panels = {f"{summary.measure}:{summary.convention}": summary.measure for summary in summaries(report)}
     headline = [panel for panel, measure in panels.items() if measure in DEFAULT_PANELS] or list(panels)
     try:
-        figure = (plot_training if has_steps(report) else plot_layers)(report, headline)
+        if has_steps(report):
+            figure = plot_training(report, headline)
+        else:  # one policy, that of the table
+            figure = plot_layers(report, headline, [first.tokens] if first and first.tokens else None)
     except BadInput:
         return None
     # Without the name of the program in it, the same curves are the same bytes.

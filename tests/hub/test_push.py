@@ -1,5 +1,6 @@
 """Reports to the Hub and back, by the unmodified huggingface_hub client against a loopback double of the Hub."""
 
+import hashlib
 import json
 import logging
 import os
@@ -207,7 +208,7 @@ def test_a_new_report_replaces_the_section_and_only_it(report):
     twice = update_card(once, make_report(shift=0.05, seed=1), **PLACE)
     assert twice.count(START) == 1 and twice.endswith("\nMore words.\n")
     assert "| anisotropy | razzhigaev | 0.45 |" in twice and "| anisotropy | razzhigaev | 0.4 |" not in twice
-    assert len(ModelCard(twice).data.eval_results) == 1 + 4 + 4
+    assert len(ModelCard(twice).data.eval_results) == 1 + 4  # theirs, and the newer run of ours
 
 
 def test_a_result_is_never_replaced_unasked(report):
@@ -426,11 +427,6 @@ def test_names_that_lead_elsewhere_are_refused(report, tmp_path, options):
     with pytest.raises(BadInput, match=f"`{argument}`"):
         push_report(report, **{"repo_id": "me/model", "to": tmp_path, **options})
     assert not list(tmp_path.iterdir())
-
-
-def test_a_local_folder_in_the_report_is_pointed_out(tmp_path, caplog):
-    push_report(make_report(model="/home/ann/secret-project", commit=None), "me/model", to=tmp_path)
-    assert "the report says that the model was in /home/ann/secret-project" in caplog.text
 
 
 # --- the results data set ---------------------------------------------------------------------------------------------
@@ -830,3 +826,75 @@ def test_the_round_trip_against_a_real_hub(report, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     api = HfApi()
     round_trip(api, api.whoami()["name"], report)
+
+
+# --- the card of a new model, and Xet ---------------------------------------------------------------------------------
+
+
+def test_a_new_card_has_tags_a_library_and_the_licence_that_was_given():
+    front = ModelCard(update_card(None, make_report(commit="c" * 40), **PLACE, license="mit")).data
+    assert front.tags == ["hf_repgeo", "representation-geometry"] and front.library_name == "transformers"
+    assert front.license == "mit"
+    card = "---\nlicense: gpl-3.0\n---\nwords\n"
+    kept = update_card(card, make_report(), **PLACE, license="mit")
+    assert "license: gpl-3.0" in kept and "license: mit" not in kept and "library_name" not in kept
+
+
+def test_a_later_run_on_the_same_text_replaces_the_earlier_one_and_no_other():
+    older, newer, elsewhere = (make_report(commit=digit * 40) for digit in "abc")
+    elsewhere.provenance["text"] = {"name": "another text", "sha256": "0" * 64}
+    card = None
+    for report in (elsewhere, older, newer):
+        card = update_card(card, report, **PLACE)
+    runs = {result.dataset_args["run"]: result.dataset_name for result in ModelCard(card).data.eval_results}
+    assert runs == {run_id(elsewhere): "another text", run_id(newer): "sample"}
+
+
+def test_the_figure_of_a_card_shows_one_policy(monkeypatch):
+    from hf_repgeo import plots
+
+    drawn, plot = [], plots.plot_layers
+    monkeypatch.setattr(plots, "plot_layers", lambda *given: drawn.append(given) or plot(*given))
+    hub._figure(make_report())
+    assert len(drawn[0][2]) == 1
+
+
+class FakeXet:
+    """What the client uses of hf_xet: files go to the double's store under their hashes."""
+
+    def __init__(self, double):
+        self.double = double
+
+    def new_upload_commit(self, **_):
+        return self
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        return None
+
+    def start_upload_file(self, path, sha256):
+        return self.start_upload_bytes(Path(path).read_bytes(), sha256)
+
+    def start_upload_bytes(self, content, sha256):
+        oid = hashlib.sha256(content).hexdigest()
+        self.double.blobs[oid] = content
+        info = types.SimpleNamespace(xet_info=types.SimpleNamespace(sha256=oid))
+        return types.SimpleNamespace(result=lambda: info)
+
+
+def test_a_push_through_xet_arrives_as_one_without(push, double, monkeypatch):
+    from huggingface_hub.utils import _xet
+
+    pytest.importorskip("hf_xet")
+    if not hasattr(_xet, "get_xet_session"):
+        pytest.skip("another interface of hf_xet")
+    report = make_report(commit="c" * 40)
+    push(report, name="without")
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", False)
+    monkeypatch.setattr(_xet, "get_xet_session", lambda: FakeXet(double))
+    push(report, name="with")
+    files = double.repos["model", "me/model"].files()
+    for ending in ("json", "parquet", "png"):
+        assert files[f"repgeo/with.{ending}"] == files[f"repgeo/without.{ending}"]
