@@ -20,7 +20,7 @@ import torch
 from ..errors import BadInput, UnknownName
 from ..measures import MEASURES, Estimate, PointCloud, check_null, check_options
 from ..rows.files import is_dataset, row_blocks
-from .streams import ARGUMENT, KeptRows, Stream, as_matrix, checked_rows, count_of, estimates_of
+from .streams import ARGUMENT, KeptRows, Stream, as_matrix, checked_rows, count_of, estimates_of, whole_column
 
 CLOUD_OPTIONS = ("groups", "seed")
 CHANCE = ("null", "null_low", "null_high", "p")
@@ -43,7 +43,8 @@ INPUTS = """
 Args:
     representations: rows `(n_samples, hidden_size)`: a torch tensor on any device, a numpy array, lists of numbers, or
         a column of a `datasets.Dataset`, which is read in blocks. Optional if rows were added before.
-    groups: `(n_samples,)` integers, rows that belong together; standard errors leave out whole groups.
+    groups: `(n_samples,)` integers, rows that belong together; standard errors leave out whole groups. Without them
+        runs of neighbouring rows are left out, so that the errors, and never the values, depend on the order.
     seed: of whatever is random in the measure; default 0, or the seed given to `evaluate.load`.
 """
 
@@ -169,6 +170,8 @@ class GeometryMeasurement(evaluate.Measurement, ABC):
         if representations is None and not len(self._stream):
             came = "predictions" if predictions is not None else "nothing"
             raise BadInput(ARGUMENT, came=came, wanted=f"rows: compute({ARGUMENT}=X), or add_batch before")
+        if is_dataset(representations) and not len(self._stream):
+            representations = whole_column(representations)
         if representations is None or len(self._stream) or is_dataset(representations):
             return self._compute_streamed(representations, options)
         return self._compute(representations, **options)

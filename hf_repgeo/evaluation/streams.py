@@ -10,9 +10,11 @@ import torch
 from ..errors import BadInput, TooFewRows
 from ..measures import Estimate, Moments, PointCloud, evaluate_all, resolve, with_chance
 from ..measures.spectrum import anisotropy_of_moments
+from ..rows.files import row_blocks
 
 ARGUMENT = "representations"
 FOLDED_ROWS = 8192  # at once: folding costs d^2 however few rows there are
+WHOLE_BYTES = 2**31  # of a column that is read at once
 NO_ERROR = "no_standard_error: batches were folded into moments; give `compute` all rows at once for a standard error"
 
 
@@ -29,6 +31,15 @@ def checked_rows(batch) -> torch.Tensor:
     single = count_of(batch) == 1
     cloud = PointCloud(_twice(batch) if single else batch, argument=ARGUMENT)  # a cloud needs two rows
     return cloud.unscaled_rows[:1] if single else cloud.unscaled_rows
+
+
+def whole_column(data):
+    """The rows of a data set of known length as one array, if they take at most 2 GiB; else the data set as it came."""
+    count = count_of(data)
+    first = next(iter(row_blocks(data)), None) if count else None
+    if first is None or count * first.shape[1] * first.dtype.itemsize > WHOLE_BYTES:
+        return data
+    return torch.cat([torch.as_tensor(block) for block in row_blocks(data)])
 
 
 def count_of(batch) -> int | None:

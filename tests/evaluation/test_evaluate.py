@@ -329,6 +329,29 @@ def test_a_long_stream_is_folded_block_by_block():
     agree(module.compute(), evaluate.load("anisotropy").compute(representations=rows.double()), 1e-9)
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_a_column_given_whole_keeps_its_standard_error_and_a_huge_one_is_folded(name, X, monkeypatch):
+    column = datasets.Dataset.from_dict({"embedding": X.tolist()}).with_format("numpy")["embedding"]
+    module, wanted = evaluate.load(name), evaluate.load(name).compute(representations=X.double(), **options(name))
+    agree(module.compute(representations=column, **options(name)), wanted)
+    assert module.compute(representations=column, **options(name))[f"{name}_standard_error"] is not None
+    monkeypatch.setattr(streams, "WHOLE_BYTES", 100)
+    folded = module.compute(representations=column, **options(name))
+    assert folded[name] == pytest.approx(wanted[name], rel=1e-6)
+    assert (folded[f"{name}_standard_error"] is None) == (name == "anisotropy")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_order_of_rows_moves_no_value_and_with_groups_no_error(name, X, generator):
+    order, groups = torch.randperm(len(X), generator=generator), torch.arange(len(X)) // 10
+    one, other = (
+        evaluate.load(name).compute(representations=X[o], groups=groups[o], **options(name))
+        for o in (torch.arange(len(X)), order)
+    )
+    for key in (name, f"{name}_standard_error"):
+        assert other[key] == pytest.approx(one[key], rel=1e-6)
+
+
 def test_a_stream_without_its_rows_says_that_it_has_no_standard_error(X):
     module = evaluate.load("anisotropy")
     module.add_batch(representations=X)
