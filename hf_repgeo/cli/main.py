@@ -1,5 +1,5 @@
 """The command line: hf-repgeo profile | sweep | compare | measure | plot | report | space | locate | sparse-vae | blm |
-downstream | floor | layer | finetune | quant | dims | index | dedup | checkpoint | measures.
+downstream | floor | layer | finetune | quant | dims | index | dedup | checkpoint | measures | completion.
 
 argparse, with the flags of a command made from the signature of the function that it calls (`options.py`): a library
 of typed commands would want every option declared a second time, and be one more thing to install.
@@ -20,6 +20,7 @@ from ..version import __version__
 from . import (
     blm,
     compare,
+    completion,
     decisions,
     downstream,
     locate,
@@ -47,6 +48,7 @@ COMMANDS = (
     downstream,
     decisions,
     measures,
+    completion,
 )
 BAD_INPUT, INTERRUPTED, READER_GONE, TERMINATED = 2, 130, 141, 143  # 128 + the signal's number
 

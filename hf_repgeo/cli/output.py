@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 from collections.abc import Collection
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from ..errors import BadInput
 from ..writing import written_whole
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
     from ..report import GeometryReport
 
+BOLD, PALE, YELLOW = "\033[1m", "\033[2m", "\033[33m"
+
 
 def add_json_flag(parser: argparse.ArgumentParser) -> None:
     """Adds `--json`."""
@@ -25,7 +28,26 @@ def add_json_flag(parser: argparse.ArgumentParser) -> None:
 
 def print_report(report: GeometryReport, options: argparse.Namespace) -> None:
     """Prints the report as a table, or as the JSON that `to_json` writes."""
-    print(json.dumps(report.as_dict(), indent=1, allow_nan=False) if options.json else report)
+    print(
+        json.dumps(report.as_dict(), indent=1, allow_nan=False) if options.json else coloured(str(report), sys.stdout)
+    )
+
+
+def coloured(text: str, stream: TextIO) -> str:
+    """A report's text with a bold heading, pale rules and yellow warnings, where the stream is a terminal that can.
+
+    `NO_COLOR` in the environment turns it off (https://no-color.org).
+    """
+    if not stream.isatty() or os.environ.get("NO_COLOR") or os.environ.get("TERM", "dumb") == "dumb":
+        return text
+    table, mark, warnings = text.partition("\nwarnings:\n")
+    lines = table.split("\n")
+    painted = [_paint(BOLD, lines[0]), *(_paint(PALE, line) if line.startswith("─") else line for line in lines[1:])]
+    return "\n".join(painted) + mark + "\n".join(_paint(YELLOW, line) for line in warnings.split("\n"))
+
+
+def _paint(style: str, line: str) -> str:
+    return f"{style}{line}\033[0m" if line else line
 
 
 def read_report(path: str | Path) -> GeometryReport:
