@@ -13,13 +13,14 @@ import argparse
 import json
 import tempfile
 import time
+from functools import cache
 from itertools import product
 from pathlib import Path
 from statistics import fmean, median, stdev
 
 import torch
 from training_dynamics import BATCH, ROWS, WINDOW, corpus, make_model, make_tokenizer, windows
-from transformers import DataCollatorForLanguageModeling, Trainer, TrainerCallback, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from hf_repgeo import GeometryLoss, measure
 from hf_repgeo.rows.capture import read_places
@@ -30,9 +31,8 @@ from hf_repgeo.rows.windows import Windows
 TERMS = {
     "none": None,
     "iso_score, -1": ("iso_score", -1.0),
-    "iso_score, -10": ("iso_score", -10.0),
-    "patchiness, 0.3": ("patchiness", 0.3),
-    "patchiness, 3": ("patchiness", 3.0),
+    "iso_score, -0.1": ("iso_score", -0.1),
+    "patchiness, 1": ("patchiness", 1.0),
 }
 MEASURES = ["iso_score", "effective_rank", "patchiness:lloyd", "anisotropy"]
 
@@ -59,10 +59,20 @@ def last_layer(model, sample: torch.Tensor) -> torch.Tensor:
     return next(iter(found.values()))
 
 
-def one_run(data: Path, term: tuple | None, seed: int, steps: int) -> dict:
+@cache
+def tokens(data: Path) -> tuple[torch.Tensor, torch.Tensor]:
+    """Windows to train on, and windows held out."""
     train, valid = corpus(data)
     tokenizer = make_tokenizer(train)
-    held_out = windows(tokenizer, valid)
+    return windows(tokenizer, train), windows(tokenizer, valid)
+
+
+def with_labels(rows: torch.Tensor) -> list[dict]:
+    return [{"input_ids": row, "labels": row} for row in rows]
+
+
+def one_run(data: Path, term: tuple | None, seed: int, steps: int) -> dict:
+    train, held_out = tokens(data)
     sample, rest = held_out[: ROWS // WINDOW], held_out[ROWS // WINDOW :][:256]
     torch.random.manual_seed(seed)
     times = StepTimes()
@@ -75,9 +85,8 @@ def one_run(data: Path, term: tuple | None, seed: int, steps: int) -> dict:
         trainer = Trainer(
             make_model("gpt"),
             arguments,
-            train_dataset=[{"input_ids": row} for row in windows(tokenizer, train)],
-            eval_dataset=[{"input_ids": row} for row in rest],
-            data_collator=DataCollatorForLanguageModeling(tokenizer, mlm=False),
+            train_dataset=with_labels(train),
+            eval_dataset=with_labels(rest),
             callbacks=[*([GeometryLoss(*term)] if term else []), times],
         )
         trainer.train()

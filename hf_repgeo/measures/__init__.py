@@ -20,6 +20,7 @@ from .diagnostics import duplicate_share, massive_share, top_coordinate_share
 from .dimension import intrinsic_dimension
 from .direction import mean_cosine, partition_function, uniformity
 from .estimate import FEWEST_GROUPS, Estimate, missing
+from .hubs import antihub_share, hubness, local_dimension
 from .inputs import check_count
 from .moments import Moments
 from .nulls import check_interval, check_null, with_interval, with_null
@@ -66,6 +67,7 @@ __all__ = [
     "Moments",
     "PointCloud",
     "anisotropy",
+    "antihub_share",
     "cell_count_divergence",
     "cell_count_variance",
     "cell_density_variance",
@@ -77,11 +79,13 @@ __all__ = [
     "effective_rank",
     "evaluate_all",
     "gride",
+    "hubness",
     "interval_of",
     "intrinsic_dimension",
     "iso_score",
     "iso_score_star",
     "levina_bickel",
+    "local_dimension",
     "massive_share",
     "mean_cosine",
     "missing",

@@ -6,10 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from . import cells, diagnostics, dimension, direction, reconstruction, scales, spectral_shape, spectrum
+from . import cells, diagnostics, dimension, direction, hubs, reconstruction, scales, spectral_shape, spectrum
 from .conventions import (
     AGRAWAL,
     AGRAWAL_CODE,
+    AMSALEG,
     BIT_EQUAL,
     CENTRED,
     DENTI,
@@ -21,6 +22,7 @@ from .conventions import (
     MU,
     NORM_OVER_5_MEDIANS,
     OFF_DIAGONAL,
+    RADOVANOVIC,
     RAZZHIGAEV,
     ROY_VETTERLI,
     RUDMAN,
@@ -60,6 +62,8 @@ SYNONYMS = {
     "point_patchiness": "patchiness:marbut",
     "pp": "patchiness:marbut",
     "duplicates": "duplicate_share",
+    "hubs": "hubness",
+    "antihubs": "antihub_share",
 }
 
 
@@ -368,6 +372,45 @@ MEASURES: dict[str, Measure] = {
         cost="O(n^2 d)",
         source="Denti et al. 2022, Scientific Reports 12:20005",
         takes=("n1", "n2"),
+    ),
+    "local_dimension": Measure(
+        function=hubs.local_dimension,
+        conventions=(AMSALEG,),
+        needs="neighbors",
+        unit="dimensions",
+        range=(0, None),
+        direction="larger: more local degrees of freedom around a typical row",
+        invariances=RIGID | {"copies"},
+        minimum_rows=21,
+        cost="O(n^2 d)",
+        source="Amsaleg et al. 2015, Estimating local intrinsic dimensionality",
+        takes=("k",),
+    ),
+    "hubness": Measure(
+        function=hubs.hubness,
+        conventions=(RADOVANOVIC,),
+        needs="neighbors",
+        unit="skewness",
+        range=(None, None),
+        direction="larger: a few rows are near neighbours of very many",
+        invariances=RIGID | {"copies"},
+        minimum_rows=20,
+        cost="O(n^2 d), shared with antihub_share",
+        source="Radovanović et al. 2010, Hubs in space",
+        takes=("k",),
+    ),
+    "antihub_share": Measure(
+        function=hubs.antihub_share,
+        conventions=(RADOVANOVIC,),
+        needs="neighbors",
+        unit="share of rows",
+        range=(0, 1),
+        direction="larger: more rows are near neighbours of none",
+        invariances=RIGID | {"copies"},
+        minimum_rows=20,
+        cost="that of hubness, shared with it",
+        source="Radovanović et al. 2010, Hubs in space",
+        takes=("k",),
     ),
     "reconstruction_error": _of_cells(
         function=reconstruction.reconstruction_error,
