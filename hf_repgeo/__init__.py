@@ -48,9 +48,11 @@ _HOME = {
     "plot_comparison": "plots",
     "plot_layers": "plots",
     "plot_scale_curves": "plots",
+    "plot_sequences": "plots",
     "plot_sweep": "plots",
     "plot_training": "plots",
     "profile": "profiling",
+    "profile_sequences": "sequence_profile",
     "push_report": "hub.push",
     "read_dataset": "rows.text_datasets",
     "read_text": "rows.text_files",
@@ -89,9 +91,11 @@ __all__ = [
     "plot_comparison",
     "plot_layers",
     "plot_scale_curves",
+    "plot_sequences",
     "plot_sweep",
     "plot_training",
     "profile",
+    "profile_sequences",
     "push_report",
     "read_dataset",
     "read_text",
@@ -107,7 +111,7 @@ if TYPE_CHECKING:
     from .localization.locating import locate
     from .measures import MEASURES, PointCloud, scale_curve
     from .measures.pairs import COMPARISONS
-    from .plots import plot_comparison, plot_layers, plot_scale_curves, plot_sweep, plot_training
+    from .plots import plot_comparison, plot_layers, plot_scale_curves, plot_sequences, plot_sweep, plot_training
     from .profiling import measure, profile
     from .registration.evaluate_names import measurement_path
     from .report import GeometryReport, atlas_reports, load_atlas, load_report
@@ -115,6 +119,7 @@ if TYPE_CHECKING:
     from .rows.text_datasets import read_dataset
     from .rows.text_files import read_text
     from .sentence_evaluator import GeometryEvaluator
+    from .sequence_profile import profile_sequences
     from .sparse_vae.checkpoints import example_checkpoint
     from .sparse_vae.configuration_sparse_vae import BLMBaselineConfig, SparseVAEConfig, SparseVAEForBLMConfig
     from .sparse_vae.modeling_blm_baseline import BLMBaseline

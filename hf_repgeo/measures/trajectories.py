@@ -8,7 +8,8 @@ curvature(cloud), prompt_entropy(cloud)
 
 from __future__ import annotations
 
-from math import sqrt
+from collections.abc import Callable, Sequence
+from math import log, sqrt
 
 import torch
 
@@ -44,9 +45,7 @@ def curvature(cloud: PointCloud) -> Estimate:
         >>> round(curvature(PointCloud(line, groups=torch.zeros(10, dtype=torch.int64))).value, 3)
         0.0
     """
-    found = [angle for angle in map(_mean_angle, sequences_of(cloud)) if angle is not None]
-    details = {"independent_rows": 2 * torch.pi / 3, "random_walk": torch.pi / 2}
-    return _over_sequences("curvature", "hosseini", found, cloud, details)
+    return _of_cloud("curvature", cloud)
 
 
 def prompt_entropy(cloud: PointCloud) -> Estimate:
@@ -75,9 +74,7 @@ def prompt_entropy(cloud: PointCloud) -> Estimate:
         >>> round(prompt_entropy(cloud).value, 4)  # log 8
         2.0794
     """
-    pairs = [pair for pair in map(_entropy, sequences_of(cloud)) if pair is not None]
-    details = {"normalised": sum(share for _, share in pairs) / len(pairs)} if pairs else {}
-    return _over_sequences("prompt_entropy", "skean", [entropy for entropy, _ in pairs], cloud, details)
+    return _of_cloud("prompt_entropy", cloud)
 
 
 def sequences_of(cloud: PointCloud) -> list[torch.Tensor]:
@@ -88,7 +85,8 @@ def sequences_of(cloud: PointCloud) -> list[torch.Tensor]:
     return [part for part in parts if len(part) >= FEWEST_TOKENS]
 
 
-def _mean_angle(tokens: torch.Tensor) -> float | None:
+def mean_angle(tokens: torch.Tensor) -> float | None:
+    """Curvature of one sequence, `(T, d)`; `None` where it does not move."""
     steps = tokens.diff(dim=0)
     lengths = steps.norm(dim=1)
     products = (steps[:-1] * steps[1:]).sum(1)
@@ -99,23 +97,70 @@ def _mean_angle(tokens: torch.Tensor) -> float | None:
     return float(torch.arccos(cosines.clamp(-1, 1)).mean())
 
 
-def _entropy(tokens: torch.Tensor) -> tuple[float, float] | None:
-    """The entropy of a sequence, and its share of the largest possible."""
+def gram_entropy(tokens: torch.Tensor) -> float | None:
+    """Entropy of one sequence's Gram matrix, `(T, d)`; `None` where all its tokens are zero."""
     small = tokens @ tokens.T if len(tokens) <= tokens.shape[1] else tokens.T @ tokens
     values = torch.linalg.eigvalsh(small).clamp_min(0)
     if float(values.sum()) <= 0:
         return None
-    entropy = float(torch.special.entr(values / values.sum()).sum())
-    return entropy, entropy / torch.tensor(len(values), dtype=torch.float64).log().item() if len(values) > 1 else 0.0
+    return float(torch.special.entr(values / values.sum()).sum())
 
 
-def _over_sequences(name: str, convention: str, values: list[float], cloud: PointCloud, details: dict) -> Estimate:
-    if not values:
+OF_SEQUENCE: dict[str, Callable[[torch.Tensor], float | None]] = {
+    "curvature": mean_angle,
+    "prompt_entropy": gram_entropy,
+}
+CONVENTIONS = {"curvature": "hosseini", "prompt_entropy": "skean"}
+UNITS = {"curvature": "radians", "prompt_entropy": "nats"}
+
+
+def _of_cloud(name: str, cloud: PointCloud) -> Estimate:
+    parts = sequences_of(cloud)
+    shapes = [(len(part), cloud.d) for part in parts]
+    return over_sequences(name, [OF_SEQUENCE[name](part) for part in parts], shapes, range(len(parts)), cloud.n)
+
+
+def over_sequences(
+    name: str,
+    values: Sequence[float | None],
+    shapes: Sequence[tuple[int, int]],
+    owners: Sequence[int],
+    n: int,
+) -> Estimate:
+    """The mean over sequences, with the error of drawing other documents.
+
+    Args:
+        name: `"curvature"` or `"prompt_entropy"`.
+        values: of each sequence; `None` where it has none.
+        shapes: tokens and width of each.
+        owners: the document of each; sequences of one document are drawn together.
+        n: tokens in all.
+    """
+    known = [
+        (value, shape, owner) for value, shape, owner in zip(values, shapes, owners, strict=True) if value is not None
+    ]
+    if not known:
         reason = f"too_few_rows: no sequence of at least {FEWEST_TOKENS} tokens that move"
-        return missing(name, convention, reason, n=cloud.n)
-    found = torch.tensor(values, dtype=torch.float64)
-    error = float(found.std()) / sqrt(len(found)) if len(found) > 1 else None
-    method = f"over {len(found)} sequences" if len(found) > 1 else None
-    warnings = () if error is not None else ("too_few_groups: one sequence gives no standard error",)
-    details = details | {"sequences": len(found)}
-    return Estimate(name, convention, float(found.mean()), error, method, cloud.n, None, warnings, details)
+        return missing(name, CONVENTIONS[name], reason, n=n)
+    found = torch.tensor([value for value, *_ in known], dtype=torch.float64)
+    group = torch.unique(torch.tensor([owner for *_, owner in known]), return_inverse=True)[1]
+    error, method = _clustered_error(found, group)
+    warnings = () if error is not None else ("too_few_groups: sequences of one document give no standard error",)
+    details: dict[str, float] = {"sequences": len(found)}
+    if name == "curvature":
+        details |= {"independent_rows": 2 * torch.pi / 3, "random_walk": torch.pi / 2}
+    else:
+        largest = [log(max(2, min(shape))) for _, shape, _ in known]
+        details["normalised"] = float((found / torch.tensor(largest, dtype=torch.float64)).mean())
+    return Estimate(name, CONVENTIONS[name], float(found.mean()), error, method, n, None, warnings, details)
+
+
+def _clustered_error(values: torch.Tensor, group: torch.Tensor) -> tuple[float | None, str | None]:
+    """Standard error of the mean where whole groups were drawn, `(s,)` values and the group of each."""
+    groups = int(group.max()) + 1
+    if groups < 2:
+        return None, None
+    sums = torch.zeros(groups, dtype=values.dtype).index_add_(0, group, values - values.mean())
+    error = sqrt(float(sums.square().sum()) * groups / (groups - 1)) / len(values)
+    alone = groups == len(values)
+    return error, f"over {groups} sequences" if alone else f"over {groups} documents"

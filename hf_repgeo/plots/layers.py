@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from ..errors import BadInput
 from ..measures import MEASURES
 from ..measures.pairs import COMPARISONS
+from ..measures.trajectories import UNITS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -269,6 +270,52 @@ def _heat_map(figure: Figure, axis: Axes, cells: list[dict]) -> None:
     axis.set_xlabel("layer of the second")
     axis.set_ylabel("layer of the first")
     figure.colorbar(image, ax=axis)
+
+
+def plot_sequences(report: ReportTable) -> Figure:
+    """What `profile_sequences` found: curvature and prompt entropy by layer, a curve a token policy, and chance.
+
+    Args:
+        report: from `profile_sequences`.
+
+    Returns:
+        matplotlib.figure.Figure: not shown, not saved.
+
+    Raises:
+        BadInput: the report holds no such measure.
+    """
+    from matplotlib.figure import Figure
+
+    shown = [name for name in UNITS if any(row["measure"] == name for row in report)]
+    if not shown:
+        raise BadInput("report", came="no measure of sequences", wanted="what `profile_sequences` returned")
+    figure = Figure(figsize=(1.0 + 4.8 * len(shown), 3.9), layout="constrained")
+    for axis, name in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown):
+        part = report.select(measure=name)
+        cases = [(stack, tokens) for stack in part.unique("stack") for tokens in part.unique("tokens")]
+        for number, (stack, tokens) in enumerate(cases):
+            rows = part.select(stack=stack, tokens=tokens).rows
+            label = f"tokens: {tokens}" if len(part.unique("stack")) == 1 else f"{stack} · tokens: {tokens}"
+            _of_sequences(axis, rows, label, number)
+        axis.set_title(name.replace("_", " ").capitalize(), fontsize="medium")
+        axis.set_ylabel(UNITS[name])
+        _layer_axis(axis)
+        axis.legend(frameon=False, fontsize="small")
+    model = str(report.provenance.get("model", "")).removeprefix("pip:")
+    figure.suptitle(f"{model}; bands: ± 1 standard error; dotted: tokens shuffled", fontsize="medium")
+    return figure
+
+
+def _of_sequences(axis: Axes, rows: list[dict], label: str, number: int) -> None:
+    points = sorted((row["layer"], row["value"], row["se"] or 0.0) for row in rows if row["value"] is not None)
+    if not points:
+        return
+    style = {"color": COLOURS[number % 7], "marker": MARKERS[number % 7]}
+    _curve(axis, points, label, style, relative=False)
+    chance = sorted((row["layer"], row["details"]["null"]) for row in rows if "null" in row["details"])
+    if chance:
+        layers, values = zip(*chance, strict=True)
+        axis.plot(layers, values, color=style["color"], linewidth=0.9, linestyle=(0, (1, 1)), label="_chance")
 
 
 def plot_scale_curves(curves: dict[str, list]) -> Figure:
