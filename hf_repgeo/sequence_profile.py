@@ -59,8 +59,8 @@ def profile_sequences(
     second one before each has given one. Sequences shorter than the window are used where nothing else is left.
 
     Args:
-        model: as in `hf_repgeo.profile`.
-        texts: as in `hf_repgeo.profile`.
+        model: as in `hf_repgeo.profiling.profile`.
+        texts: as in `hf_repgeo.profiling.profile`.
         measures: `"curvature"`, `"prompt_entropy"`; default: both.
         layers: 0 is what enters block 1, i what leaves block i, -1 what leaves the last. Default: all.
         tokens: `"all"`; `"no_first"`: without special tokens and the first position, whose norm in many decoders is a
@@ -99,8 +99,8 @@ def profile_sequences(
     corpus = packaged_sample() if texts is None else corpus_of(texts)
     if out is not None:
         Path(out).mkdir(parents=True, exist_ok=True)
-    place = {"revision": revision, "dtype": dtype, "device": device, "trust_remote_code": trust_remote_code}
-    loaded = load_model(model, tokenizer=tokenizer, **place)
+    place: dict[str, Any] = {"revision": revision, "dtype": dtype, "device": device}
+    loaded = load_model(model, tokenizer=tokenizer, trust_remote_code=trust_remote_code, **place)
     limit = window_limit(loaded.model, loaded.tokenizer)
     length = resolve_window(min(window, limit or window), limit)
     cut = make_windows(loaded.tokenizer, corpus.texts(loaded.tokenizer), length, "documents")

@@ -148,7 +148,7 @@ def local_dimension(cloud: PointCloud, k: int = LOCAL_NEIGHBORS) -> Estimate:
 
 
 def _local_dimension(cloud: PointCloud, k: int) -> Estimate:
-    counts = {"n": cloud.n, "n_distinct": cloud.n_distinct}
+    counts: dict[str, Any] = {"n": cloud.n, "n_distinct": cloud.n_distinct}
     if cloud.n_distinct < max(MINIMUM_ROWS, k + 1):
         return missing("local_dimension", AMSALEG, too_few(cloud, max(MINIMUM_ROWS, k + 1)), **counts)
     found = _searched(cloud, k)
