@@ -52,7 +52,7 @@ _HOME = {
     "plot_sweep": "plots",
     "plot_training": "plots",
     "profile": "profiling",
-    "profile_sequences": "sequence_profile",
+    "profile_sequences": "sequences.profile",
     "push_report": "hub.push",
     "read_dataset": "rows.text_datasets",
     "read_text": "rows.text_files",
@@ -119,7 +119,7 @@ if TYPE_CHECKING:
     from .rows.text_datasets import read_dataset
     from .rows.text_files import read_text
     from .sentence_evaluator import GeometryEvaluator
-    from .sequence_profile import profile_sequences
+    from .sequences.profile import profile_sequences
     from .sparse_vae.checkpoints import example_checkpoint
     from .sparse_vae.configuration_sparse_vae import BLMBaselineConfig, SparseVAEConfig, SparseVAEForBLMConfig
     from .sparse_vae.modeling_blm_baseline import BLMBaseline

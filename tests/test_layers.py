@@ -15,7 +15,7 @@ FLOW = """
     report_table report_text plots
     hub report
     runs
-    profiling verification sweeps comparison sequence_profile
+    profiling verification sweeps comparison sequences
     losses training callbacks sentence_evaluator
     evaluation
     blm sparse_vae localization

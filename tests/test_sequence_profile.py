@@ -11,7 +11,7 @@ from hf_repgeo.cli.main import main
 from hf_repgeo.errors import BadInput, UnknownName
 from hf_repgeo.measures import PointCloud
 from hf_repgeo.measures.trajectories import curvature, over_sequences, prompt_entropy
-from hf_repgeo.sequence_profile import shuffled
+from hf_repgeo.sequences.profile import shuffled
 
 ASKED = {"sequences": 6, "window": 16}
 

@@ -21,7 +21,7 @@ examples:
   hf-repgeo sequences gpt2 --text corpus.txt --sequences 256 --window 256 --out gpt2-sequences
 """
 
-SEQUENCES = "hf_repgeo.sequence_profile.profile_sequences"
+SEQUENCES = "hf_repgeo.sequences.profile.profile_sequences"
 KEYWORDS = (
     *("measures", "layers", "tokens", "sequences", "window", "null", "batch_size", "seed"),
     *("revision", "dtype", "device", "trust_remote_code"),
@@ -51,7 +51,7 @@ def run(options: argparse.Namespace) -> None:
 
     matplotlib.use("Agg")
     from ..plots import plot_sequences
-    from ..sequence_profile import profile_sequences
+    from ..sequences.profile import profile_sequences
 
     out = Path(options.out)
     texts = Path(options.text) if options.text else None
