@@ -65,7 +65,7 @@ def window_limit(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> 
 
 
 def _rows_of_padding(model: PreTrainedModel, positions: int) -> int:
-    """Rows at the start of a table of so many positions that stand for padding."""
+    """Rows at the start of a table of this many positions that stand for padding."""
     tables = (module for name, module in model.named_modules() if name.endswith("position_embeddings"))
     found = (table for table in tables if getattr(table, "num_embeddings", None) == positions)
     return next((table.padding_idx + 1 for table in found if table.padding_idx is not None), 0)

@@ -1,1 +1,1 @@
-"""Runs that can be interrupted: a lock on their folder, the file that they fill, the rows still to be measured."""
+"""What `profile` does with texts, images and sounds, in runs that can be interrupted: their lock, file and kept rows."""

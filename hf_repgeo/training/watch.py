@@ -137,7 +137,7 @@ class TrainingWatch:
         return FixedSample.of(self.given, tokenizer, encoder, self.rows, self.layer_measures.seed)
 
     def begin(self, model: torch.nn.Module, steps: int, at: int, files: list[Path]) -> None:
-        """Checks the model, plans the steps, and goes on with the history of a training that is resumed.
+        """Checks the model, plans the steps, and continues the history of a training that is resumed.
 
         Args:
             model: in training.

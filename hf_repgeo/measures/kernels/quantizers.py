@@ -34,7 +34,7 @@ COARSE = {torch.float32: 1e-5, torch.float64: 2e-14}  # of a row's squared norm:
 COPIES = {torch.float32: 1e-10, torch.float64: 1e-27}  # likewise: a smaller error may be rounding and nothing else
 COARSE_SHARE = 0.01  # of the rows
 CENTRE_ROWS = 128  # whose median is the centre where a few rows drag the mean away,
-DRAGGED_SHARE = 0.9  # beyond so many of them
+DRAGGED_SHARE = 0.9  # beyond this share of them
 BLOCK_ROWS = 1024  # at a time in float64
 Progress = Callable[[int, int], None]
 
