@@ -1,1 +1,1 @@
-"""What `profile` does with texts, images and sounds, in runs that can be interrupted: their lock, file and kept rows."""
+"""What `profile` does with texts, images and sounds, in runs that can be interrupted: lock, file and kept rows."""
