@@ -91,6 +91,8 @@ def test_the_linters_have_nothing_to_say(tool):
 
 def test_the_types_hold():
     """Everywhere but in the rooms that pyproject.toml names; the measures and the report in every signature."""
+    if version("transformers") != pins("constraints.txt")["transformers"]:
+        pytest.skip("another set of versions, with other types: .ci/full")
     result = subprocess.run([sys.executable, "-m", "mypy"], capture_output=True, text=True, cwd=ROOT)
     assert result.returncode == 0, result.stdout + result.stderr
 
