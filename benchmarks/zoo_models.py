@@ -47,6 +47,11 @@ SPECIAL = {  # sizes that hang together
         "layers_block_type": ["linear_attention", "hybrid"] * 2,
         "num_hidden_layers": 4,
     },
+    "nemotron_h": {"mamba_num_heads": 8, "mamba_head_dim": 8, "n_groups": 1},
+    "sam2_hiera_det_model": {"hidden_size": 96},
+    "swin": {"window_size": 4},
+    "donut-swin": {"window_size": 4},
+    "swin2sr": {"window_size": 4, "patch_size": 1, "image_size": 32},
     "longformer": {"attention_window": 4},
     "funnel": {"block_sizes": [1, 1, 1], "block_repeats": [1, 1, 1]},
     "dbrx": {
@@ -105,6 +110,11 @@ def _tiny(config_class):
     stages = "num_stages" in getattr(config_class, "attribute_map", {}).values() or "block_sizes" in accepted
     sizes = {name: value for name, value in TINY.items() if name in accepted and not (stages and value == BLOCKS)}
     sizes |= {name: TOKENS.get(name, 100) for name in accepted if name.endswith(("_token_id", "_token_index"))}
+    lists = _lists(config_class)
+    renamed = getattr(config_class, "attribute_map", {})
+    sizes = {name: value for name, value in sizes.items() if not {name, renamed.get(name)} & lists}
+    if {"num_heads", "num_attention_heads"} & lists:  # a width for each stage too: its own, which the heads divide
+        sizes = {name: value for name, value in sizes.items() if value != TINY["hidden_size"]}
     options = {**sizes, **parts, **SPECIAL.get(config_class.model_type, {})}
     for left_out in ((), *((name,) for name in options), tuple(sizes), tuple(parts)):
         with contextlib.suppress(Exception):
@@ -116,6 +126,13 @@ def _parameters(config_class) -> set[str]:
     names = set(getattr(config_class, "__dataclass_fields__", {}))
     names |= set(inspect.signature(config_class.__init__).parameters) | set(getattr(config_class, "attribute_map", {}))
     return names - {"self", "kwargs"}
+
+
+def _lists(config_class) -> set[str]:
+    """Sizes that the default configuration gives stage by stage."""
+    with contextlib.suppress(Exception):
+        return {name for name, value in vars(config_class()).items() if isinstance(value, (list, tuple))}
+    return set()
 
 
 def _parts(config_class) -> dict[str, type]:

@@ -204,10 +204,11 @@ def _parts(model: nn.Module, call: Call) -> Iterable:
 
 
 def _counts(config) -> set[int]:
-    """Every number of blocks that a configuration names."""
+    """Every number of blocks that a configuration names; between stages may stand blocks that shrink the map."""
     values = {getattr(config, name, None) for name in COUNTS}
-    depths = getattr(config, "depths", None)
-    return {value for value in values if isinstance(value, int)} | ({len(depths)} if depths else set())
+    stages = len(getattr(config, "depths", None) or ())
+    of_stages = {stages, 2 * stages - 1} if stages else set()
+    return {value for value in values if isinstance(value, int)} | of_stages
 
 
 # --- places ---------------------------------------------------------------------------------------------------------
