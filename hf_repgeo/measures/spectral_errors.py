@@ -80,14 +80,15 @@ def design_effect(cloud: PointCloud) -> float:
     """
     if cloud.rows_stand_alone:
         return 1.0
-    if cloud.origin:  # that of nearly the same rows serves as well
+    few = cloud.n <= cloud.d
+    if cloud.origin and not few:  # that of nearly the same rows serves as well
         return cloud.origin[0].once(design_effect)
     rows = cloud.rows - cloud.rows.mean(0)
     folds = int(cloud.folds.max()) + 1
     parts = (rows[cloud.folds == fold] for fold in range(folds))
     squares = sum(float(times_transposed(part, part).square().sum(dtype=torch.float64)) for part in parts)
-    matrix = cloud.moments.scatter if cloud.n > cloud.d else torch.diag(cloud.spectrum * cloud.n)
-    whole, total = float(matrix.square().sum()), float(matrix.trace())
+    whole = float((cloud.spectrum * cloud.n if few else cloud.moments.scatter).square().sum())
+    total = cloud.n * float(cloud.column_variances.sum())
     between = (squares - whole / folds) * folds / max(1, folds - 1)
     return max(1.0, between * cloud.n / (total**2 + whole))
 
