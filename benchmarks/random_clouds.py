@@ -192,7 +192,7 @@ def _neighbors(X: np.ndarray) -> dict[tuple[str, str], float]:
         if ball:
             found["intrinsic_dimension", "ball"] = ball[0]
         apart = mu > 16 * EPS  # less is the rounding of two equal distances
-        if apart.sum() > 1:
+        if apart.all():  # else one rounding decides how many ratios there are
             found["gride", "denti"] = (apart.sum() - 1) / mu[apart].sum()
     inverse = np.log(distances[:, 19]) - np.log(distances[:, :19]).mean(1)
     if inverse.min() > 0:

@@ -72,7 +72,7 @@ def top_coordinate_share(cloud: PointCloud) -> Estimate:
         0.9
     """
     variances = cloud.column_variances
-    if not float(variances.sum()) > 0:
+    if cloud.n_distinct == 1 or not float(variances.sum()) > 0:  # the mean of equal rows may be a rounding off
         return missing("top_coordinate_share", VARIANCE, NO_SPREAD, n=cloud.n)
     share, coordinate = float(variances.max() / variances.sum()), int(variances.argmax())
     estimate = Estimate("top_coordinate_share", VARIANCE, share, n=cloud.n, details={"coordinate": coordinate})

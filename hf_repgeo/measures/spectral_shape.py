@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 POWER_LAW_RANKS = {AGRAWAL: (11, 50), AGRAWAL_CODE: (4, 100)}
 RANK_ME_EPSILON = 1e-7
+COPIES_SHARE = 0.01
 SHRINKAGE = 0.2
 
 
@@ -267,7 +268,8 @@ def vasicek_mse(cloud: PointCloud, convention: str = MARBUT) -> Estimate:
             in the released code. They are the same from n = d on; below, the code's is smaller by n / d.
 
     Returns:
-        Estimate: value >= 0; `None` when all rows are equal (`no_spread`) or n < 11 (`too_few_rows`).
+        Estimate: value >= 0; `None` when all rows are equal (`no_spread`) or n < 11 (`too_few_rows`). Warns
+        `duplicates`: the entropy of copies is minus infinity, or what rounding makes of it.
 
     Raises:
         UnknownName: no such convention.
@@ -292,7 +294,11 @@ def vasicek_mse(cloud: PointCloud, convention: str = MARBUT) -> Estimate:
         return missing("vasicek_mse", convention, NO_SPREAD, n=cloud.n)
     squares = (1 - cloud.once(_entropy_ratios)).square()
     value = squares.mean() if convention == MARBUT else squares.sum() / cloud.d
-    return Estimate("vasicek_mse", convention, float(value), n=cloud.n, warnings=variance_loss(cloud))
+    warnings = variance_loss(cloud)
+    if cloud.n_distinct < (1 - COPIES_SHARE) * cloud.n:
+        said = f"{cloud.n - cloud.n_distinct} of {cloud.n} rows are copies, between which the entropy sees no spacing"
+        warnings += (f"duplicates: {said}",)
+    return Estimate("vasicek_mse", convention, float(value), n=cloud.n, warnings=warnings)
 
 
 def _entropy_ratios(cloud: PointCloud) -> torch.Tensor:

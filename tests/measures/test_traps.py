@@ -130,6 +130,18 @@ def test_a_constant_column_is_rounded_alike_and_makes_no_noise():
     assert rounding_noise(PointCloud(X)) == rounding_noise(PointCloud((X * 10).long())) == 0
 
 
+def test_equal_rows_have_no_top_coordinate_whatever_their_mean_rounds_to():
+    X = manifold(290, 71)[:1].repeat(290, 1)
+    assert float(PointCloud(X).column_variances.sum()) > 0  # the mean is a rounding off
+    assert measure(X, "top_coordinate_share").rows[0]["warnings"][0].startswith("no_spread")
+
+
+def test_copies_are_said_where_spacings_are_counted():
+    [row] = measure(manifold(100, 5).repeat(3, 1), "vasicek_mse:marbut")
+    assert row["warnings"][0].startswith("duplicates: 200 of 300 rows")
+    assert measure(manifold(300, 5), "vasicek_mse:marbut").warnings() == []
+
+
 def test_one_row_far_from_all_others_is_said_where_it_decides():
     X = manifold(400)
     X[7] *= 1e6  # its twenty neighbours are at one distance, but for a few digits
