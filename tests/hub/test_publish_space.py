@@ -10,7 +10,7 @@ from pathlib import Path
 from urllib.request import urlopen
 
 import pytest
-from huggingface_hub import HfApi
+from huggingface_hub import HfApi, SpaceCard
 from loopback_double import ME, LoopbackDouble
 
 from hf_repgeo.cli.main import main
@@ -85,17 +85,33 @@ def test_what_is_no_space_is_refused(tmp_path, capsys):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["anisotropy", "explorer"])
 def test_a_published_folder_starts_with_its_own_package(name, tmp_path):
-    """The environment's packages and the folder, not this checkout: `python app.py` answers."""
+    """The packages of this environment and the folder, not this checkout: `python app.py` answers."""
     publish_space(SPACES / name, "me/look", to=tmp_path)
+    starts(Path(sys.executable), tmp_path / "spaces" / "me" / "look")
+
+
+@pytest.mark.slow
+def test_a_published_folder_starts_in_an_empty_environment(tmp_path):
+    """As the Hub builds it: its requirements and its SDK from the index, nothing else. Minutes, and gigabytes."""
+    publish_space(SPACES / "explorer", "me/look", to=tmp_path)
     folder = tmp_path / "spaces" / "me" / "look"
+    subprocess.run([sys.executable, "-m", "venv", tmp_path / "empty"], check=True)
+    python = tmp_path / "empty" / "bin" / "python"
+    sdk = f"gradio=={SpaceCard.load(folder / 'README.md').data.sdk_version}"
+    install = [python, "-m", "pip", "install", "--quiet", "--retries", "0", "-r", "requirements.txt", sdk]
+    subprocess.run(install, cwd=folder, check=True)
+    starts(python, folder)
+
+
+def starts(python: Path, folder: Path) -> None:
     port = str(free_port())
     settings = {"GRADIO_SERVER_PORT": port, "GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_OFFLINE": "1"}
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"} | settings
     origin = "import hf_repgeo; print(hf_repgeo.__file__)"
     run = {"cwd": folder, "env": environment, "text": True}
-    found = subprocess.run([sys.executable, "-c", origin], capture_output=True, check=True, **run).stdout
+    found = subprocess.run([python, "-c", origin], capture_output=True, check=True, **run).stdout
     assert Path(found.strip()).is_relative_to(folder)
-    server = subprocess.Popen([sys.executable, "app.py"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **run)
+    server = subprocess.Popen([python, "app.py"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **run)
     try:
         assert any("Running on local URL" in line for line in server.stdout)
         assert urlopen(f"http://127.0.0.1:{port}/config").status == 200
