@@ -235,7 +235,7 @@ def map_words(seen: TokenMap, layer: int) -> str:
     layer %= len(seen.rows)
     sinks, copies = int(seen.sinks(layer).sum()), int(seen.copies[layer].sum())
     first = seen.shares[layer][0]
-    told = f"Layer {layer}: {len(seen.ids)} tokens; the first component holds {first:.0%} of their variance; "
+    told = f"Layer {layer}: {len(seen.ids)} tokens; with all of them, one direction holds {first:.0%} of the variance; "
     told += f"{sinks} sink{'s' * (sinks != 1)} (crosses)"
     if sinks:
         named = ", ".join(f"`{str(seen.words[i])!r}` at {i}" for i in np.flatnonzero(seen.sinks(layer))[:4])
