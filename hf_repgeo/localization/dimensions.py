@@ -77,22 +77,24 @@ def rotated_curves(divisions: Sequence[Parts], count: int, generator: torch.Gene
 
 
 def neighbour_share(chosen: torch.Tensor, columns: int | None = None) -> torch.Tensor:
-    """Which part of the chosen dimensions has a neighbour among them, 0 to 1.
+    """Which part of the chosen dimensions has a neighbour among them, at most two dimensions away; 0 to 1.
+
+    Two, because in a block some dimensions carry next to nothing, and the smallest set leaves these out.
 
     Args:
         chosen: bool `(..., d)`.
         columns: of the array that the embedding is seen as, row by row: dimensions above and below are neighbours too.
-            None: only the dimensions before and after.
+            None: only dimensions before and after.
 
     Returns:
         `(...)` float64.
 
     Example:
-        >>> neighbour_share(torch.tensor([1, 1, 0, 1, 0, 0]).bool()).item()
+        >>> neighbour_share(torch.tensor([1, 0, 1, 0, 0, 1]).bool()).item()
         0.6666666666666666
     """
     beside = torch.zeros_like(chosen)
-    for step in {1, columns or 1}:
+    for step in {1, 2, columns or 1}:
         beside[..., step:] |= chosen[..., :-step]
         beside[..., :-step] |= chosen[..., step:]
     return (chosen & beside).sum(-1).double() / chosen.sum(-1)

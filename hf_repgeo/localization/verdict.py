@@ -39,7 +39,7 @@ from .subspaces import carried, inlp_rank, left_after_erasing, spectrum, subspac
 VERDICTS = ("block", "scattered few", "rotated subspace", "distributed", "absent", "cannot tell")
 LEAST_NULLS = 200
 MOST_ROWS = 8192
-NEIGHBOURLY = 0.5  # of the smallest set, what must have a neighbour in it to be called a block
+NEIGHBOURLY = 0.5  # of the way from random sets to neighbours throughout, for the smallest set to be called a block
 MOST_COLUMNS = 12  # of cross-covariances that are rotated together; more divisions hardly move the curve
 BEYOND = 3.0  # standard deviations of chance: what a reader must tell to be believed, and be there to be divided up
 
@@ -71,7 +71,7 @@ class Where:
         rotated_dimensions: how many dimensions it takes in randomly rotated bases.
         area: under the curve of share against number of dimensions, and in rotated bases (95 %): 0.5 is an even spread.
         rotated_area: the same in randomly rotated bases.
-        neighbours: part of the smallest set with a neighbour in it; and that of random sets of the same size.
+        neighbours: part of the smallest set with a neighbour in it, at most two dimensions away.
         random_neighbours: the same of random sets of as many dimensions.
         rank: the fewest directions of any basis that hold `keep` of it, and over divisions.
         left: share of what a reader tells by that is left on new groups when these directions are erased.
@@ -138,8 +138,8 @@ def where_is(
     - *absent* unless labels shuffled over groups do worse: `p_present <= alpha`, and by three of their standard
       deviations, so that of a hundred properties that are not there fewer than one is called present
     - *block* or *scattered few* if `few` of the dimensions hold `keep` of the variance between the values and a rotated
-      basis needs more (`p_basis <= alpha`); a block if at least half of them have a neighbour among them and random
-      sets do not (`p_neighbours <= alpha`)
+      basis needs more (`p_basis <= alpha`); a block if they have neighbours among them
+      (`p_neighbours <= alpha`, and at least half of the way from random sets to neighbours throughout)
     - *rotated subspace* if so few directions of another basis do
     - else *distributed*; *cannot tell* where the values' variance is too faint to be divided up
 
@@ -400,12 +400,19 @@ def _chance(draws: torch.Tensor) -> Interval:
     return Interval(float(draws.double().mean()), low, high)
 
 
+def _neighbourly(found: Where) -> bool:
+    if found.neighbours is None or found.random_neighbours is None:
+        return False
+    chance = found.random_neighbours.value
+    return found.neighbours - chance >= NEIGHBOURLY * (1 - chance)
+
+
 def _verdict(found: Where, few: float, alpha: float) -> str:
     if found.verdict == "absent" or found.p_present > alpha:
         return "absent"
     if found.dimensions is None or found.rank is None or found.p_basis is None or found.p_neighbours is None:
         return "cannot tell"
     if found.dimensions.value <= few and found.p_basis <= alpha:
-        neighbourly = (found.neighbours or 0.0) >= NEIGHBOURLY and found.p_neighbours <= alpha
+        neighbourly = _neighbourly(found) and found.p_neighbours <= alpha
         return "block" if neighbourly else "scattered few"
     return "rotated subspace" if found.rank.value <= few else "distributed"
