@@ -65,6 +65,8 @@ def build_sentence(row: Row, pattern: str) -> Sentence:
         >>> build_sentence(load_lexicon("it")[0], "np-s pp1-p vp-s").text
         'Il computer con i programmi si guasta spesso.'
     """
+    if pattern in row.forms:  # a row of whole sentences
+        return Sentence(row.forms[pattern], pattern, row.id, (row.forms[pattern],))
     chunks = tuple(row.forms[name] for name in pattern.split())
     return Sentence(sentence_case(" ".join(chunks)), pattern, row.id, chunks)
 
@@ -87,7 +89,20 @@ def chunk_sentences(lexicon: str | Sequence[Row] = "en") -> list[Sentence]:
 
 
 def _rows(lexicon) -> list[Row]:
+    if isinstance(lexicon, list) and lexicon and isinstance(lexicon[0], Sentence):
+        return _sentence_rows(lexicon)
     return list(lexicon) if not isinstance(lexicon, str) and hasattr(lexicon, "__len__") else load_lexicon(lexicon)
+
+
+def _sentence_rows(sentences: Sequence[Sentence]) -> list[Row]:
+    """Rows of whole sentences, of those numbers that have one of every pattern."""
+    found: dict[int, dict[str, str]] = {}
+    for sentence in sentences:
+        found.setdefault(sentence.row, {})[sentence.pattern] = sentence.text
+    rows = [Row(number, f"row {number}", forms) for number, forms in found.items() if set(forms) >= set(PATTERNS)]
+    if not rows:
+        raise BadInput("lexicon", came="sentences without a row of all patterns", wanted="at least one such row")
+    return rows
 
 
 def minimal_neighbors(pattern: str) -> list[str]:
@@ -136,7 +151,7 @@ def pair_instances(
     """Instances of chunk identification in three splits.
 
     Args:
-        lexicon: a language, a file, or rows.
+        lexicon: a language, a file, rows, or the sentences of `load_sequences`.
         n: how many instances (4000 gives the paper's 4,004 = 2,576 + 630 + 798).
         split: `"pairs"` ordered pairs of sentences are divided, as in the paper: every test sentence was seen in
             training. `"seeds"` lexicon rows are divided: no test sentence, and no test row, was seen. `"patterns"`

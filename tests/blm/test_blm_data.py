@@ -567,23 +567,105 @@ def write_matrices(folder, candidates, labels):
     return folder
 
 
-def test_json_matrices_keep_their_duplicates_and_flag_them(tmp_path):
+def test_identical_error_candidates_are_merged_with_their_names(tmp_path):
     labels = [["True", "agreement_error_N1", "agreement_error_N2"]] * 2
-    data = load_matrices(write_matrices(tmp_path / "data", [["a", "b", "b"], ["a", "b", "c"]], labels))
-    assert data["has_duplicates"] == [True, False] and data["label"] == [0, 0]
-    assert data[0]["candidates"] == ["a", "b", "b"] and data[0]["errors"][0] == "Correct"
+    folder = write_matrices(tmp_path / "data", [["a", "b", "b"], ["a", "b", "c"]], labels)
+    (folder / "y_templates.json").write_text(json.dumps([["A", "B", "B"], ["A", "B", "C"]]))
+    data = load_matrices(folder)
+    assert data["has_duplicates"] == [True, False]
+    first = dict(zip(data[0]["candidates"], data[0]["errors"], strict=True))
+    assert first == {"a": "Correct", "b": "agreement_error_N1/agreement_error_N2"}
+    assert all(row["candidates"][row["label"]] == "a" for row in data)
+    assert all(
+        text.upper() == kind for row in data for text, kind in zip(row["candidates"], row["candidates_templates"])
+    )
+
+
+def test_a_duplicated_answer_is_refused_dropped_or_merged(tmp_path):
+    labels = [["True", "x", "y"]] * 2
+    folder = write_matrices(tmp_path / "data", [["a", "a", "b"], ["a", "b", "c"]], labels)
+    with pytest.raises(BadInput, match="matrix 1: the answer 'a' twice.*'drop' or 'merge'"):
+        load_matrices(folder)
+    assert len(load_matrices(folder, duplicated_answer="drop")) == 1
+    merged = load_matrices(folder, duplicated_answer="merge")
+    assert sorted(zip(merged[0]["candidates"], merged[0]["errors"], strict=True)) == [("a", "Correct"), ("b", "y")]
+    with pytest.raises(UnknownName, match="way of a duplicated answer 'keep'"):
+        load_matrices(folder, duplicated_answer="keep")
+
+
+def table_of(count, separator, twice=False):
+    """A table in the authors' layout, with sentences and answers named after their columns."""
+    answers = [f"Answer_{i}" for i in range(1, count + 1)]
+    sentences, labels = [f"Sent_{i}" for i in range(1, 8)], [f"Answer_label_{i}" for i in range(1, count + 1)]
+    templates = [f"Answer_template_{i}" for i in range(1, count + 1)]
+    header = ["ID", *sentences, *answers, *(["Answer_2"] if twice else []), *labels, *templates]
+    names = ["True", *(f"E{i}" for i in range(2, count + 1))]
+    row = ["0", *sentences, *answers, *(["second"] if twice else []), *names, *templates]
+    return "\n".join([separator.join(header), separator.join(row)]) + "\n"
+
+
+@pytest.mark.parametrize(
+    "name, separator, twice", [("type_i.csv", "\t", False), ("data.tsv", "\t", True), ("a.csv", ",", False)]
+)
+def test_tables_of_matrices_are_read_with_their_templates(tmp_path, name, separator, twice):
+    (tmp_path / name).write_text(table_of(4, separator, twice))
+    row = load_matrices(tmp_path / name)[0]
+    assert row["context"] == [f"Sent_{i}" for i in range(1, 8)] and row["candidates"][row["label"]] == "Answer_1"
+    told = {
+        text: (error, kind) for text, error, kind in zip(row["candidates"], row["errors"], row["candidates_templates"])
+    }
+    assert told["Answer_3"] == ("E3", "Answer_template_3") and "second" not in told
+
+
+def test_the_first_version_has_numbered_columns(tmp_path):
+    cells = [*(f"s{i}" for i in range(7)), "w1", "right", "w2", "False", "True", "False", "N1_alter", "True", "mis_num"]
+    lines = [",".join(["", *map(str, range(len(cells)))]), ",".join(["0", *cells])]
+    (tmp_path / "type_i_main.csv").write_text("\n".join(lines))
+    row = load_matrices(tmp_path / "type_i_main.csv")[0]
+    assert row["candidates"][row["label"]] == "right" and set(row["errors"]) == {"Correct", "N1_alter", "mis_num"}
+
+
+def test_candidates_of_files_are_shuffled_by_the_seed(tmp_path):
+    labels = [["True", *(f"e{i}" for i in range(7))]] * 40
+    folder = write_matrices(tmp_path / "data", [list("abcdefgh")] * 40, labels)
+    places = load_matrices(folder)["label"]
+    assert len(set(places)) > 4 and load_matrices(folder)["label"] == places != load_matrices(folder, seed=1)["label"]
+
+
+@pytest.mark.parametrize("separator", [";", "\t"])
+def test_fragments_of_every_separator_are_read(tmp_path, separator):
+    columns = [f"{slot}-{number}" for slot in ("np", "pp1", "pp2", "vp") for number in "sp"]
+    text = separator.join(["Prefix", *columns]) + "\n" + separator.join(["it is said that", *columns]) + "\n"
+    (tmp_path / "fragments.csv").write_text(text)
+    assert load_fragments(tmp_path / "fragments.csv")[0].form("pp1", "s") == "pp1-s"
+    (tmp_path / "fragments.csv").write_text(text + separator.join(["x", *[""] * 8]) + "\n")
+    with pytest.raises(BadInput, match=r"fragments.csv, line 3: no form in column 'np-s'"):
+        load_fragments(tmp_path / "fragments.csv")
+    (tmp_path / "fragments.csv").write_text("a|b\n")
+    with pytest.raises(BadInput, match=r"line 1: 'a\|b'; wanted np-s.*separated by a semicolon, a tab, a comma"):
+        load_fragments(tmp_path / "fragments.csv")
+
+
+def test_loaded_sequences_make_pairs_for_training(tmp_path):
+    lines = ["\t".join(["", *(p.replace(" ", "_") for p in PATTERNS)])]
+    lines += ["\t".join([str(i), *(f"{p} {i} ." for p in PATTERNS)]) for i in range(8)]
+    (tmp_path / "sequences.csv").write_text("\n".join(lines))
+    parts = pair_instances(load_sequences(tmp_path / "sequences.csv"), n=280)
+    assert to_dataset(parts)["train"].num_rows == 14 * 14
+    one = parts["test"][0]
+    assert one.candidates[one.label].pattern == one.input.pattern and one.input.text.startswith(one.input.pattern)
 
 
 def test_json_matrices_without_an_answer_are_refused(tmp_path):
-    with pytest.raises(BadInput, match="instance 1 with 2 candidates, 0 of them right"):
+    with pytest.raises(BadInput, match="matrix 2: 2 candidates, 0 of 2 labels right"):
         load_matrices(write_matrices(tmp_path / "a", [["a", "b"]] * 2, [["True", "x"], ["x", "y"]]))
-    with pytest.raises(BadInput, match="2 candidate sets and 1 label sets"):
+    with pytest.raises(BadInput, match="2 context, 2 candidates, 1 errors"):
         load_matrices(write_matrices(tmp_path / "b", [["a", "b"]] * 2, [["True", "x"]]))
     (tmp_path / "b" / "labels.json").unlink()
     with pytest.raises(BadInput, match="neither labels.json nor truth_bool.json"):
         load_matrices(tmp_path / "b")
     (tmp_path / "b" / "truth_bool.json").write_text(json.dumps([["False", "True"]] * 2))
-    assert load_matrices(tmp_path / "b")["label"] == [1, 1]
+    assert all(row["candidates"][row["label"]] == "b" for row in load_matrices(tmp_path / "b"))
 
 
 def test_genbench_lines_are_split_and_checked(tmp_path):
@@ -591,9 +673,14 @@ def test_genbench_lines_are_split_and_checked(tmp_path):
     path = tmp_path / "data.jsonl"
     path.write_text(json.dumps(record) + "\n" + json.dumps({**record, "target": "2"}) + "\n")
     data = load_genbench(path)
-    assert data["label"] == [1, 2] and data[0]["context"] == [f"c{i}" for i in range(7)]
+    assert [row["candidates"][row["label"]] for row in data] == ["b", "c"] and data[0]["context"] == [
+        f"c{i}" for i in range(7)
+    ]
     path.write_text(json.dumps({**record, "target": 3}))
-    with pytest.raises(BadInput, match="target 3 of 3 options in line 1"):
+    with pytest.raises(BadInput, match="line 1: target 3 of 3 options"):
+        load_genbench(path)
+    path.write_text("no json")
+    with pytest.raises(BadInput, match="data.jsonl, line 1: JSONDecodeError"):
         load_genbench(path)
 
 
@@ -603,13 +690,13 @@ def test_fragments_and_sequences_are_read(tmp_path):
     (tmp_path / "fragments.csv").write_text(";".join(names) + "\n" + ";".join(row) + "\n", encoding="utf-8")
     rows = load_fragments(tmp_path / "fragments.csv")
     assert build_sentence(rows[0], "np-s pp1-p vp-s").text == "Np-s! pp1-p! vp-s!."
-    with pytest.raises(BadInput, match="without the column\\(s\\) np-s"):
+    with pytest.raises(BadInput, match="bad.csv, line 1: 'a;b'; wanted np-s"):
         (tmp_path / "bad.csv").write_text("a;b\n1;2\n")
         load_fragments(tmp_path / "bad.csv")
     (tmp_path / "sequences.csv").write_text("\tnp-s vp-s\tnp-s vp-p\n0\tThe key is lost .\tThe key are lost .\n")
     sentences = load_sequences(tmp_path / "sequences.csv")
     assert [(s.text, s.pattern, s.row) for s in sentences] == [("The key is lost .", "np-s vp-s", 1)]
-    with pytest.raises(BadInput, match="wanted patterns such as"):
+    with pytest.raises(BadInput, match="wanted a column a pattern, such as"):
         load_sequences(tmp_path / "bad.csv")
     with pytest.raises(BadInput, match="which does not exist"):
         load_fragments(tmp_path / "none.csv")
