@@ -40,7 +40,7 @@ def steppers():
     batch = made_batch()
     models = {
         name: SparseVAEForSentenceEmbedding(SparseVAEConfig.preset(name)).train()
-        for name in ("released", "sparse", "dense_stride", "base")
+        for name in ("released", "sparse_units", "dense_stride", "base")
     }
     found = {"released, unit by unit": stepper(*restated(models["released"]), batch)}
     for name, model in models.items():

@@ -64,35 +64,37 @@ class Job:
     seeds: tuple[int, ...] = SEEDS
 
 
-CHUNKS = ("sparse", "dense_stride", "released")
+CHUNKS = ("sparse_units", "dense_stride", "released")
 KERNELS = ((4, 4), (8, 6), (8, 8), (16, 12), (32, 24), (1, 24))
-MATRICES = ("sparse", "dense_stride", "released")
+MATRICES = ("sparse_units", "dense_stride", "released")
 
 EXPERIMENTS = {
     "presets": [Job(split, preset) for split in ("pairs", "seeds", "patterns") for preset in CHUNKS]
     + [Job(split, "base") for split in ("pairs", "seeds")],
     "long": [Job("pairs", preset, epochs=400) for preset in CHUNKS],
     "controls": [
-        Job("pairs", "sparse", noise=True),
-        Job("pairs", "sparse", {"permutation_seed": 1}),
+        Job("pairs", "sparse_units", noise=True),
+        Job("pairs", "sparse_units", {"permutation_seed": 1}),
         Job("pairs", "base", {"permutation_seed": 1}),
     ],
     "sparsity": [
-        Job(split, "sparse", {"latents_per_unit": count, "mask": "balanced"})
+        Job(split, "sparse_units", {"latents_per_unit": count, "mask": "balanced"})
         for count in (1, 2, 3, 4, 5)
         for split in ("pairs", "seeds")
     ],
     "masks": [
-        *(Job("pairs", "sparse", {"mask": "learned", "mask_temperature": t}) for t in (1.0, 0.1)),
-        *(Job("pairs", "sparse", {"mask": "random", "mask_seed": seed}, seeds=(seed,)) for seed in (1, 2)),
-        *(Job("pairs", "sparse", {"mask": mask}) for mask in ("per_channel", "per_region")),
+        *(Job("pairs", "sparse_units", {"mask": "learned", "mask_temperature": t}) for t in (1.0, 0.1)),
+        *(Job("pairs", "sparse_units", {"mask": "random", "mask_seed": seed}, seeds=(seed,)) for seed in (1, 2)),
+        *(Job("pairs", "sparse_units", {"mask": mask}) for mask in ("per_channel", "per_region")),
     ],
     "kernels": [
-        Job(split, "sparse", {"kernel": kernel, "stride": kernel}) for split in ("pairs", "seeds") for kernel in KERNELS
+        Job(split, "sparse_units", {"kernel": kernel, "stride": kernel})
+        for split in ("pairs", "seeds")
+        for kernel in KERNELS
     ],
     "layers": [Job(split, preset, layer=6) for split in ("pairs", "seeds") for preset in (*CHUNKS, "base")],
-    "languages": [Job(split, "sparse", language=code) for code in ("fr", "it") for split in ("pairs", "seeds")],
-    "encoders": [Job(split, preset) for split in ("pairs", "seeds") for preset in ("sparse", "dense_stride")],
+    "languages": [Job(split, "sparse_units", language=code) for code in ("fr", "it") for split in ("pairs", "seeds")],
+    "encoders": [Job(split, preset) for split in ("pairs", "seeds") for preset in ("sparse_units", "dense_stride")],
     **{
         f"{task}-types": [
             Job(f"{task}-{type}", preset, epochs=epochs)
@@ -103,7 +105,7 @@ EXPERIMENTS = {
     },
     **{
         f"{task}-sparsity{split}": [
-            Job(f"{task}-I{split}", "sparse", {"latents_per_unit": count, "mask": "balanced"})
+            Job(f"{task}-I{split}", "sparse_units", {"latents_per_unit": count, "mask": "balanced"})
             for count in (1, 2, 3, 4, 5)
         ]
         for task in ("agreement", "alternation")
@@ -112,7 +114,7 @@ EXPERIMENTS = {
     **{
         f"{task}-seeds": [
             Job(f"{task}-I-seeds", preset, epochs=epochs)
-            for preset, epochs in (("sparse", 100), ("dense_stride", 100), ("ffnn", 20))
+            for preset, epochs in (("sparse_units", 100), ("dense_stride", 100), ("ffnn", 20))
         ]
         for task in ("agreement", "alternation")
     },
