@@ -218,7 +218,7 @@ def codes_in(path: Path) -> set[str]:
 
 def emitted() -> set[str]:
     """Every code that a report, an estimate or a log of this package can carry."""
-    rooms = ("measures", "rows", "evaluation", "training")
+    rooms = ("measures", "rows", "runs", "evaluation", "training")
     files = [*PACKAGE.glob("*.py"), *(path for room in rooms for path in (PACKAGE / room).rglob("*.py"))]
     family = (kind for kind in vars(errors).values() if isinstance(kind, type) and hasattr(kind, "code"))
     return set().union(*map(codes_in, files)) | {kind.code for kind in family}
