@@ -248,7 +248,11 @@ def _with_metadata(front: str, report: ReportTable, license: str | None, newline
         from huggingface_hub import ModelCardData
 
         model = report.provenance.get("model") if report.provenance.get("commit") else None
-        facts = {"tags": [TAG, "representation-geometry"], "library_name": "transformers", "base_model": model}
+        facts: dict[str, Any] = {
+            "tags": [TAG, "representation-geometry"],
+            "library_name": "transformers",
+            "base_model": model,
+        }
         new = {**ModelCardData(**facts).to_dict(), **new}
     lines = front if not front or front.endswith("\n") else front + newline
     return lines + _yaml(new, newline) if new else front

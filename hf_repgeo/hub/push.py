@@ -238,7 +238,7 @@ def _to_model(
     files = _files(report, path)
     figure = next((file for file in files if file.endswith(".png")), None)
     url = f"{endpoint}/{repo_id}/blob/main/{path}"
-    about = {"report": report, "repo_id": repo_id, "path": path, "url": url, "figure": figure}
+    about: dict[str, Any] = {"report": report, "repo_id": repo_id, "path": path, "url": url, "figure": figure}
     text = partial(update_card, **about, overwrite=overwrite, license=license)
     files_for = partial(_model_files, files=files, card=text if card else None)
     return Upload(repo_id, "model", f"Add geometry measured by hf_repgeo: {path}", files_for)
