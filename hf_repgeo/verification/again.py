@@ -32,7 +32,7 @@ SETTINGS = (
     "seed",
     "null",
 )
-FACTS = ("fingerprint", "windows", "kernels", "versions", "processor", "device", "dtype")
+FACTS = ("fingerprint", "text", "windows", "kernels", "versions", "processor", "device", "dtype")
 
 # Largest relative difference of a value, by what is another: each allows what the ones before do.
 TOLERANCES = {
@@ -124,10 +124,13 @@ def compare_reports(report: ReportTable, again: ReportTable) -> Verification:
 
 
 def _profiled(provenance: dict, model, texts) -> ReportTable:
-    corpus = _corpus(provenance["text"], texts)
+    read = provenance["text"]
+    streamed = texts is not None and "fingerprint" not in read  # a file that was read one document at a time
+    corpus = texts if streamed else _corpus(read, texts)
     tokens = provenance["tokens"]
     pooled = tokens[0] if tokens[0] in POOLINGS else None
     settings = {name: provenance[name] for name in SETTINGS if name in provenance}
+    settings |= {"clean": read.get("clean", "none"), "text_column": read.get("column")} if streamed else {}
     settings |= {"pooling": pooled} if pooled else {"tokens": tokens}
     if model is None:
         kept = {"revision": provenance.get("commit") or provenance.get("revision"), "dtype": provenance["dtype"]}

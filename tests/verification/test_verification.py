@@ -1,5 +1,7 @@
 """A report measured again: the same bit for bit on the same machine, and a sentence for whatever differs."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -32,6 +34,17 @@ def test_the_same_settings_give_the_same_report_bit_for_bit(profiled, tmp_path):
 def test_pooled_rows_are_measured_again(encoder_folder, documents, pooling):
     report = hf_repgeo.profile(str(encoder_folder), documents, pooling=pooling, measures="anisotropy", **SETTINGS)
     assert str(verify_report(report, texts=documents)) == "the same bit for bit"
+
+
+def test_a_corpus_that_was_read_one_document_at_a_time_is_read_again(encoder_folder, documents, tmp_path):
+    path = tmp_path / "texts.jsonl"
+    path.write_text("".join(json.dumps({"body": document}) + "\n" for document in documents))
+    settings = SETTINGS | {"rows": "all", "measures": ["anisotropy"]}
+    report = hf_repgeo.profile(str(encoder_folder), path, text_column="body", **settings)
+    assert str(verify_report(report, texts=path)) == "the same bit for bit"
+    path.write_text(path.read_text() + json.dumps({"body": "the cat sees"}) + "\n")
+    found = verify_report(report, texts=path)
+    assert not found.holds and "text" in found.facts
 
 
 def test_another_number_is_named_with_its_difference(profiled):
