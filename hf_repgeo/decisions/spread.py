@@ -42,9 +42,13 @@ def _ratio(gram: torch.Tensor, weights: torch.Tensor) -> float:
 
 
 def ratio_of(after: tuple[float, np.ndarray], before: tuple[float, np.ndarray]) -> Interval:
-    """The quotient of two spreads of the same texts, with an interval over their common draws."""
+    """The quotient of two spreads of the same texts, with an interval over their common draws.
+
+    A draw holds some groups twice, which narrows both clouds: the draws are moved so that their median is the value.
+    """
     if before[0] <= 0:
         return Interval(None)
     drawn = after[1] / np.maximum(before[1], 1e-300)
+    drawn = drawn * (after[0] / before[0] / np.median(drawn)) if np.median(drawn) > 0 else drawn
     low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Interval(after[0] / before[0], float(low), float(high), len(drawn))

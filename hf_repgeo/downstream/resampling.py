@@ -36,9 +36,8 @@ class Interval:
     def __str__(self) -> str:
         if self.value is None:
             return "-"
-        if self.low is None:
-            return f"{self.value:.2f}"
-        return f"{self.value:.2f} [{self.low:.2f}, {self.high:.2f}]"
+        value, low, high = (None if x is None else round(x, 2) + 0.0 for x in (self.value, self.low, self.high))
+        return f"{value:.2f}" if low is None else f"{value:.2f} [{low:.2f}, {high:.2f}]"  # no minus before 0.00
 
 
 def cluster_weights(clusters: np.ndarray, draws: int, seed: int) -> np.ndarray:
