@@ -20,7 +20,7 @@ from hf_repgeo.cli.options import add_flags, given
 from hf_repgeo.errors import UnknownName
 from hf_repgeo.report import GeometryReport
 
-REPORT = Path(__file__).parents[2] / "spaces" / "explorer" / "reports" / "all-MiniLM-L6-v2.json"
+REPORT = Path(hf_repgeo.__file__).parent / "data" / "training-run.parquet"
 
 
 @pytest.fixture
