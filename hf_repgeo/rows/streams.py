@@ -15,6 +15,7 @@ from ..measures import Estimate, Moments, PointCloud
 from ..measures.inputs import as_groups, as_seed
 from .processes import current_team
 
+LARGEST = 1e140  # unit of a block whose squares still have room in float64, summed over any number of rows
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # constants of SplitMix64
 
 
@@ -71,6 +72,9 @@ class RowStream:
         if self._rows and self._rows[0].shape[1] != rows.shape[1]:
             came = f"rows of {self._rows[0].shape[1]} and of {rows.shape[1]} columns"
             raise BadInput("X", came=came, wanted="rows of one width")
+        if checked.unit > LARGEST:
+            wanted = "entries whose squares float64 can sum, up to 1e140; divide all rows by a constant"
+            raise BadInput("X", came=f"entries of {checked.unit:.0e} in a stream", wanted=wanted)
         if self._moments is None and self.seen + len(rows) > self.max_rows:
             self._moments = Moments.of(torch.cat(self._rows)) if self._rows else None
             self._moments = Moments.of(rows) if self._moments is None else self._moments + Moments.of(rows)

@@ -291,7 +291,15 @@ TARGETS = {
     "files": (st.tuples(st.sampled_from(KINDS), CONTENT), try_file, 3),
     "saved": (arrays().filter(lambda X: isinstance(X, np.ndarray) and X.dtype != object), try_saved, 1),
     "reports": (REPORTS, try_report, 2),
-    "texts": (st.tuples(NESTED | st.lists(NESTED), st.sampled_from(["none", "wikitext"]) | PLAIN, PLAIN), try_texts, 1),
+    "texts": (
+        st.tuples(
+            NESTED | st.lists(st.text(min_size=1)) | st.lists(NESTED),
+            st.sampled_from(["none", "wikitext"]) | PLAIN,
+            PLAIN,
+        ),
+        try_texts,
+        1,
+    ),
     "cards": (st.tuples(FRONT | FRONT.map(lambda front: f"---\n{front}\n---\n"), st.text(max_size=12)), try_card, 1),
     "yaml": (FRONT | st.text(max_size=40), try_yaml, 1),
     "commands": (st.lists(st.sampled_from(WORDS), max_size=6), try_command, 1),

@@ -154,3 +154,8 @@ def test_a_stream_keeps_the_dtype_of_the_file_and_its_warnings(X, tmp_path, endi
 def test_blocks_of_another_width_are_refused(X):
     with pytest.raises(BadInput, match="rows of 104 and of 3 columns"):
         cloud_of_stream([X, X[:, :3]], 10)
+
+
+def test_entries_whose_squares_float64_cannot_sum_are_refused_in_a_stream(X):
+    with pytest.raises(BadInput, match="entries of .e.16. in a stream; wanted entries whose squares"):
+        cloud_of_stream([X[:50].astype(float), X[50:100].astype(float) * 1e163], max_rows=10)
