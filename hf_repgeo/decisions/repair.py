@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from ..errors import BadInput
+from ..writing import write_whole
 
 
 class Centred(nn.Module):
@@ -70,13 +71,14 @@ class Centred(nn.Module):
 
     def save(self, output_path: str, *args, **options) -> None:
         """Writes `config.json` and `model.safetensors` into a folder."""
-        from safetensors.torch import save_file
+        from safetensors.torch import save
 
         folder = Path(output_path)
         folder.mkdir(parents=True, exist_ok=True)
-        save_file({name: value.contiguous() for name, value in self.state_dict().items()}, folder / "model.safetensors")
+        weights = {name: value.contiguous() for name, value in self.state_dict().items()}
+        write_whole(folder / "model.safetensors", save(weights))
         sizes = {"width": len(self.mean), "n_directions": len(self.directions)}
-        (folder / "config.json").write_text(json.dumps(sizes) + "\n", encoding="utf-8")
+        write_whole(folder / "config.json", json.dumps(sizes) + "\n")
 
     @classmethod
     def load(cls, model_name_or_path: str, subfolder: str = "", **options) -> Centred:

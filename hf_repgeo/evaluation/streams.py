@@ -39,7 +39,7 @@ def whole_column(data):
     first = next(iter(row_blocks(data)), None) if count else None
     if first is None or count * first.shape[1] * first.dtype.itemsize > WHOLE_BYTES:
         return data
-    return torch.cat([torch.as_tensor(block) for block in row_blocks(data)])
+    return torch.from_numpy(np.concatenate(list(row_blocks(data))))
 
 
 def count_of(batch) -> int | None:

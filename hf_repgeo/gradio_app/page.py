@@ -13,6 +13,7 @@ from typing import Any
 
 from ..errors import MissingExtra, RepgeoError
 from ..report_table import ReportTable
+from ..writing import write_whole
 from .figures import PAGE_CSS
 
 try:
@@ -197,8 +198,7 @@ def files_for(contents: dict[str, str | bytes], folder: str | Path) -> list[str]
     for name, content in contents.items():
         safe = "".join(c if c.isalnum() or c in "-._" else "-" for c in name)
         place = own / safe
-        place.write_bytes(content if isinstance(content, bytes) else content.encode())
-        places.append(str(place))
+        places.append(str(write_whole(place, content)))
     return places
 
 

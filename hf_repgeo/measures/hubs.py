@@ -67,7 +67,7 @@ def hubness(cloud: PointCloud, k: int = HUB_NEIGHBORS) -> Estimate:
         Estimate: 0 where every row is as often a neighbour, larger where a few rows, the hubs, are neighbours of very
         many. It grows with the dimension up to where the rows thin out, so read it beside its chance level
         (`null=True`: a Gaussian of the same covariance). `largest` in the details: neighbourhoods of the largest hub.
-        Standard error by leaving out groups, neighbours held fixed.
+        Standard error by leaving out groups, neighbours held fixed. `None` as in `intrinsic_dimension`.
 
     Raises:
         BadInput: k is not a whole number of at least 2.
@@ -96,7 +96,8 @@ def antihub_share(cloud: PointCloud, k: int = HUB_NEIGHBORS) -> Estimate:
         k: neighbours of each row.
 
     Returns:
-        Estimate: 0 to 1. Standard error by leaving out groups, neighbours held fixed.
+        Estimate: 0 to 1. Standard error by leaving out groups, neighbours held fixed. `None` as in
+        `intrinsic_dimension`.
 
     Raises:
         BadInput: k is not a whole number of at least 2.
@@ -171,7 +172,10 @@ def _of_counts(name: str, cloud: PointCloud, k: int, function: Callable[[torch.T
     fields: dict[str, Any] = {"n": cloud.n, "n_distinct": n}
     if n < max(MINIMUM_ROWS, k + 1):
         return missing(name, RADOVANOVIC, too_few(cloud, max(MINIMUM_ROWS, k + 1)), **fields)
-    counts = neighbor_counts(_searched(cloud, k).indices[:, :k], n)
+    found = _searched(cloud, k)
+    if not bool((found.distances[:, 0] > 0).all()):
+        return missing(name, RADOVANOVIC, underflow(found.distances[:, 0]), **fields)
+    counts = neighbor_counts(found.indices[:, :k], n)
     error, method, left_out = _leave_out(cloud, counts, function)
     fields |= {"details": {"k": k, "largest": int(counts.max())}, "warnings": copies_warning(cloud)}
     return Estimate(name, RADOVANOVIC, float(function(counts)), error, method, left_out=left_out, **fields)

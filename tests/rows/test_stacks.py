@@ -281,9 +281,9 @@ def test_only_the_last_entry_of_hidden_states_may_be_what_a_head_has_made(decode
     returned = stacks._hidden_states
 
     def changed(output):
-        states = list(returned(output))
-        states[entry] = 3 * states[entry].tanh()
-        return states
+        lists = [list(states) for states in returned(output)]
+        lists[-1][entry] = 3 * lists[-1][entry].tanh()
+        return lists
 
     monkeypatch.setattr(stacks, "_hidden_states", changed)
     ids = torch.arange(1, 9)[None]
