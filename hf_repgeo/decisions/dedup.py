@@ -140,7 +140,7 @@ class _Chance:
 
     def at(self, cosine: float) -> Interval:
         """Pairs above a cosine."""
-        place = int(np.searchsorted(EDGES, cosine - 1e-9))
+        place = _edge(cosine)
         low, high = np.quantile(self.drawn[:, place], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
         value = float(self.above[place])
         return Interval(value, min(float(low), value), max(float(high), value))
@@ -148,6 +148,11 @@ class _Chance:
     def high(self) -> np.ndarray:
         """`(BINS + 1,)` upper ends of the intervals at the edges."""
         return np.maximum(np.quantile(self.drawn, (1 + LEVEL) / 2, axis=0), self.above)
+
+
+def _edge(cosine: float) -> int:
+    """The number of the edge at a cosine."""
+    return int(np.searchsorted(EDGES, cosine - 1e-9))
 
 
 def _counted_above(counts: np.ndarray) -> np.ndarray:
@@ -219,14 +224,15 @@ class _Clusters:
     bridged: int
 
 
-def _flagged(rows: torch.Tensor, threshold: float) -> torch.Tensor:
-    """`(p, 2)` pairs whose cosine is at least the threshold."""
-    found, block = [], 2048
+def _flagged(rows: torch.Tensor, threshold: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """`(p, 2)` pairs whose cosine is at least the threshold, and their `(p,)` cosines."""
+    pairs, found, block = [], [], 2048
     for start in range(0, len(rows), block):
         cosines = rows[start : start + block] @ rows[start:].T
-        pairs = (cosines >= threshold).triu(1).nonzero()
-        found.append(pairs + start)
-    return torch.cat(found)
+        near = (cosines >= threshold).triu(1).nonzero()
+        pairs.append(near + start)
+        found.append(cosines[near[:, 0], near[:, 1]])
+    return torch.cat(pairs), torch.cat(found)
 
 
 def _clusters(rows: torch.Tensor, pairs: torch.Tensor, floor: float) -> _Clusters:
@@ -254,7 +260,10 @@ def _clusters(rows: torch.Tensor, pairs: torch.Tensor, floor: float) -> _Cluster
 def _decided(rows, cosines: UnrelatedCosines, chance: _Chance, false_share: float, source: dict, seed: int) -> Decision:
     rows, counts = unit(rows), _counted_above(cosines.counts.sum(0))
     verdict, threshold = _threshold(counts, chance.high(), false_share)
-    evidence = [_at(rows, cosines, chance, cosine) for cosine in sorted({*THRESHOLDS, threshold})]
+    shown = sorted({*THRESHOLDS, threshold})
+    listed = [cosine for cosine in shown if counts[_edge(cosine)] <= MOST_FLAGGED]
+    flags = _flagged(rows, listed[0]) if listed else None
+    evidence = [_at(rows, counts, chance, cosine, flags if cosine in listed else None) for cosine in shown]
     chosen = next(line for line in evidence if line["cosine from"] == threshold)
     flagged, expected = chosen["pairs"], chosen["by chance"]
     curves = {"pairs": counts, "by chance": chance.above}
@@ -292,11 +301,17 @@ def _most_by_chance(expected: float) -> float:
     return expected + 3 * np.sqrt(expected) + 1
 
 
-def _at(rows: torch.Tensor, cosines: UnrelatedCosines, chance: _Chance, cosine: float) -> dict[str, Any]:
-    place = int(np.searchsorted(EDGES, cosine - 1e-9))
-    count = int(_counted_above(cosines.counts.sum(0))[place])
-    line = {"cosine from": cosine, "pairs": count, "by chance": chance.at(cosine)}
-    if count > MOST_FLAGGED:
+def _at(
+    rows: torch.Tensor,
+    counts: np.ndarray,
+    chance: _Chance,
+    cosine: float,
+    flags: tuple[torch.Tensor, torch.Tensor] | None,
+) -> dict[str, Any]:
+    """One line of the evidence; without clusters where there are too many pairs to list."""
+    line = {"cosine from": cosine, "pairs": int(counts[_edge(cosine)]), "by chance": chance.at(cosine)}
+    if flags is None:
         return line | {"clusters": None, "largest": None, "bridged": None}
-    found = _clusters(rows, _flagged(rows, cosine), chance.floor) if count else _Clusters(0, 1, 0)
+    pairs, cosines = flags
+    found = _clusters(rows, pairs[cosines >= cosine], chance.floor)
     return line | {"clusters": found.count, "largest": found.largest, "bridged": found.bridged}

@@ -93,7 +93,7 @@ def check_index(
     """
     embedding = {"layer": layer, "pooling": pooling, "tokenizer": tokenizer, "batch_size": batch_size}
     searched = searched_rows(data, texts, pairs, column=column, seed=seed, **embedding)
-    scores = {coding: _score(searched, coding) for coding in _codings(searched.rows)}
+    scores = _scores(searched)
     return _decided(searched, scores, seed)
 
 
@@ -114,11 +114,12 @@ def _codings(rows: torch.Tensor) -> list[Coding]:
             Coding("product codes", 1, _product_codes),
             Coding("product codes, rescored", 1, _product_codes, True),
         ]
+    centred_signs = _centred(_signs)
     for rescored in (False, True):
         end = ", rescored" if rescored else ""
         found += [
             Coding("binary" + end, 1, _signs, rescored),
-            Coding("binary, centred" + end, 1, _centred(_signs), rescored),
+            Coding("binary, centred" + end, 1, centred_signs, rescored),
         ]
     return found
 
@@ -158,16 +159,23 @@ def _product_codes(queries: torch.Tensor, rows: torch.Tensor) -> Coded:
 # --- scores -----------------------------------------------------------------------------------------------------------
 
 
-def _score(searched: SearchedRows, coding: Coding) -> np.ndarray:
-    """`(m,)` what the coded search finds for each query."""
+def _scores(searched: SearchedRows) -> dict[Coding, np.ndarray]:
+    """Coding -> `(m,)` what the coded search finds for each query; rows are coded once for both kinds of search."""
     queries, rows = unit(searched.queries), unit(searched.rows)
-    coded_queries, coded_rows = coding.apply(queries, rows)
-    if searched.has_pairs:
-        return _ranks(searched, coded_queries, coded_rows, coding.rescored)
     own = torch.as_tensor(searched.target)
-    wanted = nearest_rows(queries, rows, own)
-    kept = NEIGHBOURS * (OVERSAMPLE if coding.rescored else 1)  # scored again, every true neighbour among them is found
-    return overlap(wanted, nearest_rows(coded_queries, coded_rows, own, min(kept, len(rows) - 1)))
+    wanted = None if searched.has_pairs else nearest_rows(queries, rows, own)
+    coded: dict[Callable, Coded] = {}
+    found = {}
+    for coding in _codings(searched.rows):
+        if coding.apply not in coded:
+            coded[coding.apply] = coding.apply(queries, rows)
+        coded_queries, coded_rows = coded[coding.apply]
+        if wanted is None:
+            found[coding] = _ranks(searched, coded_queries, coded_rows, coding.rescored)
+            continue
+        kept = NEIGHBOURS * (OVERSAMPLE if coding.rescored else 1)  # scored again, each true neighbour is found
+        found[coding] = overlap(wanted, nearest_rows(coded_queries, coded_rows, own, min(kept, len(rows) - 1)))
+    return found
 
 
 def _ranks(searched: SearchedRows, queries: torch.Tensor, rows: torch.Tensor, rescored: bool) -> np.ndarray:

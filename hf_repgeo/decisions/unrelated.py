@@ -42,10 +42,10 @@ class UnrelatedCosines:
         for i, mine in enumerate(members):
             for j in range(i, len(members)):
                 cosines = rows[mine] @ rows[members[j]].T
-                apart = group[mine][:, None] != group[members[j]][None, :]
-                if i == j:
-                    apart = apart.triu(1)
-                found = torch.histc(cosines[apart].clamp(-1, 1), BINS, -1, 1)
+                if i == j:  # groups of two blocks differ
+                    apart = group[mine][:, None] != group[members[j]][None, :]
+                    cosines = cosines[apart.triu(1)]
+                found = torch.histc(cosines.clamp_(-1, 1), BINS, -1, 1)
                 counts.append(found.double().numpy())
                 pairs.append((i, j))
         return cls(np.array(counts), np.array(pairs))
