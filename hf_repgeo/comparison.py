@@ -23,12 +23,12 @@ from .measures.pairs import (
     paired_differences,
     resolve_comparisons,
 )
-from .profiling import versions
 from .report import GeometryReport
 from .rows.forward import Place, resolve_layers
 from .rows.models import Loaded, load_model
 from .rows.paired import Paired, paired_rows
 from .rows.texts import Corpus, corpus_of, packaged_sample
+from .runs.provenance import versions
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

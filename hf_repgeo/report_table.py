@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from .errors import BadInput, RepgeoError, UnknownName
-from .writing import write_whole
-from .writing import written_whole as written_whole
+from .writing import write_whole, written_whole
 
 if TYPE_CHECKING:
     import datasets

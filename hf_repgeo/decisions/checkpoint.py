@@ -13,7 +13,7 @@ import numpy as np
 from ..downstream.resampling import Interval
 from ..errors import BadInput
 from ..measures import PointCloud, evaluate_all, resolve
-from ..profiling import versions
+from ..runs.provenance import versions
 from .decision import CANNOT_TELL, Curve, Decision, Picture
 from .embeddings import embed
 from .inputs import Pairs, read_pairs

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..downstream.resampling import Interval
-from ..writing import written_whole
+from ..writing import write_whole, written_whole
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -111,8 +111,7 @@ class Decision:
         """
         out = Path(out)
         out.mkdir(parents=True, exist_ok=True)
-        with written_whole(out / "decision.json") as file:
-            file.write_text(json.dumps(self.as_dict(), indent=1, default=str) + "\n", encoding="utf-8")
+        write_whole(out / "decision.json", json.dumps(self.as_dict(), indent=1, default=str) + "\n")
         with written_whole(out / "decision.png") as file:
             self.plot().savefig(file, dpi=150)
         return out

@@ -10,15 +10,15 @@ import torch
 
 from ..downstream.resampling import LEVEL, Interval, cluster_weights
 from ..errors import BadInput, MissingExtra
-from ..profiling import versions
+from ..runs.provenance import versions
 from .decision import CANNOT_TELL, Curve, Decision, Picture
-from .inputs import is_matrix, read_matrix
 from .retrieval import unit
-from .rows import sentences
+from .rows import plain_rows
 from .unrelated import BINS, WIDTH, UnrelatedCosines
 
 EDGES = -1 + WIDTH * np.arange(BINS + 1)
 THRESHOLDS = (0.7, 0.8, 0.85, 0.9, 0.95, 0.98)
+LEAST = 200  # rows
 END, BODY = 1 / 4, 5  # pairs a row: the tail of chance is fitted to the cosines that rank between these
 DRAWS = 100  # of the interval
 LEAST_BINS = 8  # of cosines that the fit needs
@@ -82,23 +82,12 @@ def dedup_threshold(
     """
     if not 0 < false_share < 1:
         raise BadInput("false_share", came=str(false_share), wanted="a share between 0 and 1")
-    rows, source = _rows(data, texts, column, layer, pooling, tokenizer, batch_size)
+    embedding = {"layer": layer, "pooling": pooling, "tokenizer": tokenizer, "batch_size": batch_size}
+    rows, source = plain_rows(data, texts, column=column, least=LEAST, **embedding)
     group = None if groups is None else _groups(groups, len(rows))
     cosines = UnrelatedCosines.of(rows, np.arange(len(rows)))
     chance = _Chance.of(cosines, rows, group, seed)
     return _decided(rows, cosines, chance, false_share, source | {"groups": group is not None}, seed)
-
-
-def _rows(data, texts, column, layer, pooling, tokenizer, batch_size) -> tuple[torch.Tensor, dict]:
-    if is_matrix(data):
-        if texts is not None:
-            raise BadInput("texts", came="texts beside a matrix", wanted="a model, which can embed them")
-        rows = read_matrix(data, column, least=200)
-        return rows, {"rows": tuple(rows.shape)}
-    from .embeddings import embed
-
-    found = embed(data, sentences(texts), layer=layer, pooling=pooling, tokenizer=tokenizer, batch_size=batch_size)
-    return read_matrix(found.rows, least=200), found.facts()
 
 
 def _groups(groups: Any, n: int) -> np.ndarray:

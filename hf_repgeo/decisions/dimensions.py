@@ -11,7 +11,7 @@ import torch
 from ..downstream.resampling import Interval
 from ..errors import BadInput, RepgeoError
 from ..measures import PointCloud, evaluate_all, resolve
-from ..profiling import versions
+from ..runs.provenance import versions
 from .decision import CANNOT_TELL, Curve, Decision, Picture
 from .intervals import halves, mean_interval, surely_above
 from .rows import SearchedRows, searched_rows

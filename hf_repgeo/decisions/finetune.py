@@ -10,7 +10,7 @@ import torch
 
 from ..downstream.resampling import LEVEL, Interval, cluster_weights
 from ..errors import BadInput
-from ..profiling import versions
+from ..runs.provenance import versions
 from .decision import CANNOT_TELL, Curve, Decision, Picture
 from .embeddings import embed
 from .inputs import GroupedTexts, read_groups, read_pairs, unrelated_domains

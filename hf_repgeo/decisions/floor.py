@@ -10,7 +10,7 @@ import torch
 
 from ..downstream.resampling import LEVEL, Interval, cluster_weights
 from ..errors import BadInput
-from ..profiling import versions
+from ..runs.provenance import versions
 from .decision import CANNOT_TELL, Curve, Decision, Picture
 from .embeddings import embed
 from .inputs import GroupedTexts, Pairs, is_matrix, read_groups, read_matrix, read_pairs
@@ -216,15 +216,20 @@ def _true(variant: _Variant) -> np.ndarray:
     return variant.true
 
 
+def _mismatched(variant: _Variant, target: np.ndarray) -> torch.Tensor:
+    """`(n, m)` cosines of queries and documents, NaN for a query's own."""
+    assert variant.mismatched is not None
+    cosines = variant.mismatched.clone()
+    cosines[torch.arange(len(target)), torch.as_tensor(target)] = torch.nan
+    return cosines
+
+
 def _mismatched_quantile(variant: _Variant, true: Pairs, seed: int, level: float = 0.99) -> Interval:
     """The cosine that 1 in 100 queries with another query's document exceeds; interval over drawn queries.
 
-    For the interval every query counts by how many of the pooled mismatched pairs above the threshold are its own: the
-    threshold moves by that share over the density there, so quantiles of drawn histograms are taken.
+    The interval takes the quantiles of histograms, one a query, added up as often as a draw holds the query.
     """
-    assert variant.mismatched is not None
-    cosines = variant.mismatched.clone()
-    cosines[torch.arange(len(true)), torch.as_tensor(true.target)] = torch.nan
+    cosines = _mismatched(variant, true.target)
     edges = np.linspace(-1, 1, 1001)
     places = np.clip(np.searchsorted(edges, cosines.numpy().ravel(), side="right") - 1, 0, 999)
     owner = np.repeat(np.arange(len(true)), cosines.shape[1])
@@ -244,11 +249,8 @@ def _gain(variants: list[_Variant], true: Pairs, seed: int) -> str:
     choosing, scoring = halves(true.target, seed)
 
     def above(variant: _Variant, half: np.ndarray) -> np.ndarray:
-        own, cosines = _true(variant), variant.mismatched
-        assert cosines is not None
-        others = cosines[half].clone()
-        others[torch.arange(len(others)), torch.as_tensor(true.target[half])] = torch.nan
-        return (own[half] > np.nanquantile(others.numpy(), 0.99)).astype(float)
+        others = _mismatched(variant, true.target)[torch.as_tensor(half)]
+        return (_true(variant)[half] > np.nanquantile(others.numpy(), 0.99)).astype(float)
 
     best = max(variants[1:], key=lambda variant: above(variant, choosing).mean())
     gain = mean_interval(above(best, scoring) - above(variants[0], scoring), true.target[scoring], seed)

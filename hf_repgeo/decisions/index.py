@@ -11,10 +11,10 @@ import torch
 
 from ..downstream.resampling import Interval
 from ..measures.kernels.quantizers import quantize
-from ..profiling import versions
+from ..runs.provenance import versions
 from .decision import CANNOT_TELL, Curve, Decision, Picture
 from .intervals import halves, mean_interval, surely_above, surely_below
-from .retrieval import NEIGHBOURS, nearest_rows, overlap, unit
+from .retrieval import NEIGHBOURS, inverse_ranks, nearest_rows, overlap, unit
 from .rows import SearchedRows, searched_rows
 
 SAFE = {"MRR": 0.98, "overlap@10": 0.95}  # share of the score of floats that a safe coding keeps
@@ -186,10 +186,8 @@ def _ranks(searched: SearchedRows, queries: torch.Tensor, rows: torch.Tensor, re
         candidates = coded.topk(min(NEIGHBOURS * OVERSAMPLE, len(rows)), dim=1).indices
         floats = unit(searched.queries) @ unit(searched.rows).T
         coded = torch.full_like(floats, -2.0).scatter_(1, candidates, floats.gather(1, candidates))
-    own = coded.gather(1, target[:, None])
-    ties = (coded == own).sum(1) - 1
-    found = 1 / (1 + (coded > own).sum(1) + ties / 2)
-    return torch.where(own[:, 0] > -2, found, 0.0).double().numpy()
+    own = coded.gather(1, target[:, None])[:, 0]
+    return torch.where(own > -2, inverse_ranks(coded, target), 0.0).double().numpy()
 
 
 def _decided(searched: SearchedRows, scores: dict[Coding, np.ndarray], seed: int) -> Decision:

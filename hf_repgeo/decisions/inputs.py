@@ -30,6 +30,7 @@ UNRELATED = (  # articles of the packaged text that have nothing to do with one 
 )
 SENTENCES = 25  # of each article
 READ_AT_ONCE = 4096  # rows of a file
+LEAST_ROWS = 50  # of a matrix
 SENTENCE = re.compile(r"(?<=[.!?]) +(?=[A-Z])")
 
 
@@ -246,7 +247,7 @@ def is_matrix(data: Any) -> bool:
     return isinstance(data, (np.ndarray, torch.Tensor))
 
 
-def read_matrix(data: Any, column: str | None = None, least: int = 50) -> torch.Tensor:
+def read_matrix(data: Any, column: str | None = None, least: int = LEAST_ROWS) -> torch.Tensor:
     """Embeddings as `(n, d)` float32.
 
     Args:

@@ -10,9 +10,9 @@ import torch
 
 from ..downstream.resampling import Interval
 from ..measures import PointCloud, evaluate_all, resolve
-from ..profiling import versions
 from ..rows.forward import Place
 from ..rows.models import load_model
+from ..runs.provenance import versions
 from .decision import CANNOT_TELL, Curve, Decision, Picture
 from .embeddings import POOLINGS, every_pooling, sentence_pooling
 from .inputs import Pairs, read_pairs

@@ -9,8 +9,8 @@ import torch
 
 from ..downstream.resampling import Interval
 from ..measures.pairs import CloudPair, evaluate_pair, resolve_comparisons
-from ..profiling import versions
 from ..rows.models import Loaded, load_model
+from ..runs.provenance import versions
 from .decision import CANNOT_TELL, Curve, Decision, Picture
 from .embeddings import every_pooling, sentence_pooling
 from .intervals import mean_interval

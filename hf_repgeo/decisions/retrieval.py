@@ -25,13 +25,18 @@ def reciprocal_ranks(queries: torch.Tensor, documents: torch.Tensor, target: np.
         target: `(n,)` position of each query's document.
     """
     documents, wanted = unit(documents), torch.as_tensor(target)
-    found = []
-    for start, block in _blocks(unit(queries)):
-        scores = block @ documents.T
-        own = scores.gather(1, wanted[start : start + len(block), None])
-        ties = (scores == own).sum(1) - 1
-        found.append(1 / (1 + (scores > own).sum(1) + ties / 2))
+    found = [
+        inverse_ranks(block @ documents.T, wanted[start : start + len(block)])
+        for start, block in _blocks(unit(queries))
+    ]
     return torch.cat(found).double().numpy()
+
+
+def inverse_ranks(scores: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """`(n,)` one over the rank of each row's target among its `(n, m)` scores; ties count half."""
+    own = scores.gather(1, target[:, None])
+    ties = (scores == own).sum(1) - 1
+    return 1 / (1 + (scores > own).sum(1) + ties / 2)
 
 
 def nearest_rows(queries: torch.Tensor, rows: torch.Tensor, own: torch.Tensor, k: int = NEIGHBOURS) -> torch.Tensor:

@@ -13,7 +13,7 @@ import torch
 from ..errors import BadInput
 from ..rows.texts import corpus_of
 from .embeddings import embed
-from .inputs import Pairs, is_matrix, read_matrix, read_pairs, unrelated_domains
+from .inputs import LEAST_ROWS, Pairs, is_matrix, read_matrix, read_pairs, unrelated_domains
 from .retrieval import drawn_queries, nearest_rows, overlap, reciprocal_ranks
 
 QUERIES = 1000  # rows whose neighbours are looked up, at most
@@ -70,23 +70,32 @@ def searched_rows(
     Raises:
         BadInput: texts or pairs beside a matrix, or both; too few rows.
     """
-    if is_matrix(data):
-        given = "texts" if texts is not None else "pairs" if pairs is not None else None
-        if given:
-            raise BadInput(given, came=f"{given} beside a matrix", wanted="a model, which can embed them")
-        rows = read_matrix(data, column)
-        return _of_rows(rows, {"rows": tuple(rows.shape)}, seed)
-    if texts is not None and pairs is not None:
-        raise BadInput("texts", came="texts beside pairs", wanted="one of the two")
     if pairs is not None:
+        if is_matrix(data):
+            raise BadInput("pairs", came="pairs beside a matrix", wanted="a model, which can embed them")
+        if texts is not None:
+            raise BadInput("texts", came="texts beside pairs", wanted="one of the two")
         return _of_pairs(data, read_pairs(pairs), embedding)
-    found = embed(data, sentences(texts), **embedding)
-    return _of_rows(read_matrix(found.rows), found.facts(), seed)
-
-
-def _of_rows(rows: torch.Tensor, source: dict, seed: int) -> SearchedRows:
+    rows, source = plain_rows(data, texts, column=column, **embedding)
     own = drawn_queries(len(rows), QUERIES, seed)
     return SearchedRows(rows, rows[own], own.numpy(), False, source)
+
+
+def plain_rows(
+    data: Any, texts: Any = None, *, column: str | None = None, least: int = LEAST_ROWS, **embedding: Any
+) -> tuple[torch.Tensor, dict]:
+    """`(n, d)` rows of a matrix, or a model's embeddings of texts; and where they came from.
+
+    Raises:
+        BadInput: texts beside a matrix, fewer than `least` rows, rows that `read_matrix` refuses.
+    """
+    if not is_matrix(data):
+        found = embed(data, sentences(texts), **embedding)
+        return read_matrix(found.rows, least=least), found.facts()
+    if texts is not None:
+        raise BadInput("texts", came="texts beside a matrix", wanted="a model, which can embed them")
+    rows = read_matrix(data, column, least)
+    return rows, {"rows": tuple(rows.shape)}
 
 
 def _of_pairs(model: Any, pairs: Pairs, embedding: dict) -> SearchedRows:

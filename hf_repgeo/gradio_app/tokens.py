@@ -87,7 +87,7 @@ def token_map(model, text: str = "", tokens: int = 512) -> TokenMap:
     Args:
         model: Hub id, folder, `pip:PACKAGE`, or a model that `hf_repgeo.profile` takes.
         text: empty: the packaged sample of Wikipedia.
-        tokens: at most so many, special tokens included.
+        tokens: the largest number of tokens, special ones included.
 
     Raises:
         BadInput: fewer than 16 tokens.

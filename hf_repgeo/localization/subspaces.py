@@ -97,7 +97,7 @@ def inlp_rank(parts: Parts, covariance: torch.Tensor, left: float = 0.1, most: i
         most: rounds; each takes out as many directions as the property has values, less one.
 
     Returns:
-        A number of directions, or None where so many rounds do not suffice.
+        The number of directions; None if more than `left` is still there after `most` rounds.
     """
     own, a, b = (part.double() for part in parts)
     inner = covariance.clone()

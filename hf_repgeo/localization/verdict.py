@@ -211,7 +211,7 @@ def _check(rows, labels, groups, n_null, divisions, keep, few, alpha) -> None:
     needed = -(-len(labels) // alpha) - 1
     if n_null < needed:
         came = f"{n_null} for {len(labels)} properties"
-        wanted = f"at least {needed:.0f}: with fewer, no p-value corrected for so many properties reaches {alpha}"
+        wanted = f"at least {needed:.0f}: with fewer, no p-value reaches {alpha} once corrected for all properties"
         raise BadInput("n_null", came=came, wanted=wanted)
     lists = {f"labels[{name!r}]": values for name, values in labels.items()}
     for name, values in (lists | ({"groups": groups} if groups is not None else {})).items():

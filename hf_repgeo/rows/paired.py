@@ -148,7 +148,7 @@ def with_prompt(windows: Windows, prompt: list[int]) -> Windows:
 
 
 def _places_of_text(windows: Windows, prompt: int) -> torch.Tensor:
-    """Flat position of every token of the windows once each has a prompt of so many tokens, `(n,)` ascending."""
+    """`(n,)` flat positions of the windows' tokens, ascending, where `prompt` tokens stand before each window."""
     places, start = [], 0
     for window in windows.ids:
         inside = torch.arange(len(window))

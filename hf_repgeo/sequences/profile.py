@@ -19,13 +19,13 @@ from ..errors import BadInput, UnknownName
 from ..measures import Estimate
 from ..measures.inputs import check_count
 from ..measures.trajectories import FEWEST_TOKENS, OF_SEQUENCE, over_sequences
-from ..profiling import machine, versions
 from ..report import GeometryReport
 from ..rows.corpus import Corpus
 from ..rows.forward import Place, forward_windows
 from ..rows.models import load_model
 from ..rows.texts import corpus_of, packaged_sample
 from ..rows.windows import Windows, check_vocabulary, draw_windows, make_windows, resolve_window, window_limit
+from ..runs.provenance import machine, versions
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
