@@ -85,7 +85,8 @@ def stream(rows: int) -> None:
 
 
 def powers(least: int, most: int, step: float) -> list[int]:
-    return [round(least * step**i) for i in range(1 + round(math.log(most / least, step)))]
+    """Sizes from the least to the most, each about `step` times the one before."""
+    return [round(size) for size in np.geomspace(least, most, 1 + round(math.log(most / least, step)))]
 
 
 def main() -> None:
