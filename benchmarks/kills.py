@@ -2,9 +2,9 @@
 
 PYTHONPATH=.:tests OMP_NUM_THREADS=1 python benchmarks/kills.py [--kills 170] [--jobs profile,sweep,...]
 
-Each attempt begins in an empty folder, is killed up to ten times, each time after a random part of the time that the job
-takes, and then runs to its end. A job runs in a fork of this process, which ran the job once itself: no attempt is killed
-while Python starts or imports a module.
+Each attempt begins in an empty folder, is killed up to ten times, each time after a random part of the time that the
+job takes, and then runs to its end. A job runs in a fork of this process, which ran the job once itself: no attempt is
+killed while Python starts or imports a module.
 """
 
 from __future__ import annotations
@@ -144,8 +144,8 @@ def undisturbed(job: Callable[[Path], None], out: Path) -> bool:
     return os.waitpid(forked(job, out), 0)[1] == 0
 
 
-def attempts(job: Callable[[Path], None], table: Callable[[Path], object], place: Path, kills: int, chance: random.Random):
-    """Attempts until a job was killed as often as wanted: seconds of a run, attempts, kills, equal tables, and what else came."""
+def attempts(job: Callable, table: Callable, place: Path, kills: int, chance: random.Random) -> tuple:
+    """Seconds of a run; attempts until a job was killed often enough, kills, equal tables, and what else came."""
     job(place / "first")  # imports what the job needs
     start, whole = time.monotonic(), place / "whole"
     if not undisturbed(job, whole):
