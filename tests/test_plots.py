@@ -43,6 +43,29 @@ def test_models_of_different_depth_share_an_axis():
     assert "a against b" in figure.get_suptitle()
 
 
+@pytest.mark.parametrize(
+    "model, shown",
+    [("/home/me/runs/step-10/", "step-10"), ("./runs/step-10", "step-10"), ("C:\\me\\step-10", "step-10"),
+     ("me/runs/step-10", "step-10"), ("~/step-10", "step-10"), ("org/name", "org/name"), ("pip:package", "package")],
+)  # fmt: skip
+def test_figures_call_a_model_by_its_name_and_never_by_the_path_of_a_folder(model, shown, tmp_path):
+    assert plot_layers(report(model, 3)).get_suptitle().splitlines()[0] == shown
+    _, labels = plot_layers([report(model, 3), report("b", 3)]).axes[0].get_legend_handles_labels()
+    assert any(label == shown or label.startswith(shown + " ") for label in labels)
+    assert not any("me" in label.split("/") for label in labels)
+
+
+def test_plot_draws_two_reports_of_one_model(tmp_path, monkeypatch):
+    from hf_repgeo.cli import plot
+    from hf_repgeo.cli.main import main
+
+    paths = [str(report("org/name", 3, offset).to_json(tmp_path / f"{offset}.json")) for offset in (0.0, 0.5)]
+    drawn = []
+    monkeypatch.setattr(plot, "save_figure", lambda figure, out: drawn.append(figure))
+    assert main(["plot", *paths, "--out", str(tmp_path / "a.png")]) == 0
+    assert {label.split(" · ")[0] for label in lines(drawn[0].axes[0])} == {"org/name", "org/name (1)"}
+
+
 def test_every_curve_differs_by_more_than_colour():
     axis = plot_layers([report("a", 3), report("b", 3)]).axes[1]
     looks = [(line.get_marker(), line.get_linestyle()) for line in axis.get_lines()]

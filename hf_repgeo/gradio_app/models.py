@@ -5,9 +5,12 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from ..errors import BadInput
 from ..profiling import profile
@@ -19,6 +22,7 @@ from .jobs import Show
 
 MODEL_ROWS = 4096
 MAX_PARAMETERS = 600_000_000  # two minutes for a forward pass over 4,096 tokens on two cores
+MAX_TENSORS = 20_000  # a few seconds to lay out without memory; models of that size have hundreds
 MEASURES = ["anisotropy", "intrinsic_dimension", "patchiness", "effective_rank", "massive_share"]
 MOST_KNOWN = 32
 
@@ -64,6 +68,13 @@ def check_request(model: str, text: str) -> tuple[str, str | None]:
     return model, check_model_size(model)
 
 
+def admit(model: str, text: str) -> tuple[str, str | None]:
+    """`check_request`, and then `check_parameters` of the same commit: what every app asks before it loads a model."""
+    model, commit = check_request(model, text)
+    check_parameters(model, commit)
+    return model, commit
+
+
 def check_parameters(model: str, revision: str | None = None) -> int:
     """The number of a model's parameters, read off its configuration without its weights.
 
@@ -74,18 +85,51 @@ def check_parameters(model: str, revision: str | None = None) -> int:
         return 22_713_216
     from transformers import AutoConfig, AutoModel
 
+    wanted = f"at most {MAX_PARAMETERS / 1e6:,.0f} million"
+    cure = "Measure it on your own machine: hf_repgeo.profile of the same name."
     try:
-        config = AutoConfig.from_pretrained(model, revision=revision)
-        with torch.device("meta"):
-            count = AutoModel.from_config(config).num_parameters()
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        said = " ".join(str(error).split())[:150]
+        config = AutoConfig.from_pretrained(model, revision=revision, trust_remote_code=False)
+        with torch.device("meta"), _bounded_construction():
+            count = AutoModel.from_config(config, trust_remote_code=False).num_parameters()
+    except _TooLarge as error:
+        raise BadInput("model", came=f"{model!r} with {error}", wanted=wanted, cure=cure) from None
+    except Exception as error:  # a configuration may hold anything, and a model's class raise anything
+        said = " ".join(str(error).split())[:150] or type(error).__name__
         raise BadInput("model", came=f"{model!r} ({said})", wanted="a model that transformers reads") from None
     if count > MAX_PARAMETERS:
         came = f"{model!r} with {count / 1e6:,.0f} million parameters"
-        cure = "Measure it on your own machine: hf_repgeo.profile of the same name."
-        raise BadInput("model", came=came, wanted=f"at most {MAX_PARAMETERS / 1e6:,.0f} million", cure=cure)
+        raise BadInput("model", came=came, wanted=wanted, cure=cure)
     return count
+
+
+class _TooLarge(Exception):
+    pass
+
+
+@contextmanager
+def _bounded_construction() -> Iterator[None]:
+    """Ends the construction of a model in this thread once it is far beyond the limit.
+
+    Even without memory for the weights, a configuration of a million layers takes hours to lay out. Four times the limit
+    leaves room for parameters that are registered again when they are tied.
+    """
+    mine, seen = threading.get_ident(), [0, 0]
+
+    def count(module, name, parameter):
+        if parameter is None or threading.get_ident() != mine:
+            return
+        seen[0] += 1
+        seen[1] += parameter.numel()
+        if seen[1] > 4 * MAX_PARAMETERS:
+            raise _TooLarge(f"more than {4 * MAX_PARAMETERS / 1e6:,.0f} million parameters")
+        if seen[0] > MAX_TENSORS:
+            raise _TooLarge(f"parameters in more than {MAX_TENSORS:,} tensors")
+
+    hook = register_module_parameter_registration_hook(count)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def profile_model(model, text: str, show: Show, revision: str | None = None) -> GeometryReport:

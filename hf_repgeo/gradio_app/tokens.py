@@ -81,18 +81,19 @@ def packaged_names() -> list[str]:
     return sorted(path.stem for path in FOLDER.glob("*.npz"))
 
 
-def token_map(model, text: str = "", tokens: int = 512) -> TokenMap:
+def token_map(model, text: str = "", tokens: int = 512, revision: str | None = None) -> TokenMap:
     """The tokens of a text's first window in every layer of a model.
 
     Args:
         model: Hub id, folder, `pip:PACKAGE`, or a model that `hf_repgeo.profile` takes.
         text: empty: the packaged sample of Wikipedia.
         tokens: the largest number of tokens, special ones included.
+        revision: branch, tag or commit on the Hub.
 
     Raises:
         BadInput: fewer than 16 tokens.
     """
-    loaded = load_model(model)
+    loaded = load_model(model, revision=revision)
     limit = min(tokens, resolve_window(None, window_limit(loaded.model, loaded.tokenizer)))
     corpus = corpus_of([text], "none", None) if text.strip() else packaged_sample()
     windows = make_windows(loaded.tokenizer, corpus.texts(loaded.tokenizer), limit, "concatenate", corpus.separator)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..errors import BadInput
-from ..report_text import number
+from ..report_text import number, shown_name
 from ..rows.yaml_text import read_yaml
 from ..version import __repository__
 from .results_dataset import run_id, text_of
@@ -348,7 +348,7 @@ def _measured(report: ReportTable) -> str:
     """One sentence: on what, of what, how."""
     facts, first = report.provenance, next(summaries(report), None)
     parts = {
-        "model": facts.get("model"),
+        "model": shown_name(facts.get("model")) or None,
         "commit": facts.get("commit"),
         "text": text_of(report)["name"],
         "tokens": first and first.tokens,

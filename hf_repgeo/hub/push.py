@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import BadInput, RepgeoError, UnknownName
 from ..report_table import CASE, ReportTable
+from ..report_text import ABSOLUTE
 from ..version import __version__
 from .atlas import atlas_files, check_for_atlas
 from .cards import summaries, update_card
@@ -43,7 +44,6 @@ KEPT_SECONDS = 14 * 86_400  # for which the files of a push that failed wait for
 logger = logging.getLogger(__name__)
 
 FOLDER = "repgeo"
-ABSOLUTE = re.compile(r"(/|~|[A-Za-z]:[/\\]|\\\\)[^\s]")
 TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{20,}")
 
 

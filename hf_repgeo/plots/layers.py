@@ -8,6 +8,7 @@ from ..errors import BadInput
 from ..measures import MEASURES
 from ..measures.pairs import COMPARISONS
 from ..measures.trajectories import UNITS
+from ..report_text import shown_name
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -88,7 +89,7 @@ def _named(reports) -> dict[str, ReportTable]:
     if isinstance(reports, dict):
         return reports
     reports = reports if isinstance(reports, (list, tuple)) else [reports]
-    names = [str(report.provenance.get("model", "rows")).removeprefix("pip:") for report in reports]
+    names = [shown_name(report.provenance.get("model")) or "rows" for report in reports]
     return {
         name if names.count(name) == 1 else f"{name} ({place})": r
         for place, (name, r) in enumerate(zip(names, reports))
@@ -235,7 +236,7 @@ def _moved(axis: Axes, measure: str, convention: str, rows: list[dict]) -> None:
 def _compared_title(report: ReportTable) -> str:
     facts = report.provenance
     other = facts.get("other", {})
-    names = [str(one).removeprefix("pip:") for one in (facts.get("model"), other.get("model")) if one]
+    names = [shown_name(one) for one in (facts.get("model"), other.get("model")) if one]
     moved = any(row["protocol"] == "paired" for row in report)
     told = "differences: 95 % intervals over documents; filled: p < 0.05, corrected for all layers" if moved else ""
     if len(names) > 1 or facts.get("prompts"):
@@ -301,7 +302,7 @@ def plot_sequences(report: ReportTable) -> Figure:
         axis.set_ylabel(UNITS[name])
         _layer_axis(axis)
         axis.legend(frameon=False, fontsize="small")
-    model = str(report.provenance.get("model", "")).removeprefix("pip:")
+    model = shown_name(report.provenance.get("model"))
     figure.suptitle(f"{model}; bands: ± 1 standard error; dotted: tokens shuffled", fontsize="medium")
     return figure
 

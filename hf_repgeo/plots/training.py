@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import BadInput
 from ..measures import MEASURES
+from ..report_text import shown_name
 from .layers import COLOURS, DASHES, DEFAULT_PANELS, MARKERS, TITLES, check_cells
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def plot_training(
         _lines(row[1], runs, measure, policies)
     axes[0, 1].legend(frameon=False, fontsize="small")
     band = "band: layers" if len(runs) == 1 else f"mean of {len(runs)} runs, band: 1 standard deviation"
-    name = str(runs[0].provenance.get("model", "")).removeprefix("pip:")
+    name = shown_name(runs[0].provenance.get("model"))
     figure.suptitle(" · ".join(filter(None, [name, "geometry over training", band])), fontsize="medium")
     return figure
 

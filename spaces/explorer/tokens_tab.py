@@ -9,7 +9,7 @@ from gradio import utils
 
 from hf_repgeo.errors import BadInput
 from hf_repgeo.gradio_app.inputs import PACKAGED_MODEL
-from hf_repgeo.gradio_app.models import check_parameters, check_request
+from hf_repgeo.gradio_app.models import admit
 from hf_repgeo.gradio_app.page import Address, code_block, described, files_for, in_sentences, whole
 from hf_repgeo.gradio_app.tokens import (
     COLOURS,
@@ -101,9 +101,8 @@ def slider(model: str, own: tuple | None) -> gr.Slider:
 
 def measure(model: str, text: str) -> tuple:
     """A visitor's text through a model: the state, and the list of models with it."""
-    model, commit = check_request(model, text)
-    check_parameters(model, commit)
-    seen = token_map(model, text, tokens=256)
+    model, commit = admit(model, text)
+    seen = token_map(model, text, tokens=256, revision=commit)
     name = f"{seen.model.removeprefix('pip:')} (your text)"
     return (name, seen, text), gr.Dropdown([*packaged_names(), name], value=name)
 

@@ -1,6 +1,7 @@
 """The explorer Space: its first screen tells the finding, its code runs as it stands, visitors do not meet."""
 
 import importlib.util
+import json
 import os
 import sys
 from importlib.metadata import version
@@ -245,9 +246,51 @@ def test_a_model_is_refused_by_its_configuration_before_its_weights_are_fetched(
     BertConfig(hidden_size=4096, num_hidden_layers=48, num_attention_heads=32, intermediate_size=16384).save_pretrained(
         tmp_path
     )
-    with pytest.raises(BadInput, match=r"with [\d,]+ million parameters; wanted at most 600 million"):
+    with pytest.raises(BadInput, match=r"with more than 2,400 million parameters; wanted at most 600 million"):
         models.check_parameters(str(tmp_path))
     assert not list(tmp_path.glob("*.safetensors"))
+
+
+@pytest.mark.parametrize(
+    "changes, said",
+    [
+        ({"num_hidden_layers": 10**7, "hidden_size": 2, "num_attention_heads": 1}, "more than 20,000 tensors"),
+        ({"vocab_size": 10**12}, "more than 2,400 million parameters"),
+        ({"hidden_size": "wide"}, "wanted a model that transformers reads"),
+        ({"num_attention_heads": 0}, "wanted a model that transformers reads"),
+        ({"model_type": "mine", "auto_map": {"AutoConfig": "code.Config"}}, "wanted a model that transformers reads"),
+    ],
+)
+def test_a_hostile_configuration_is_refused_within_seconds(tmp_path, changes, said):
+    from transformers import BertConfig
+
+    (tmp_path / "config.json").write_text(json.dumps(BertConfig().to_dict() | {"model_type": "bert"} | changes))
+    with pytest.raises(BadInput, match=said):
+        models.check_parameters(str(tmp_path))
+
+
+def test_every_app_judges_a_model_before_it_loads_one(app, monkeypatch):
+    from hf_repgeo.gradio_app import app as metric_app
+    from hf_repgeo.gradio_app import tokens
+
+    def loaded(*_, **__):
+        raise AssertionError("loaded before it was judged")
+
+    def refuse(*_):
+        raise BadInput("model", came="one too large", wanted="a smaller one")
+
+    monkeypatch.setattr(models, "check_model_size", lambda model: "commit")
+    monkeypatch.setattr(models, "check_parameters", refuse)
+    for module, name in ((metric_app, "load_model"), (tokens, "load_model"), (models, "profile")):
+        monkeypatch.setattr(module, name, loaded)
+    doors = [
+        lambda: models.measure_model("org/m", "", print),
+        lambda: metric_app.measure_model("anisotropy", "org/m", ""),
+        lambda: app.tokens_tab.measure("org/m", ""),
+    ]
+    for door in doors:
+        with pytest.raises(BadInput, match="one too large"):
+            door()
 
 
 def test_the_same_weights_and_text_are_measured_once(encoder_folder, documents, monkeypatch):

@@ -312,7 +312,7 @@ def test_a_models_size_is_asked_before_it_is_loaded(monkeypatch):
     import huggingface_hub
 
     def hub(**sizes):
-        files = [SimpleNamespace(rfilename=name.replace("_", "."), size=size) for name, size in sizes.items()]
+        files = [SimpleNamespace(rfilename=".".join(name.rsplit("_", 1)), size=size) for name, size in sizes.items()]
         facts = SimpleNamespace(siblings=files, sha="c0ffee")
         monkeypatch.setattr(huggingface_hub, "model_info", lambda model, **_: facts)
 
@@ -324,6 +324,12 @@ def test_a_models_size_is_asked_before_it_is_loaded(monkeypatch):
     hub(pytorch_bin=10)
     with pytest.raises(BadInput, match="0.0 GiB of safetensors weights"):
         check_model_size("org/pickled")
+    hub(model_safetensors=10, adapter_config_json=10)
+    with pytest.raises(BadInput, match="an adapter of another model; wanted a whole model"):
+        check_model_size("org/adapter")
+    hub(model_safetensors=10, tokenizer_json=2**30)
+    with pytest.raises(BadInput, match="1024 MiB in tokenizer.json; wanted at most 100 MiB"):
+        check_model_size("org/vocabulary")
 
 
 def test_too_much_text_and_no_model_are_sentences(monkeypatch):
