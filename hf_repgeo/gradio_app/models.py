@@ -110,8 +110,8 @@ class _TooLarge(Exception):
 def _bounded_construction() -> Iterator[None]:
     """Ends the construction of a model in this thread once it is far beyond the limit.
 
-    Even without memory for the weights, a configuration of a million layers takes hours to lay out. Four times the limit
-    leaves room for parameters that are registered again when they are tied.
+    Even without memory for the weights, a configuration of a million layers takes hours to lay out. Four times the
+    limit leaves room for parameters that are registered again when they are tied.
     """
     mine, seen = threading.get_ident(), [0, 0]
 
