@@ -19,7 +19,7 @@ SELECT, SELECTING = f"{ROOM}.selection.select_encoder", ("measure", "rows", "see
 SETTINGS = f"{ROOM}.studies.StudySettings"
 SETTING = ("tasks", "alphas", "runs", "how", "measures", "data", "corpora", "sequences", "batch_size", "seed", "bf16")
 TUNE = f"{ROOM}.finetune.FinetuneSettings"
-TUNING = ("learning_rate", "epochs", "max_length", "device_batch_size", "train_rows", "dev_rows")
+TUNING = ("learning_rate", "epochs", "steps", "max_length", "device_batch_size", "train_rows", "dev_rows")
 REGRESS = f"{ROOM}.regression.regress"
 REGRESSING = ("measures", "baselines", "architecture", "dose", "headline", "seed")
 
@@ -81,8 +81,9 @@ def perturb(options: argparse.Namespace) -> None:
 STUDY = """\
 Perturb models in doses, measure the geometry of each and its score on each task, and write one table.
 
-TASK is geometry; cola, sst2, mrpc, qqp, stsb, mnli, qnli, rte, wnli or glue for all nine, fine-tuned; frozen_qnli and
-kin, which a linear classifier reads off the frozen model; chunks and frames, likewise on sentences of our own.
+TASK is geometry; cola, sst2, mrpc, qqp, stsb, mnli, qnli, rte, wnli or glue for all nine, fine-tuned; tuned_chunks and
+tuned_frames, likewise on sentences of our own; frozen_qnli and kin, chunks and frames: what a linear classifier reads
+off the frozen model.
 
 An interrupted study goes on when the same command is given again. On several GPUs:
   torchrun --nproc-per-node 8 -m hf_repgeo downstream study MODEL --tasks geometry,glue --data GLUE --out DIR

@@ -26,6 +26,7 @@ class FinetuneSettings:
     Attributes:
         learning_rate: of AdamW at the start; it falls linearly to 0.
         epochs: passes over the training data.
+        steps: updates of the weights instead of epochs, the same for large and small tasks.
         max_length: tokens of a sequence; longer ones are cut.
         batch_size: rows a step, whatever the device holds.
         device_batch_size: rows at once on the device; gradients are accumulated up to `batch_size`.
@@ -36,6 +37,7 @@ class FinetuneSettings:
 
     learning_rate: float = 2e-5
     epochs: float = 3.0
+    steps: int | None = None
     max_length: int = 128
     batch_size: int = 32
     device_batch_size: int = 32
@@ -48,6 +50,8 @@ class FinetuneSettings:
         if self.device_batch_size < 1 or self.batch_size % self.device_batch_size:
             wanted = f"a divisor of the batch size, {self.batch_size}"
             raise BadInput("device_batch_size", came=str(self.device_batch_size), wanted=wanted)
+        if self.steps is not None and self.steps < 1:
+            raise BadInput("steps", came=str(self.steps), wanted="1 or more")
 
 
 def finetune(
@@ -155,6 +159,7 @@ def _trainer(model, tokenizer, parts: dict[str, _Encoded], settings: FinetuneSet
         output_dir=folder,
         learning_rate=settings.learning_rate,
         num_train_epochs=settings.epochs,
+        max_steps=settings.steps or -1,
         per_device_train_batch_size=settings.device_batch_size,
         gradient_accumulation_steps=settings.batch_size // settings.device_batch_size,
         per_device_eval_batch_size=64,

@@ -12,12 +12,13 @@ import torch
 from ..blm import chunk_sentences, role_sentences
 from ..errors import UnknownName
 from ..localization.probing import check_classes, make_probe
-from .glue_files import TASKS, accuracy, load_task, task_of
+from .glue_files import TASKS, Rows, Task, accuracy, load_task, task_of
 
 TEST_SHARE = 4  # one lexicon row of this many is kept for the test, with all its sentences
 SENTENCES = {"chunks": chunk_sentences, "frames": role_sentences}
-FROZEN = "frozen_"
+FROZEN, TUNED = "frozen_", "tuned_"
 PROBES = (*SENTENCES, *(FROZEN + name for name, task in TASKS.items() if task.classes))
+OWN = tuple(TUNED + name for name in SENTENCES)
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,27 @@ def _frozen(name: str, data, train_rows: int | None, dev_rows: int | None) -> Pr
     columns = [a + b for a, b in zip(train.texts, dev.texts)]
     test = [False] * len(train) + [True] * len(dev)
     return ProbeTask.of(name, columns, [*train.labels, *dev.labels], test, task.score)
+
+
+def own_task(name: str) -> tuple[Task, dict[str, Rows]]:
+    """A task of our own sentences to fine-tune on, with the split of the probing task.
+
+    Args:
+        name: `"tuned_chunks"` or `"tuned_frames"`.
+
+    Example:
+        >>> task, rows = own_task("tuned_chunks")
+        >>> len(task.classes), len(rows["train"]), len(rows["dev"])
+        (14, 336, 112)
+    """
+    probe = probe_task(name.removeprefix(TUNED))
+    texts = [probe.texts[at] for at in probe.columns[0]]
+    parts = {}
+    for split, chosen in (("train", ~probe.test), ("dev", probe.test)):
+        at = np.flatnonzero(chosen).tolist()
+        parts[split] = Rows(([texts[i] for i in at],), [int(probe.labels[i]) for i in at])
+    classes = tuple(map(str, range(int(probe.labels.max()) + 1)))
+    return Task(name, name, ("sentence",), ("sentence",), "label", classes, accuracy, "accuracy"), parts
 
 
 def features_of(embeddings: torch.Tensor, task: ProbeTask) -> np.ndarray:

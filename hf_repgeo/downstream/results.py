@@ -12,9 +12,12 @@ from pathlib import Path
 from ..errors import BadInput
 from ..writing import write_whole, written_whole
 from .glue_files import TASKS, glue_average
+from .probes import OWN, PROBES
 
 KEYS = ("model", "architecture", "how", "alpha", "run", "seed")
 TIDY = (*KEYS, "task", "quantity", "value")
+FINETUNED = (*TASKS, *OWN)
+AVERAGES = {"average": (*FINETUNED, *PROBES), "finetuned": FINETUNED, "frozen": PROBES}
 
 
 @dataclass(frozen=True)
@@ -139,7 +142,8 @@ def wide_rows(results: list[Result]) -> list[dict]:
     """One dict a perturbed model: its keys, its geometry, a score and a loss a task, and the averages of GLUE.
 
     A score's column is the task's name; its validation loss stands in `loss_TASK`. `average` is over the tasks at
-    hand; `glue` is the paper's average over eight tasks and `glue_with_wnli` over nine, where all are there.
+    hand, `finetuned` and `frozen` over those of the kind where both kinds are there, `glue` is the paper's average
+    over eight tasks and `glue_with_wnli` over nine, where all are there.
     """
     points: dict[tuple, dict] = {}
     scores: dict[tuple, dict[str, float | None]] = {}
@@ -153,8 +157,16 @@ def wide_rows(results: list[Result]) -> list[dict]:
     tasks = {task for found in scores.values() for task in found}
     for point, row in points.items():
         found = {task: score for task, score in scores.get(point, {}).items() if score is not None}
-        if tasks and set(found) == tasks:
-            row["average"] = sum(found.values()) / len(found)
+        row |= _averages(found, tasks)
         if set(TASKS) - {"wnli"} <= tasks:
             row |= {"glue": glue_average(found), "glue_with_wnli": glue_average(found, wnli=True)}
     return [points[point] for point in sorted(points)]
+
+
+def _averages(found: dict[str, float], tasks: set[str]) -> dict[str, float]:
+    """Means over all tasks of the study and over each kind of them, where the row has every score that goes in."""
+    kinds = {name: tasks & set(members) for name, members in AVERAGES.items()}
+    if not (kinds["finetuned"] and kinds["frozen"]):
+        kinds = {"average": tasks}
+    whole = {name: kind for name, kind in kinds.items() if kind and kind <= set(found)}
+    return {name: sum(found[task] for task in kind) / len(kind) for name, kind in whole.items()}

@@ -17,10 +17,10 @@ from ..errors import BadInput, UnknownName
 from ..rows.models import Loaded, load_model
 from .finetune import FinetuneSettings, finetune, need_trainer
 from .geometry import CHEAP, TokenizedTexts, drift, geometry_of, last_layer, text_means
-from .glue_files import TASKS, Rows, load_task, task_of
+from .glue_files import Rows, Task, load_task, task_of
 from .perturbation import How, Perturbation, perturb
-from .probes import PROBES, ProbeTask, probe_score, probe_task
-from .results import Result, ResultStore
+from .probes import OWN, PROBES, ProbeTask, own_task, probe_score, probe_task
+from .results import FINETUNED, Result, ResultStore
 from .sequences import SequenceSample, sample_sequences
 
 if TYPE_CHECKING:
@@ -39,12 +39,13 @@ class StudySettings:
         alphas: doses, 0 to 1; default: 13 of them, dense where BERT-like models lose their skills.
         runs: repeats of each dose, with noise of their own.
         how: noise, scaled_noise, reinitialize or shuffle_embeddings; see `Perturbation`.
-        tasks: geometry, GLUE tasks (fine-tuned), and probing tasks; default: geometry, chunks and frames.
+        tasks: geometry, GLUE tasks, tuned_chunks and tuned_frames (fine-tuned), probing tasks; default: geometry,
+            chunks and frames.
         measures: names, or NAME@QUANTIZER, as in `geometry_of`; default: those that cost little.
         sequences: number of sequences on which geometry is measured.
         corpora: text files or data sets that the sequences come from; default: the packaged sample of Wikipedia.
         data: folder in GLUE's layout; default: the Hub.
-        finetuning: of the GLUE tasks.
+        finetuning: of the tasks that are fine-tuned.
         batch_size: sequences a forward pass of geometry and probes.
         bf16: matrix products of geometry and probes in bfloat16.
         seed: of noise, sample and quantizers.
@@ -64,7 +65,7 @@ class StudySettings:
     seed: int = 0
 
     def __post_init__(self):
-        known = ("geometry", *TASKS, *PROBES)
+        known = ("geometry", *FINETUNED, *PROBES)
         for task in self.tasks:
             if task not in known:
                 raise UnknownName("task", task, known)
@@ -79,7 +80,7 @@ class StudySettings:
 
         Without noise only fine-tuning differs from run to run; where nothing is fine-tuned, dose 0 has one run.
         """
-        finetuned = any(task in TASKS for task in self.tasks)
+        finetuned = any(task in FINETUNED for task in self.tasks)
         for run in range(self.runs):
             for alpha in self.alphas:
                 if alpha == 0 and run and not finetuned:
@@ -177,17 +178,21 @@ class StudyInputs:
     settings: StudySettings
     sample: SequenceSample
     probes: dict[str, ProbeTask]
-    glue: dict[str, dict[str, Rows]]
+    finetuned: dict[str, tuple[Task, dict[str, Rows]]]
 
     @classmethod
     def of(cls, settings: StudySettings) -> StudyInputs:
-        glue = [task for task in settings.tasks if task in TASKS]
-        if glue:
+        finetuned = [task for task in settings.tasks if task in FINETUNED]
+        if finetuned:
             need_trainer()
         sample = sample_sequences(settings.corpora, settings.sequences, seed=settings.seed)
         limits = {"train_rows": settings.finetuning.train_rows, "dev_rows": settings.finetuning.dev_rows}
         probes = {name: probe_task(name, settings.data, **limits) for name in settings.tasks if name in PROBES}
-        return cls(settings, sample, probes, {name: load_task(name, settings.data) for name in glue})
+        return cls(settings, sample, probes, {name: _finetuned_task(name, settings.data) for name in finetuned})
+
+
+def _finetuned_task(name: str, data: str | None) -> tuple[Task, dict[str, Rows]]:
+    return own_task(name) if name in OWN else (task_of(name), load_task(name, data))
 
 
 class ModelUnderStudy:
@@ -256,7 +261,7 @@ class ModelUnderStudy:
     def _finetune(self, task: str, recipe: Perturbation, run: int) -> dict:
         settings = self.inputs.settings.finetuning
         place = str(getattr(self.model.config, "_name_or_path", "") or self.place)
-        return finetune(place, task_of(task), self.inputs.glue[task], settings, self.tokenizer, recipe=recipe, run=run)
+        return finetune(place, *self.inputs.finetuned[task], settings, self.tokenizer, recipe=recipe, run=run)
 
 
 @contextmanager

@@ -146,6 +146,24 @@ def test_two_classes_that_differ_by_a_word_are_learnt(encoder_folder, tokenizer)
     assert found["score"] == 1.0 and found["loss"] < 0.5
 
 
+def test_steps_count_updates_whatever_the_size_of_the_task(encoder_folder, tokenizer, monkeypatch):
+    from transformers import Trainer
+
+    counted, train = [], Trainer.train
+
+    def recorded(trainer):
+        found = train(trainer)
+        counted.append(trainer.state.global_step)
+        return found
+
+    monkeypatch.setattr(Trainer, "train", recorded)
+    for rows in (ROWS, ROWS.head(20)):
+        finetune(str(encoder_folder), TASKS["sst2"], {"train": rows, "dev": rows}, FinetuneSettings(steps=5), tokenizer)
+    assert counted == [5, 5]
+    with pytest.raises(BadInput, match="1 or more"):
+        FinetuneSettings(steps=0)
+
+
 def test_a_run_is_repeated_exactly_and_the_global_generator_stays(encoder_folder, tokenizer):
     settings, rows = FinetuneSettings(epochs=1), {"train": ROWS, "dev": ROWS.head(20)}
     before = torch.random.get_rng_state()

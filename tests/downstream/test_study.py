@@ -12,7 +12,7 @@ from hf_repgeo import BadInput
 from hf_repgeo.downstream import StudySettings, perturb, study
 from hf_repgeo.downstream.finetune import FinetuneSettings
 from hf_repgeo.downstream.geometry import TokenizedTexts, drift, geometry_of, last_layer, text_means
-from hf_repgeo.downstream.probes import probe_score, probe_task
+from hf_repgeo.downstream.probes import own_task, probe_score, probe_task
 from hf_repgeo.downstream.results import Result, ResultStore, tidy_rows, wide_rows
 from hf_repgeo.errors import UnknownName
 
@@ -114,6 +114,22 @@ def test_glue_tasks_are_fine_tuned_from_the_perturbed_model(tmp_path, encoder_fo
     assert float(row["rte"]) > 0.9 and float(row["frozen_rte"]) > 0.9 and float(row["average"]) > 0.9
 
 
+def test_our_own_sentences_are_fine_tuned_on_with_the_probes_split(tmp_path, encoder_folder):
+    task, rows = own_task("tuned_frames")
+    probe = probe_task("frames")
+    texts = np.array(probe.texts)[probe.columns[0]]
+    assert (
+        rows["dev"].texts[0] == texts[probe.test].tolist()
+        and rows["train"].labels == probe.labels[~probe.test].tolist()
+    )
+    assert not set(rows["train"].texts[0]) & set(rows["dev"].texts[0]) and len(task.classes) == 8
+    finetuning = FinetuneSettings(learning_rate=3e-3, steps=3)
+    settings = StudySettings((0.0,), 2, tasks=("tuned_chunks",), finetuning=finetuning)
+    study({"tiny": str(encoder_folder)}, tmp_path, settings, progress=False)
+    first, second = table(tmp_path)  # dose 0 twice: fine-tuning has seeds of its own
+    assert 0 <= float(first["tuned_chunks"]) <= 1 and first["loss_tuned_chunks"] != second["loss_tuned_chunks"]
+
+
 def test_data_that_is_missing_ends_the_study_before_it_begins(tmp_path, encoder_folder):
     with pytest.raises(BadInput, match="RTE/train.tsv', which is not a file"):
         study([str(encoder_folder)], tmp_path / "out", StudySettings(tasks=("rte",), data=str(tmp_path)))
@@ -154,6 +170,18 @@ def test_averages_need_every_task():
     first, second = wide_rows(complete + missing)
     assert first["glue"] == pytest.approx(0.8) and first["glue_with_wnli"] == pytest.approx((6.4 + 0.4) / 9)
     assert second["glue"] is None and "average" not in second
+
+
+def test_scores_of_fine_tuning_and_of_frozen_probes_are_averaged_apart_where_there_are_both():
+    both = [
+        result(task, value) for task, value in {"qnli": 0.9, "tuned_frames": 0.7, "frames": 0.5, "chunks": 0.3}.items()
+    ]
+    (row,) = wide_rows(both)
+    assert (row["finetuned"], row["frozen"], row["average"]) == pytest.approx((0.8, 0.4, 0.6))
+    (row,) = wide_rows(both[:2])
+    assert row["average"] == pytest.approx(0.8) and "finetuned" not in row
+    first, second = wide_rows([*both, result("frames", 0.5, run=1), result("chunks", 0.1, run=1)])
+    assert second["frozen"] == pytest.approx(0.3) and not {"finetuned", "average"} & set(second)
 
 
 def test_errors_stand_in_the_tidy_table():
