@@ -14,9 +14,9 @@ import torch
 from sparse_vae import Encoder, append, arguments, chunk_data, chunk_table, encoder_of, names_in
 
 from hf_repgeo.blm import chunk_sentences, load_alternation_lexicon, role_sentences
-from hf_repgeo.localization.ablation import property_rows, split_by_row
 from hf_repgeo.localization.figures import latents_of
 from hf_repgeo.localization.probing import make_probe
+from hf_repgeo.localization.scores import property_rows, split_by_row
 from hf_repgeo.sparse_vae import (
     SparseVAEConfig,
     SparseVAEForBLM,

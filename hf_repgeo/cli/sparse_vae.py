@@ -130,11 +130,12 @@ def interrupted(args: argparse.Namespace) -> str:
 def run_localize(args: argparse.Namespace) -> int:
     """Localise properties of sentences, and write numbers and heat maps."""
     from ..blm import chunk_sentences, role_sentences
-    from ..localization.ablation import corrected, localize_property
+    from ..localization.ablation import corrected
     from ..localization.controls import without_outliers
     from ..localization.figures import plot_localizations
     from ..localization.regions import receptive_fields
     from ..localization.reports import localization_report
+    from ..localization.scores import localize_property
     from ..sparse_vae.configuration_sparse_vae import SparseVAEConfig
     from ..sparse_vae.embeddings import embed_sentences
 

@@ -17,8 +17,8 @@ from ..blm import Sentence
 from ..errors import BadInput
 from ..rows.forward import run
 from ..rows.models import load_model
-from .ablation import split_by_row
 from .probing import ProbeResult, probe
+from .scores import split_by_row
 
 POOLED, SPECIAL, FIRST, REST = "pooled", "special", "first", "rest"
 

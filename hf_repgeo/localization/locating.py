@@ -188,8 +188,9 @@ def _train(read: Sentences, prop: str, embedded: _Embedded, config, epochs: int,
 
 def _ablated(model, data, table: EmbeddingTable, seed: int) -> dict[str, Any]:
     """Whether the model relies on some of its regions more than on as many shuffled dimensions."""
-    from .ablation import localize, selection_score
+    from .ablation import localize
     from .regions import region_dimensions
+    from .scores import selection_score
 
     x, score = selection_score(model, data["test"], table)
     reference = table.of(list(dict.fromkeys(data["train"]["input"])))

@@ -17,9 +17,10 @@ from ..blm import Sentence, chunk_labels
 from ..blm.ladder import SIMPLE_RUNGS
 from ..errors import BadInput, UnknownName
 from ..sparse_vae.embeddings import EmbeddingTable
-from .ablation import _check_regions, _interval, ablation_effects, prior_score, score_of_probe, split_by_row
+from .ablation import ablation_effects, central_interval, check_regions
 from .probing import check_classes, make_probe
 from .regions import random_partition
+from .scores import prior_score, score_of_probe, split_by_row
 
 N_PERMUTATIONS = 1000
 
@@ -190,7 +191,7 @@ def carry_over(
         >>> found.rungs["natural"].accuracy, torch.tensor(found.rungs["natural"].effects).argmax().item()
         (1.0, 0)
     """
-    _check_regions(table.rows, regions)
+    check_regions(table.rows, regions)
     if n_controls < 1:
         raise BadInput("n_controls", came=str(n_controls), wanted="at least one probe of shuffled labels")
     unknown = [name for name in simple if name not in ladder]
@@ -252,7 +253,9 @@ class _Comparison:
         found = [spearman(mine, other.effects(partition)) for mine, partition in pairs]
         random = [value for value in found if value is not None]
         mean = sum(random) / len(random) if random else None
-        return EffectAgreement(spearman(self.effects, effects), *_interval(permuted), mean, *_interval(random))
+        return EffectAgreement(
+            spearman(self.effects, effects), *central_interval(permuted), mean, *central_interval(random)
+        )
 
 
 def _control_probes(train: _Labelled, kind: str, count: int, seed: int) -> list:
@@ -277,8 +280,8 @@ def _rung(
         chance=_guessing(reader.probe.train.labels, test.labels),
         best_constant=prior_score(test.labels, test.labels, "accuracy"),
         control_accuracy=sum(by_chance) / len(by_chance),
-        control_low=_interval(by_chance)[0],
-        control_high=_interval(by_chance)[1],
+        control_low=central_interval(by_chance)[0],
+        control_high=central_interval(by_chance)[1],
         own_accuracy=_accuracy(own.probe.classifier, test)[0] if own else None,
         effects=effects.tolist(),
         own_effects=None if own_effects is None else own_effects.tolist(),

@@ -87,7 +87,7 @@ def load_model(
     network, info = _load(place, str(model), dtype, allow_random_weights, options, placed)
     tokenizer = _tokenizer(tokenizer or place, options)
     if device_map is None and not _is_quantized(network):
-        network = network.to(_device(device))
+        _move(network, _device(device))
     random = check_weights(network, info, allow_random_weights, look)
     commit = getattr(network.config, "_commit_hash", None)
     source = {"model": str(model), "revision": revision, "commit": commit, **description(network), **random}
@@ -127,6 +127,10 @@ def _in_memory(given: Any, tokenizer, dtype, device) -> Loaded:
 
 def _is_quantized(network: PreTrainedModel) -> bool:
     return getattr(network, "hf_quantizer", None) is not None
+
+
+def _move(network: torch.nn.Module, device: torch.device) -> None:
+    network.to(device)
 
 
 def _device(device: str | torch.device | None) -> torch.device:

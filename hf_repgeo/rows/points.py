@@ -14,9 +14,10 @@ import torch
 from torch import nn
 
 from ..errors import BadInput, UnknownName
+from .block_runs import part_config
 from .capture import FINAL_NORM, RESIDUAL, Layout, Place, Tap
 from .passes import one_at_a_time, run
-from .stacks import Stack, layout_of, part_config, sizes_of
+from .stacks import Stack, layout_of, sizes_of
 from .trace import called_as_modules, tensors_of
 
 if TYPE_CHECKING:

@@ -18,28 +18,33 @@ from .passes import one_at_a_time, run
 
 
 class Entry(NamedTuple):
-    """A module that is a block, or a part of one: entry `index` of the list at `path`."""
+    """A module that is a block, or a part of one: it stands at `position` in the list at `path`."""
 
     path: str
-    index: int
+    position: int
 
 
 @dataclass(frozen=True)
 class Call:
-    """One call of a module in the watched run.
+    """One call of a module in the watched run: of a norm outside all lists, unless it is a `BlockCall`.
 
     Attributes:
         path: of the module.
         ordinal: 0 for the module's first call in the run, 1 for its second ...
-        entry: which entry of which list it is; `None` for a norm outside all lists.
         inputs, outputs: the floating-point tensors of at least two axes among its arguments and results, copied.
     """
 
     path: str
     ordinal: int
-    entry: Entry | None
     inputs: list[torch.Tensor]
     outputs: list[torch.Tensor]
+
+
+@dataclass(frozen=True)
+class BlockCall(Call):
+    """One call of a block, or of a part of one; `entry`: which entry of which list it is."""
+
+    entry: Entry
 
 
 def tensors_of(values) -> list[torch.Tensor]:
@@ -65,7 +70,7 @@ def watch(model: nn.Module, inputs: dict) -> tuple[list[Call], object]:
     calls: list[Call] = []
     counts: dict[str, int] = {}
     entries = _entries(model)
-    watched = entries | dict.fromkeys(_norms(model, entries))
+    watched: dict[str, Entry | None] = {**entries, **dict.fromkeys(_norms(model, entries))}
     handles = [handle for path, entry in watched.items() for handle in _watch(model, path, entry, calls, counts)]
     try:
         with called_as_modules(model, watched):
@@ -91,7 +96,7 @@ def called_as_modules(model: nn.Module, paths: Iterable[str]) -> Iterator[None]:
 def _through_call(module: nn.Module) -> Callable[[], None]:
     """Turns `module.forward(...)` into `module(...)`; returns what undoes it."""
     own, of_instance = module.forward, "forward" in vars(module)
-    called = []  # one entry while `module(...)` is on its way to `forward`
+    called: list[bool] = []  # one entry while `module(...)` is on its way to `forward`
 
     def forward(*args, **kwargs):
         if called:
@@ -118,7 +123,8 @@ def _watch(model: nn.Module, path: str, entry: Entry | None, calls: list[Call], 
         came.append(_copies([*args, *kwargs.values()]))
 
     def after(module, args, output):
-        calls.append(Call(path, counts.get(path, 0), entry, came.pop(), _copies(output)))
+        seen = path, counts.get(path, 0), came.pop(), _copies(output)
+        calls.append(Call(*seen) if entry is None else BlockCall(*seen, entry))
         counts[path] = counts.get(path, 0) + 1
 
     module = model.get_submodule(path)

@@ -12,17 +12,7 @@ from hf_repgeo.blm import agreement_matrices, chunk_sentences, pair_instances, r
 from hf_repgeo.cli import sparse_vae as cli
 from hf_repgeo.errors import BadInput, UnknownName
 from hf_repgeo.localization import figures
-from hf_repgeo.localization.ablation import (
-    ablate,
-    ablation_effects,
-    locality_index,
-    localize,
-    localize_property,
-    prior_score,
-    probe_score,
-    property_rows,
-    selection_score,
-)
+from hf_repgeo.localization.ablation import ablate, ablation_effects, locality_index, localize
 from hf_repgeo.localization.controls import (
     counterfactual_pairs,
     interchange_flips,
@@ -33,6 +23,13 @@ from hf_repgeo.localization.controls import (
 )
 from hf_repgeo.localization.probing import check_classes, make_probe, probe, probe_scores
 from hf_repgeo.localization.regions import cell_map, random_partition, receptive_fields, region_to_latent
+from hf_repgeo.localization.scores import (
+    localize_property,
+    prior_score,
+    probe_score,
+    property_rows,
+    selection_score,
+)
 from hf_repgeo.sparse_vae.configuration_sparse_vae import SparseVAEConfig
 from hf_repgeo.sparse_vae.embeddings import EmbeddingTable, dataset_texts
 from hf_repgeo.sparse_vae.modeling_sparse_vae import SparseVAEForSentenceEmbedding

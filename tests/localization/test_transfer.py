@@ -7,7 +7,8 @@ import torch
 
 from hf_repgeo.blm import chunk_labels, complexity_ladder, load_lexicon, natural_sentences
 from hf_repgeo.errors import BadInput, UnknownName
-from hf_repgeo.localization.ablation import ablation_effects, probe_score
+from hf_repgeo.localization.ablation import ablation_effects
+from hf_repgeo.localization.scores import probe_score
 from hf_repgeo.localization.transfer import spearman
 from hf_repgeo.sparse_vae import EmbeddingTable, carry_over, plot_transfer
 

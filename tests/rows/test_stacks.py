@@ -278,14 +278,14 @@ def test_windows_of_different_lengths_run_apart_where_padding_would_change_them(
 @pytest.mark.parametrize(("entry", "refused"), [(-1, False), (1, True)])
 def test_only_the_last_entry_of_hidden_states_may_be_what_a_head_has_made(decoder, monkeypatch, entry, refused):
     """Some models end their list with what they make of the last layer; the layers themselves are sure."""
-    returned = stacks._hidden_states
+    returned = stacks.hidden_states
 
     def changed(output):
         lists = [list(states) for states in returned(output)]
         lists[-1][entry] = 3 * lists[-1][entry].tanh()
         return lists
 
-    monkeypatch.setattr(stacks, "_hidden_states", changed)
+    monkeypatch.setattr(stacks, "hidden_states", changed)
     ids = torch.arange(1, 9)[None]
     inputs = text_inputs(decoder, ids, torch.ones_like(ids))
     if refused:
