@@ -6,7 +6,6 @@ import argparse
 import json
 from dataclasses import dataclass
 from importlib import import_module
-from pathlib import Path
 
 from ..errors import BadInput
 from .options import add_flags, given
@@ -60,7 +59,7 @@ QUESTIONS = (
         "Did a fine-tune collapse?",
         "finetune.check_finetune",
         {"base": f"the model before: {MODEL}", "tuned": "the model after"},
-        ("texts", "heldout", "pairs", *SHARED),
+        ("texts", "labels", "heldout", "pairs", *SHARED),
         ("texts",),
     ),
     Question(
@@ -110,7 +109,7 @@ def add(commands) -> None:
         parser.set_defaults(run=_runner(question))
         for name, said in question.arguments.items():
             parser.add_argument(name, metavar=name.upper(), help=said)
-        files = {name: "FILE" for name in ("texts", "pairs", "heldout", "groups")}
+        files = {name: "FILE" for name in ("texts", "pairs", "heldout", "groups", "labels")}
         add_flags(parser, question.name, *question.flags, **files, layers="L,...")
         parser.add_argument("--out", metavar="DIR", help="also write decision.json and decision.png")
         parser.add_argument("--json", action="store_true", help="print JSON")
@@ -125,7 +124,7 @@ def _runner(question: Question):
         module, _, name = question.name.rpartition(".")
         chosen = given(options, *question.flags)
         if "groups" in chosen:
-            chosen["groups"] = _lines(chosen["groups"])
+            chosen["groups"] = import_module(f"{ROOM}.inputs").read_lines(chosen["groups"], "groups")
         positional = {argument: getattr(options, argument) for argument in question.arguments}
         decision = getattr(import_module(module), name)(**positional, **chosen)
         if options.out:
@@ -133,10 +132,3 @@ def _runner(question: Question):
         print(json.dumps(decision.as_dict(), indent=1, default=str) if options.json else decision)
 
     return run
-
-
-def _lines(path: str) -> list[str]:
-    """The lines of a file, one for each row."""
-    if not Path(path).is_file():
-        raise BadInput("--groups", came=f"{path!r}, which is not a file", wanted="a file with a name on each line")
-    return Path(path).read_text(encoding="utf-8").splitlines()

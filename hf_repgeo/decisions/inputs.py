@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,12 @@ import torch
 
 from ..errors import BadInput
 from ..rows.files import read_rows
-from ..rows.texts import packaged_sample
+from ..rows.texts import corpus_of, packaged_sample
 
 QUERIES = ("query", "question", "anchor", "sentence1", "text")
 DOCUMENTS = ("document", "answer", "sentence", "positive", "sentence2", "text2")
 LABELS = ("label", "relevant", "score")
+GROUPS = ("group", "class", "label", "document")
 TRUE = {"1", "1.0", "true", "yes", "entailment", "duplicate", "relevant"}
 FALSE = {"0", "0.0", "false", "no", "not_entailment", "not_duplicate", "irrelevant"}
 UNRELATED = (  # articles of the packaged text that have nothing to do with one another
@@ -28,6 +29,7 @@ UNRELATED = (  # articles of the packaged text that have nothing to do with one 
     *("Afroasiatic languages", "Arithmetic mean", "American Football Conference", "Amphibian", "Alkane"),
     "Appellate procedure in the United States",
 )
+TABLES = (".csv", ".tsv", ".jsonl", ".json")
 SENTENCES = 25  # of each article
 READ_AT_ONCE = 4096  # rows of a file
 LEAST_ROWS = 50  # of a matrix
@@ -40,13 +42,15 @@ class GroupedTexts:
 
     Attributes:
         texts: one row each.
-        groups: `(n,)` whole numbers.
+        groups: `(n,)` whole numbers, from 0 on.
         name: for provenance.
+        labels: names of the groups, by their numbers; empty where each text is a group of its own.
     """
 
     texts: list[str]
     groups: np.ndarray
     name: str
+    labels: tuple[str, ...] = ()
 
     @property
     def n_groups(self) -> int:
@@ -88,36 +92,69 @@ def unrelated_domains() -> GroupedTexts:
         sentences = [s for line in bodies[title].splitlines() for s in SENTENCE.split(line) if 40 <= len(s) <= 400]
         texts += sentences[:SENTENCES]
         groups += [number] * len(sentences[:SENTENCES])
-    return GroupedTexts(texts, np.array(groups), "packaged: unrelated domains")
+    return GroupedTexts(texts, np.array(groups), "packaged: unrelated domains", UNRELATED)
 
 
-def read_groups(data: str | Path | Mapping[str, Sequence[str]] | GroupedTexts | None) -> GroupedTexts:
-    """Texts in groups: a file with the columns `text` and `group`, or a mapping from a group's name to its texts.
+def read_groups(data: Any, labels: Any = None) -> GroupedTexts:
+    """Texts in groups.
 
     Args:
-        data: `.csv`, `.tsv` or `.jsonl`; a mapping; `None`: `unrelated_domains()`.
+        data: a `.csv`, `.tsv` or `.jsonl` file with the columns `text` and `group` (or `class`, `label`, `document`);
+            a mapping from a group's name to its texts; a list of texts or any other file of them, where without
+            `labels` each text is a group of its own; `None`: `unrelated_domains()`.
+        labels: of a list or plain file of texts: the name of each text's group, or a file with one on each line.
 
     Raises:
-        BadInput: no such file or column, an empty text, fewer than two groups; file and line named.
+        BadInput: no such file or column, an empty text, fewer than two groups, labels that do not match; file and line
+            named.
     """
     if data is None:
         return unrelated_domains()
     if isinstance(data, GroupedTexts):
         return data
-    if isinstance(data, Mapping):
-        rows = [(str(text), str(group)) for group, texts in data.items() for text in texts]
-        name = "texts in memory"
-    else:
+    in_file = isinstance(data, (str, Path))
+    grouped = isinstance(data, Mapping) or (in_file and Path(data).suffix in TABLES)
+    if labels is not None and grouped:
+        raise BadInput("labels", came="labels beside texts in groups", wanted="a list or plain file of texts")
+    if not grouped:
+        return _plain(data, labels, str(data) if in_file else "texts in memory")
+    if in_file:
         table = _Table.read(data, "texts")
-        text, group = (table.column("texts", (wanted,)) for wanted in ("text", "group"))
-        rows = [(row[text], row[group]) for row in table.rows]
-        name = str(data)
-    names = sorted({group for _, group in rows})
-    if len(names) < 2:
+        text, group = (table.column("texts", names) for names in (("text",), GROUPS))
+        return _of_groups([str(row[text]) for row in table.rows], [row[group] for row in table.rows], str(data))
+    rows = [(str(text), name) for name, texts in data.items() for text in texts]
+    return _of_groups([text for text, _ in rows], [name for _, name in rows], "texts in memory")
+
+
+def _plain(data: Any, labels: Any, name: str) -> GroupedTexts:
+    """A list or plain file of texts: each a group of its own, or in the groups that the labels name."""
+    texts = [str(document) for document in corpus_of(data).documents]
+    if labels is None:
+        return GroupedTexts(texts, np.arange(len(texts)), name)
+    names = read_lines(labels, "labels") if isinstance(labels, (str, Path)) else list(labels)
+    if len(names) != len(texts):
+        raise BadInput("labels", came=f"{len(names)} labels for {len(texts)} texts", wanted="one for each text")
+    return _of_groups(texts, names, name)
+
+
+def _of_groups(texts: list[str], names: list[Any], name: str) -> GroupedTexts:
+    labels = sorted({str(one) for one in names})
+    if len(labels) < 2:
         wanted = "texts of at least two groups: pairs across groups are the unrelated ones"
-        raise BadInput("texts", came=f"{len(rows)} texts of {len(names)} group(s)", wanted=wanted)
-    number = {group: i for i, group in enumerate(names)}
-    return GroupedTexts([text for text, _ in rows], np.array([number[group] for _, group in rows]), name)
+        raise BadInput("texts", came=f"{len(texts)} texts of {len(labels)} group(s)", wanted=wanted)
+    number = {label: i for i, label in enumerate(labels)}
+    return GroupedTexts(texts, np.array([number[str(one)] for one in names]), name, tuple(labels))
+
+
+def read_lines(path: str | Path, argument: str) -> list[str]:
+    """The lines of a file, such as a name for each row.
+
+    Raises:
+        BadInput: no such file.
+    """
+    if not Path(path).is_file():
+        raise BadInput(argument, came=f"{str(path)!r}, which is not a file", wanted="a file with a name on each line")
+    return Path(path).read_text(encoding="utf-8-sig").splitlines()
 
 
 # --- pairs ------------------------------------------------------------------------------------------------------------

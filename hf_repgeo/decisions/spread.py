@@ -25,10 +25,19 @@ def spread(rows: torch.Tensor, groups: np.ndarray, seed: int = 0) -> tuple[float
 
     Cost: n^2 (d + DRAWS).
     """
-    unit = torch.nn.functional.normalize(rows.double(), dim=1)
-    gram = unit @ unit.T
+    gram = _gram(rows)
     weights = torch.from_numpy(cluster_weights(groups, DRAWS, seed))
     return _ratio(gram, torch.ones(len(rows), dtype=torch.float64)), np.array([_ratio(gram, one) for one in weights])
+
+
+def participation_ratio(rows: torch.Tensor) -> float:
+    """The spread of `(n, d)` rows alone: at most n - 1."""
+    return _ratio(_gram(rows), torch.ones(len(rows), dtype=torch.float64))
+
+
+def _gram(rows: torch.Tensor) -> torch.Tensor:
+    unit = torch.nn.functional.normalize(rows.double(), dim=1)
+    return unit @ unit.T
 
 
 def _ratio(gram: torch.Tensor, weights: torch.Tensor) -> float:

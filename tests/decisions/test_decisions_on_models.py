@@ -134,6 +134,19 @@ def test_one_group_is_refused():
         read_groups({"one": ["a", "b"]})
 
 
+def test_texts_without_groups_are_a_group_each_and_labels_join_them(tmp_path):
+    plain, labels = tmp_path / "texts.txt", tmp_path / "labels.txt"
+    plain.write_text("one text\n\nanother text\n\na third text\n")
+    labels.write_text("x\ny\nx\n")
+    assert read_groups(plain).groups.tolist() == [0, 1, 2]
+    found = read_groups(plain, labels)
+    assert (found.groups.tolist(), found.labels) == ([0, 1, 0], ("x", "y"))
+    with pytest.raises(BadInput, match="2 labels for 3 texts"):
+        read_groups(plain, ["x", "y"])
+    with pytest.raises(BadInput, match="labels beside texts in groups"):
+        read_groups(GROUPS, ["x"])
+
+
 def test_the_rank_of_a_document_counts_ties_half():
     documents = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
     queries = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
@@ -200,6 +213,20 @@ def test_the_spread_is_the_participation_ratio_of_the_covariance():
     eigenvalues = torch.linalg.eigvalsh(torch.cov(unit.T))
     wanted = float(eigenvalues.sum() ** 2 / (eigenvalues**2).sum())
     assert spread(rows, np.arange(80))[0] == pytest.approx(wanted, rel=1e-9)
+
+
+def test_every_class_has_its_rank_and_the_narrowest_is_named(encoder, tokenizer):
+    texts = [text for group in list(GROUPS.values())[:10] for text in group]
+    labels = [f"class {i // 16}" for i in range(80)]
+    found = check_finetune(encoder, encoder, texts, labels=labels, heldout=GROUPS, tokenizer=tokenizer)
+    ranks = found.numbers["ranks"]["in domain"]
+    assert list(ranks) == [f"class {i}" for i in range(5)]
+    unit = torch.nn.functional.normalize(embed(encoder, texts[:16], tokenizer=tokenizer).rows.double(), dim=1)
+    eigenvalues = torch.linalg.eigvalsh(torch.cov(unit.T))
+    wanted = float(eigenvalues.sum() ** 2 / (eigenvalues**2).sum())
+    assert ranks["class 0"] == pytest.approx((wanted, wanted), rel=1e-4)
+    assert found.numbers["ranks"]["outside"] == {}  # groups of eight texts
+    assert found.evidence[0]["narrowest group"].startswith("class ")
 
 
 # --- quantization -----------------------------------------------------------------------------------------------------
