@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 logger = logging.getLogger(__name__)
+_making = threading.Lock()  # two threads that ask at once get one and the same lock
 
 
 @contextmanager
@@ -21,7 +23,8 @@ def locked(folder: Path) -> Iterator[None]:
     """
     from filelock import FileLock, Timeout
 
-    lock = FileLock(folder / ".lock", is_singleton=True, thread_local=True)
+    with _making:
+        lock = FileLock(folder / ".lock", is_singleton=True, thread_local=True)
     try:
         lock.acquire(timeout=0)
     except Timeout:
