@@ -93,11 +93,20 @@ def by_part(model: nn.Module, runs: list[BlockRun]) -> list[tuple[str, list[Bloc
 
 
 def _scope(model: nn.Module, blocks: str) -> str:
-    """The innermost transformers model that holds the blocks of this path."""
-    from transformers import PreTrainedModel
+    """The innermost part around the blocks of this path that is a transformers model or has its own configuration.
 
-    scopes = (path for path, module in model.named_modules() if path and isinstance(module, PreTrainedModel))
-    return max((scope for scope in scopes if blocks.startswith(f"{scope}.")), key=len, default="")
+    A part need not be a transformers model: CLIP's towers were plain modules in transformers 5.0.
+    """
+    from transformers import PreTrainedConfig, PreTrainedModel
+
+    scope, config = "", getattr(model, "config", None)
+    names = blocks.split(".")[:-1]
+    for path in (".".join(names[: depth + 1]) for depth in range(len(names))):
+        part = model.get_submodule(path)
+        own = getattr(part, "config", None)
+        if isinstance(part, PreTrainedModel) or (isinstance(own, PreTrainedConfig) and own is not config):
+            scope, config = path, own
+    return scope
 
 
 def part_config(model: nn.Module, blocks: str):

