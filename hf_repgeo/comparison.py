@@ -22,6 +22,7 @@ from .measures.pairs import (
     evaluate_pair,
     paired_differences,
     resolve_comparisons,
+    scatter_of_cells,
 )
 from .report import GeometryReport
 from .rows.forward import Place, resolve_layers
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
     from transformers import PreTrainedModel
 
+SIDES = ((0, "a"), (1, "b"))
 TOKENS = ("all", "no_special", "sink_robust")
 MEASURES = ["anisotropy", "effective_rank", "mean_cosine", "intrinsic_dimension:facco"]
 
@@ -101,7 +103,8 @@ def compare(
         GeometryReport: one row a comparison and pair of layers; `layer` is that of `a`, the details hold `layer_b`.
         Rows with `protocol="paired"` hold the difference of a measure, `b` less `a`: in the details both values
         (`first`, `second`), an interval over documents (`low`, `high`), `p`, and `p_corrected` for the search through
-        the layers; see `hf_repgeo.measures.pairs.paired_differences`. The rows of `all_layers` have
+        the layers; see `hf_repgeo.measures.pairs.paired_differences`. Patchiness and kin take their errors from twelve
+        draws of documents, each measured anew in both. The rows of `all_layers` have
         `protocol="matrix"`.
 
     Raises:
@@ -225,13 +228,19 @@ def _add_differences(
     seed: int,
 ) -> None:
     """What each measure is in the second less what it is in the first, tested over all layers together."""
-    measured = {key: evaluate_all(cloud, moved) for key, cloud in clouds.items()} if moved else {}
+    if not moved:
+        return
+    measured = {key: evaluate_all(cloud, moved) for key, cloud in clouds.items()}
+    sides = [[(clouds[side, pair[which]], measured[side, pair[which]]) for pair in places] for which, side in SIDES]
+    scatter = [
+        scatter_of_cells(*one, *other, evaluate_all, seed) for one, other in zip(sides[0], sides[1], strict=True)
+    ]
     for number in range(len(moved)):
-        first, second = (
-            [measured[side, pair[which]][number] for pair in places] for which, side in enumerate(("a", "b"))
-        )
-        for pair, found in zip(places, paired_differences(first, second, seed=seed), strict=True):
-            report.add(**_row(found, *pair, paired, "paired"))
+        first, second = ([estimates[number] for _, estimates in side] for side in sides)
+        redrawn = [of_layer[number] for of_layer in scatter]
+        found = paired_differences(first, second, scatter=redrawn, seed=seed)
+        for pair, difference in zip(places, found, strict=True):
+            report.add(**_row(difference, *pair, paired, "paired"))
 
 
 def _add_matrix(report: GeometryReport, paired: Paired, one_model: bool) -> None:

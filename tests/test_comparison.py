@@ -129,6 +129,20 @@ def test_the_difference_is_that_of_two_profiles_on_the_same_rows(encoder, change
     assert moved.value("mean_cosine", layer=2) == pytest.approx(after - before, abs=1e-6)
 
 
+def test_differences_of_patchiness_have_errors_from_documents_drawn_anew(encoder, changed, tokenizer, documents):
+    asked = {"tokenizer": tokenizer, "comparisons": "linear_cka", "rows": 300}
+    wanted = ["patchiness", "massive_share", "cell_count_variance"]
+    report = hf_repgeo.compare(encoder, changed, documents, measures=wanted, layers=[0, 2], **asked)
+    for measure in ("patchiness", "cell_count_variance"):
+        same, moved = (report.row(measure, layer=layer, protocol="paired") for layer in (0, 2))
+        assert (same["value"], same["se"], same["details"]["p_corrected"]) == (0, 0, 1)
+        assert moved["se"] > 0 and moved["se_method"] == "12 draws of documents"
+        assert moved["details"]["low"] < moved["value"] < moved["details"]["high"]
+        assert moved["details"]["p_corrected"] == min(1, 2 * moved["details"]["p"])  # over two layers
+    bare = report.row("massive_share", layer=2, protocol="paired")
+    assert bare["se"] is None and bare["warnings"][-1].startswith("no_paired_error")
+
+
 def test_two_precisions_of_one_model_are_compared(encoder_folder, documents):
     asked = {"rows": 300, "dtype": "float32", "comparisons": "linear_cka", "measures": "mean_cosine"}
     report = hf_repgeo.compare(str(encoder_folder), texts=documents, dtype_b="bfloat16", **asked)

@@ -8,7 +8,7 @@ import evaluate
 from hf_repgeo.evaluation.base import flat
 from hf_repgeo.evaluation.pairs import GeometryComparison, comparison_info
 from hf_repgeo.measures import PointCloud, evaluate_all, resolve
-from hf_repgeo.measures.pairs import paired_differences
+from hf_repgeo.measures.pairs import paired_differences, scatter_of_cells
 
 DESCRIPTION = """\
 Whether a measure of shape, such as anisotropy or intrinsic dimension, differs between two sets of representations of
@@ -70,10 +70,12 @@ class GeometryDifference(GeometryComparison):
     def compare(self, X, Y, *, measures=None, groups=None, seed: int = 0, **others) -> dict:
         """The difference of every measure as a flat dict."""
         pairs = resolve(MEASURES if measures is None else measures)
-        sides = [evaluate_all(PointCloud(rows, groups=groups, seed=seed), pairs) for rows in (X, Y)]
+        clouds = [PointCloud(rows, groups=groups, seed=seed) for rows in (X, Y)]
+        ones, others = (evaluate_all(cloud, pairs) for cloud in clouds)
+        scatter = scatter_of_cells(clouds[0], ones, clouds[1], others, evaluate_all, seed)
         result: dict = {}
-        for first, second in zip(*sides, strict=True):
-            [found] = paired_differences([first], [second], seed=seed)
+        for first, second, redrawn in zip(ones, others, scatter, strict=True):
+            [found] = paired_differences([first], [second], scatter=[redrawn], seed=seed)
             key = f"{found.measure}_difference"
             key = f"{found.measure}_{found.convention}_difference" if key in result else key
             result |= flat(key, [found])

@@ -5,10 +5,11 @@ from itertools import product
 import pytest
 import torch
 
-from hf_repgeo.measures import PointCloud, anisotropy, mean_cosine
+from hf_repgeo.measures import PointCloud, anisotropy, mean_cosine, patchiness
 from hf_repgeo.measures.estimate import Estimate
-from hf_repgeo.measures.pairs import paired_differences
+from hf_repgeo.measures.pairs import paired_differences, redrawn_scatter
 from hf_repgeo.measures.pairs.differences import sign_flip_test
+from hf_repgeo.measures.pairs.redrawn import Scatter
 
 LAYERS, DOCUMENTS, ROWS, COLUMNS = 4, 24, 10, 8
 
@@ -112,3 +113,76 @@ def test_a_missing_value_and_a_measure_without_jackknife_say_so():
     bare = Estimate("massive_share", "none", 0.25, n=10)
     [found] = paired_differences([bare], [Estimate("massive_share", "none", 0.5, n=10)])
     assert (found.value, found.standard_error, found.codes) == (0.25, None, ("no_paired_error",))
+
+
+# --- documents drawn anew ---------------------------------------------------------------------------------------------
+
+
+def clumps(seed: int, moved: bool = False) -> tuple[PointCloud, PointCloud]:
+    """Documents about a few of many topics, and the same rows bent; perhaps half of the topics fall together."""
+    world, g = torch.Generator().manual_seed(0), torch.Generator().manual_seed(seed)
+    topics, bend = 2 * torch.randn(30, 8, generator=world), torch.randn(8, 8, generator=world) / 3
+    of_document = torch.randint(30, (32, 3), generator=g)
+    chosen = of_document.repeat_interleave(12, 0).gather(1, torch.randint(3, (384, 1), generator=g))[:, 0]
+    rows = topics[chosen] + 0.7 * torch.randn(384, 8, generator=g)
+    other = torch.tanh(rows @ bend) + rows
+    if moved:
+        other = torch.where((chosen < 15)[:, None], topics[0] + 0.01 * rows, other)
+    groups = torch.arange(32).repeat_interleave(12)
+    return PointCloud(rows, groups=groups), PointCloud(other, groups=groups)
+
+
+def measured(cloud: PointCloud) -> list[Estimate]:
+    return [patchiness(cloud, bits=3, codebooks=2)]
+
+
+def cell_difference(seed: int, **options) -> Estimate:
+    first, second = clumps(seed, **options)
+    scatter = redrawn_scatter(first, second, measured)
+    [found] = paired_differences(measured(first), measured(second), scatter=scatter)
+    return found
+
+
+def test_redrawn_documents_give_the_scatter_of_a_patchiness_difference_over_samples():
+    found = [cell_difference(seed) for seed in range(8)]
+    errors = torch.tensor([one.standard_error for one in found])
+    samples = [[measured(cloud)[0].value for cloud in clumps(seed)] for seed in range(30)]
+    values = torch.tensor([other - one for one, other in samples])
+    assert 0.75 < float(errors.square().mean().sqrt() / values.std()) < 1.5  # 30 samples know the scatter to 13 %
+    covered = sum(one.details["low"] <= float(values.mean()) <= one.details["high"] for one in found)
+    assert covered >= 7 and all(not {"moving_cells", "no_paired_error"} & set(one.codes) for one in found)
+
+
+def test_a_planted_change_of_patchiness_is_found():
+    found = cell_difference(3, moved=True)
+    assert found.value > 0.3 and found.details["p"] < 0.01 and found.details["p_corrected"] == found.details["p"]
+    assert found.se_method == "12 draws of documents"
+
+
+def test_the_redrawn_error_of_a_mean_is_that_of_the_jackknife():
+    both = [PointCloud(side[0].rows + 9, groups=side[0].groups) for side in clouds(3)]
+    [known] = paired_differences(*([mean_cosine(cloud)] for cloud in both))
+    [found] = redrawn_scatter(*both, lambda cloud: [mean_cosine(cloud)], draws=400)
+    assert found.standard_error == pytest.approx(known.standard_error, rel=0.15)
+    assert (found.freedom, redrawn_scatter(*both, lambda cloud: [mean_cosine(cloud)])[0].freedom) == (18, 6)
+
+
+def test_the_search_through_layers_is_corrected_by_holm():
+    def layer(value):
+        return Estimate("patchiness", "lloyd", value, n=10)
+
+    scatter = [Scatter(1.0, 12, 6), Scatter(1.0, 12, 6), None, Scatter(0.0, 12, 6), Scatter(0.0, 12, 6)]
+    found = paired_differences([layer(0.0)] * 5, [layer(v) for v in (2.0, 5.0, 1.0, 0.0, 1.0)], scatter=scatter)
+    p = [one.details.get("p") for one in found]
+    assert p[0] == pytest.approx(0.0924, abs=1e-3) and p[1] == pytest.approx(0.00245, abs=1e-4) and p[3] == 1
+    assert found[1].details["p_corrected"] == pytest.approx(3 * p[1])
+    assert found[0].details["p_corrected"] == pytest.approx(2 * p[0]) and found[3].details["p_corrected"] == 1
+    assert [one.codes for one in found[2::2]] == [("no_paired_error",)] * 2  # none; draws that agree by accident
+
+
+def test_too_few_documents_and_drawn_clouds_without_a_value_have_no_error():
+    rows = torch.randn(80, 4, generator=torch.Generator().manual_seed(0))
+    few = PointCloud(rows, groups=torch.arange(4).repeat_interleave(20))
+    assert redrawn_scatter(few, few, lambda cloud: [mean_cosine(cloud)]) == [None]
+    whole = PointCloud(rows)
+    assert redrawn_scatter(whole, whole, lambda cloud: [patchiness(cloud, bits=7)]) == [None]

@@ -10,6 +10,7 @@ from .cka_matrix import cka_matrix
 from .differences import paired_differences
 from .neighbourhoods import information_imbalance, neighbourhood_overlap
 from .pair import CloudPair
+from .redrawn import redrawn_scatter, scatter_of_cells
 from .similarity import linear_cka, linearity_score, orthogonal_procrustes, subspace_novelty
 from .table import COMPARISONS, Comparison, evaluate_pair, resolve_comparisons
 
@@ -25,6 +26,8 @@ __all__ = [
     "neighbourhood_overlap",
     "orthogonal_procrustes",
     "paired_differences",
+    "redrawn_scatter",
     "resolve_comparisons",
+    "scatter_of_cells",
     "subspace_novelty",
 ]

@@ -18,7 +18,8 @@ import torch
 
 from ..averages import scaled_deviations
 from ..estimate import FEWEST_GROUPS, Estimate, missing
-from ..student import tail
+from ..student import tail, two_sided
+from .redrawn import Scatter
 
 LEVEL = 0.95
 FLIPS = 9_999
@@ -26,13 +27,19 @@ ALL_FLIPS = 12  # folds up to which every pattern of signs is tried
 
 
 def paired_differences(
-    first: Sequence[Estimate], second: Sequence[Estimate], *, seed: int = 0, flips: int = FLIPS
+    first: Sequence[Estimate],
+    second: Sequence[Estimate],
+    *,
+    scatter: Sequence[Scatter | None] | None = None,
+    seed: int = 0,
+    flips: int = FLIPS,
 ) -> list[Estimate]:
     """The difference of one measure between two clouds, for several layers at once.
 
     Args:
         first: of one measure and convention, an estimate a layer, each of a cloud with groups.
         second: the same of the other clouds, whose rows are of the same groups and dealt by the same seed.
+        scatter: for each layer, that of `redrawn_scatter`; used where the measure has no jackknife over documents.
         seed: of the flips of signs.
         flips: how many, where there are more than 12 folds; with fewer all of them are tried.
 
@@ -40,8 +47,9 @@ def paired_differences(
         list[Estimate]: for each layer the second value less the first, with its standard error (jackknife over the
         documents, leaving them out of both) and in the details `first`, `second`, `low` and `high` (95 % interval by
         Student's t), `p` (that this layer did not move) and `p_corrected` (that none of the layers moved, for a
-        difference as large as this one). A value that is missing in either cloud is missing; where a measure has no
-        jackknife the difference has no error and `no_paired_error` says so.
+        difference as large as this one). A value that is missing in either cloud is missing. Where a measure has no
+        jackknife, the error is that of `scatter`, p is Student's and `p_corrected` Holm's; without `scatter` the
+        difference has no error and `no_paired_error` says so.
 
     Cost: flips x folds x layers, milliseconds.
 
@@ -58,13 +66,27 @@ def paired_differences(
         >>> found.value > 0.3, found.details["p_corrected"] < 0.001
         (True, True)
     """
-    found = [_difference(*pair) for pair in zip(first, second, strict=True)]
+    found = [_difference(*layer) for layer in zip(first, second, scatter or [None] * len(first), strict=True)]
     tested = {place: shares for place, (_, shares) in enumerate(found) if shares is not None}
     if tested:
         single, corrected = sign_flip_test(torch.stack(list(tested.values())), seed=seed, flips=flips)
         for place, p, p_corrected in zip(tested, single.tolist(), corrected.tolist(), strict=True):
             found[place][0].details.update(p=p, p_corrected=p_corrected)
-    return [estimate for estimate, _ in found]
+    return _corrected_by_holm([estimate for estimate, _ in found])
+
+
+def _corrected_by_holm(found: list[Estimate]) -> list[Estimate]:
+    """Fills in `p_corrected` where only `p` is known: Holm 1979, for the search through these layers."""
+    single = sorted((one for one in found if {"p", "p_corrected"} & set(one.details) == {"p"}), key=_p)
+    highest = 0.0
+    for place, one in enumerate(single):
+        highest = max(highest, min(1.0, (len(single) - place) * _p(one)))
+        one.details["p_corrected"] = highest
+    return found
+
+
+def _p(estimate: Estimate) -> float:
+    return estimate.details["p"]
 
 
 def sign_flip_test(shares: torch.Tensor, *, seed: int = 0, flips: int = FLIPS) -> tuple[torch.Tensor, torch.Tensor]:
@@ -90,7 +112,7 @@ def sign_flip_test(shares: torch.Tensor, *, seed: int = 0, flips: int = FLIPS) -
     return (t >= seen).double().mean(0), (t.amax(1, keepdim=True) >= seen).double().mean(0)
 
 
-def _difference(first: Estimate, second: Estimate) -> tuple[Estimate, torch.Tensor | None]:
+def _difference(first: Estimate, second: Estimate, scatter: Scatter | None) -> tuple[Estimate, torch.Tensor | None]:
     """The difference, and each fold's share in it where both have a jackknife."""
     name, convention = first.measure, first.convention
     if first.value is None or second.value is None:
@@ -100,15 +122,25 @@ def _difference(first: Estimate, second: Estimate) -> tuple[Estimate, torch.Tens
     details = {"first": first.value, "second": second.value}
     warnings = tuple(dict.fromkeys(first.warnings + second.warnings))
     shares = _shares(first, second)
+    if shares is None and scatter is not None and (scatter.standard_error > 0 or value == 0):
+        error, method = scatter.standard_error, f"{scatter.draws} draws of documents"
+        t = value / error if error else 0.0
+        details |= _interval(value, error, scatter.freedom) | {"p": two_sided(t, scatter.freedom)}
+        warnings = tuple(said for said in warnings if not said.startswith("moving_cells:"))  # this error has it in
+        return Estimate(name, convention, value, error, method, first.n, None, warnings, details), None
     if shares is None:
         said = f"no_paired_error: {name} has no jackknife over the same documents in both, or fewer than 5 of them"
         return Estimate(name, convention, value, n=first.n, warnings=(*warnings, said), details=details), None
     folds = len(shares)
     error = float(shares.std()) / sqrt(folds)
-    reach = tail(LEVEL, folds - 1) * error
-    details |= {"low": value - reach, "high": value + reach, "interval_level": LEVEL}
+    details |= _interval(value, error, folds - 1)
     method = f"paired jackknife({folds} groups)"
     return Estimate(name, convention, value, error, method, first.n, None, warnings, details), shares
+
+
+def _interval(value: float, error: float, freedom: int) -> dict[str, float]:
+    reach = tail(LEVEL, freedom) * error
+    return {"low": value - reach, "high": value + reach, "interval_level": LEVEL}
 
 
 def _shares(first: Estimate, second: Estimate) -> torch.Tensor | None:
