@@ -71,11 +71,11 @@ class GeometryDifference(GeometryComparison):
         """The difference of every measure as a flat dict."""
         pairs = resolve(MEASURES if measures is None else measures)
         clouds = [PointCloud(rows, groups=groups, seed=seed) for rows in (X, Y)]
-        ones, others = (evaluate_all(cloud, pairs) for cloud in clouds)
-        scatter = scatter_of_cells(clouds[0], ones, clouds[1], others, evaluate_all, seed)
+        first, second = (evaluate_all(cloud, pairs) for cloud in clouds)
+        scatter = scatter_of_cells(clouds[0], first, clouds[1], second, evaluate_all, seed)
         result: dict = {}
-        for first, second, redrawn in zip(ones, others, scatter, strict=True):
-            [found] = paired_differences([first], [second], scatter=[redrawn], seed=seed)
+        for one, other, redrawn in zip(first, second, scatter, strict=True):
+            [found] = paired_differences([one], [other], scatter=[redrawn], seed=seed)
             key = f"{found.measure}_difference"
             key = f"{found.measure}_{found.convention}_difference" if key in result else key
             result |= flat(key, [found])
