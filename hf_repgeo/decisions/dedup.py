@@ -42,11 +42,11 @@ def dedup_threshold(
     """Which cosine marks a duplicate: the least threshold above which chance puts few of the pairs.
 
     The cosines of all pairs are counted. With `groups`, rows of different groups are known to be no duplicates, and
-    their pairs above a threshold are the false ones. Without, the tail of chance is extrapolated: of n rows, the n / 4
-    pairs of largest cosine may be duplicates and are left aside; the logarithm of the number of pairs above a cosine x
-    is fitted over the pairs from there to rank 5 n by a + b x + c log(1 - x^2), the form of the tail on a sphere. Of
-    more duplicates than n / 4 some count as chance: the threshold is then too high. Intervals draw rows; the threshold
-    is where the upper end of chance's interval falls to `false_share` of the pairs above.
+    their pairs above a threshold are the false ones. Without, the tail of chance is extrapolated: of n distinct rows,
+    the n / 4 pairs of largest cosine may be duplicates and are left aside; the logarithm of the number of pairs above a
+    cosine x is fitted over the pairs from there to rank 5 n by a + b x + c log(1 - x^2), the form of the tail on a
+    sphere. Of more duplicates than n / 4 some count as chance: the threshold is then too high. Intervals draw rows; the
+    threshold is where the upper end of chance's interval falls to `false_share` of the pairs above.
 
     Args:
         data: a matrix of embeddings (array, tensor, `.npy`, `.safetensors`, `.parquet`), or a model: Hub id, folder,
@@ -124,8 +124,11 @@ class _Chance:
             apart = UnrelatedCosines.of(rows, group)
             scale = cosines.n_pairs / apart.n_pairs
             return cls(_counted_above(apart.counts.sum(0)) * scale, _drawn_above(apart, seed) * scale, floor)
-        drawn = np.array([_tail_above(counts, len(rows)) for counts in _drawn_counts(cosines, seed)])
-        return cls(_tail_above(cosines.counts.sum(0), len(rows)), drawn, floor)
+        distinct = _distinct(rows)
+        among = cosines if len(distinct) == len(rows) else UnrelatedCosines.of(distinct, np.arange(len(distinct)))
+        scale, n = cosines.n_pairs / among.n_pairs, len(distinct)
+        drawn = np.array([_tail_above(counts, n) for counts in _drawn_counts(among, seed)])
+        return cls(_tail_above(among.counts.sum(0), n) * scale, drawn * scale, floor)
 
     def at(self, cosine: float) -> Interval:
         """Pairs above a cosine."""
@@ -137,6 +140,16 @@ class _Chance:
     def high(self) -> np.ndarray:
         """`(BINS + 1,)` upper ends of the intervals at the edges."""
         return np.maximum(np.quantile(self.drawn, (1 + LEVEL) / 2, axis=0), self.above)
+
+
+def _distinct(rows: torch.Tensor) -> torch.Tensor:
+    """The rows without exact copies, which are duplicates whatever chance does."""
+    plain = np.ascontiguousarray(rows.numpy())
+    first = np.unique(plain.view(f"V{plain.strides[0]}")[:, 0], return_index=True)[1]
+    if len(first) < LEAST:
+        came = f"{len(rows)} rows, of which {len(first)} are distinct"
+        raise BadInput("data", came=came, wanted=f"at least {LEAST}, to know what chance does", cure="Pass groups=.")
+    return rows[torch.as_tensor(np.sort(first))]
 
 
 def _edge(cosine: float) -> int:
@@ -171,6 +184,7 @@ def _tail_above(counts: np.ndarray, n: int) -> np.ndarray:
         came = f"rows whose {BODY * n} pairs of largest cosine span {stop - start} bins of {WIDTH}"
         raise BadInput("data", came=came, wanted="rows that differ more, or more of them", cure="Pass groups=.")
     places = np.unique(np.linspace(start, stop, 40).astype(int))
+    places = places[above[places] > 0]
     tail = _fitted_tail(EDGES[places], above[places])
     return np.where(EDGES < EDGES[start], np.maximum(above, tail[start]), np.minimum(tail, above[0]))
 

@@ -14,6 +14,7 @@ from ..measures import PointCloud, evaluate_all, resolve
 from ..runs.provenance import versions
 from .decision import CANNOT_TELL, Curve, Decision, Picture
 from .intervals import halves, mean_interval, surely_above
+from .retrieval import unit
 from .rows import SearchedRows, searched_rows
 
 KEPT = {"MRR": 0.95, "overlap@10": 0.8}  # share of the full score that a truncation must keep
@@ -115,7 +116,7 @@ def _principal(searched: SearchedRows, most: int) -> torch.Tensor:
     if not searched.has_pairs:
         others[searched.target if len(searched.target) < len(others) // 2 else searched.target[::2]] = False
     rows = searched.rows[torch.as_tensor(others)]
-    rows = torch.nn.functional.normalize(rows, dim=1)
+    rows = unit(rows)
     _, vectors = torch.linalg.eigh((rows.T @ rows).double())
     return vectors.flip(1)[:, : min(most, len(rows))].float()
 
@@ -169,7 +170,7 @@ def _said(way: str, k: int, d: int, left: Interval, share: Interval, name: str, 
 def _dimension_note(searched: SearchedRows, scores: dict) -> tuple[float | None, str]:
     """The intrinsic dimension, and what as many columns would keep."""
     try:
-        cloud = PointCloud(torch.nn.functional.normalize(searched.rows[:DIMENSION_ROWS], dim=1))
+        cloud = PointCloud(unit(searched.rows[:DIMENSION_ROWS]))
         dimension = evaluate_all(cloud, resolve("intrinsic_dimension"))[0].value
     except RepgeoError:
         dimension = None

@@ -223,9 +223,8 @@ def _said(searched: SearchedRows, scores: dict, found: dict[Coding, Interval], s
     kept = f"{share:.0%} of the {searched.score_name} of floats"
     if smallest is not None and surely_above(on(scoring, beyond[smallest]), 0):
         again = ", with floats at hand to score candidates again" if smallest.rescored else ""
-        said = (
-            f"{smallest.bits} bit(s) a column{again} keep {kept} on held-out queries: {on(scoring, scores[smallest])}."
-        )
+        bits = "1 bit" if smallest.bits == 1 else f"{smallest.bits} bits"
+        said = f"{bits} a column{again} keep {kept} on held-out queries: {on(scoring, scores[smallest])}."
         return smallest.name, said
     may = [coding for coding in compact if not surely_below(on(scoring, beyond[coding]), 0)]
     if may:

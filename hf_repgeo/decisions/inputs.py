@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ import numpy as np
 import torch
 
 from ..errors import BadInput
+from ..measures.inputs import as_matrix, finite_peak, in_working_dtype
 from ..rows.files import read_rows
 from ..rows.texts import corpus_of, packaged_sample
 
@@ -33,6 +35,7 @@ TABLES = (".csv", ".tsv", ".jsonl", ".json")
 SENTENCES = 25  # of each article
 READ_AT_ONCE = 4096  # rows of a file
 LEAST_ROWS = 50  # of a matrix
+LARGE = 1e15  # magnitudes whose squares, and whose inverses' squares, float32 holds
 SENTENCE = re.compile(r"(?<=[.!?]) +(?=[A-Z])")
 
 
@@ -281,11 +284,11 @@ def is_matrix(data: Any) -> bool:
     """Whether it is a matrix of embeddings, or a file of one, and not a model."""
     if isinstance(data, (str, Path)):
         return Path(data).suffix in (".npy", ".safetensors", ".parquet") and Path(data).is_file()
-    return isinstance(data, (np.ndarray, torch.Tensor))
+    return isinstance(data, (list, tuple)) or hasattr(data, "__array__")
 
 
 def read_matrix(data: Any, column: str | None = None, least: int = LEAST_ROWS) -> torch.Tensor:
-    """Embeddings as `(n, d)` float32.
+    """Embeddings as `(n, d)` float32, scaled by a power of two where float32 could not hold their squares.
 
     Args:
         data: a tensor, an array, or a `.npy`, `.safetensors` or `.parquet` file.
@@ -293,24 +296,31 @@ def read_matrix(data: Any, column: str | None = None, least: int = LEAST_ROWS) -
         least: rows wanted.
 
     Raises:
-        BadInput: not a matrix of finite numbers, too few rows, or a row of zeros, which has no direction.
+        BadInput: not a matrix of finite numbers, masked entries, too few rows, or a row of zeros, which has no
+            direction.
     """
     if isinstance(data, (str, Path)):
-        found = read_rows(data, column)
-        if not isinstance(found, np.ndarray):
-            blocks = [torch.as_tensor(block) for block in found.blocks(READ_AT_ONCE)]
-            found = torch.cat(blocks).numpy() if blocks else np.zeros((0, 0))
-        data = found
-    try:
-        rows = torch.as_tensor(data).detach().to("cpu", torch.float32)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise BadInput("X", came=f"a {type(data).__name__} ({error})", wanted="a matrix of numbers") from None
-    if rows.ndim != 2 or rows.shape[1] < 2:
+        data = _file_rows(data, column)
+    given = as_matrix(data, "X")
+    rows = in_working_dtype(given.detach().cpu())
+    if rows.shape[1] < 2:
         raise BadInput("X", came=f"shape {tuple(rows.shape)}", wanted="(n_samples, hidden_size)")
     if len(rows) < least:
         raise BadInput("X", came=f"{len(rows)} rows", wanted=f"at least {least}")
-    bad = ~torch.isfinite(rows).all(1) | (rows == 0).all(1)
+    peak = finite_peak(rows, given.dtype, "X")
+    if peak and not 1 / LARGE < peak < LARGE:
+        rows = torch.ldexp(rows, torch.tensor(-math.frexp(peak)[1]))
+    rows = rows.float()
+    bad = (rows == 0).all(1)
     if bad.any():
-        came = f"{int(bad.sum())} rows with NaN, infinity or only zeros, the first at {int(bad.nonzero()[0])}"
-        raise BadInput("X", came=came, wanted="finite rows with a direction", cure="Drop them: X = X[keep].")
+        came = f"{int(bad.sum())} rows of zeros, the first at {int(bad.nonzero()[0])}"
+        raise BadInput("X", came=came, wanted="rows with a direction", cure="Drop them: X = X[keep].")
     return rows
+
+
+def _file_rows(path: str | Path, column: str | None) -> np.ndarray:
+    found = read_rows(path, column)
+    if isinstance(found, np.ndarray):
+        return found
+    blocks = [torch.as_tensor(block) for block in found.blocks(READ_AT_ONCE)]
+    return torch.cat(blocks).numpy() if blocks else np.zeros((0, 2))

@@ -9,11 +9,14 @@ import torch
 
 NEIGHBOURS = 10
 BLOCK = 512  # queries at a time
+SAME = 1e-6  # cosines in float32 that differ by less are not told apart
 
 
 def unit(rows: torch.Tensor) -> torch.Tensor:
-    """Rows of length 1; rows of zeros stay."""
-    return torch.nn.functional.normalize(rows.float(), dim=1, eps=1e-30)
+    """Rows of length 1, of any scale that float32 holds; rows of zeros stay."""
+    rows = rows if rows.dtype == torch.float64 else rows.float()
+    peaks = rows.abs().amax(1, keepdim=True)
+    return torch.nn.functional.normalize(rows / peaks.clamp_min(torch.finfo(rows.dtype).tiny), dim=1)
 
 
 def reciprocal_ranks(queries: torch.Tensor, documents: torch.Tensor, target: np.ndarray) -> np.ndarray:
@@ -61,6 +64,14 @@ def overlap(a: torch.Tensor, b: torch.Tensor) -> np.ndarray:
     """`(m,)` share of the neighbours in `a` that are in `b` too; `(m, k)` and `(m, l)` positions, none twice."""
     shared = (a[:, :, None] == b[:, None, :]).any(2)
     return shared.double().mean(1).numpy()
+
+
+def tied_share(queries: torch.Tensor, rows: torch.Tensor, own: torch.Tensor) -> float:
+    """The share of queries that meet their ten nearest rows at one cosine, to the precision of float32."""
+    cosines = unit(queries) @ unit(rows).T
+    cosines.scatter_(1, own[:, None], -torch.inf)
+    best = cosines.topk(NEIGHBOURS, dim=1).values
+    return float((best[:, 0] - best[:, -1] < SAME).double().mean())
 
 
 def drawn_queries(n: int, most: int, seed: int) -> torch.Tensor:

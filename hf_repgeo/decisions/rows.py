@@ -14,9 +14,11 @@ from ..errors import BadInput
 from ..rows.texts import corpus_of
 from .embeddings import embed
 from .inputs import LEAST_ROWS, Pairs, is_matrix, read_matrix, read_pairs, unrelated_domains
-from .retrieval import drawn_queries, nearest_rows, overlap, reciprocal_ranks
+from .retrieval import drawn_queries, nearest_rows, overlap, reciprocal_ranks, tied_share
 
 QUERIES = 1000  # rows whose neighbours are looked up, at most
+CHECKED = 100  # of these, for ties
+MOST_TIED = 0.1
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ def searched_rows(
         embedding: `layer`, `pooling`, `tokenizer`, `batch_size` of `embed`.
 
     Raises:
-        BadInput: texts or pairs beside a matrix, or both; too few rows.
+        BadInput: texts or pairs beside a matrix, or both; too few rows; without pairs, rows whose nearest are all tied.
     """
     if pairs is not None:
         if is_matrix(data):
@@ -78,7 +80,17 @@ def searched_rows(
         return _of_pairs(data, read_pairs(pairs), embedding)
     rows, source = plain_rows(data, texts, column=column, **embedding)
     own = drawn_queries(len(rows), QUERIES, seed)
+    _check_told_apart(rows, own[:CHECKED])
     return SearchedRows(rows, rows[own], own.numpy(), False, source)
+
+
+def _check_told_apart(rows: torch.Tensor, own: torch.Tensor) -> None:
+    """Whether the nearest rows by cosine are more than an order of ties."""
+    tied = tied_share(rows[own], rows, own)
+    if tied > MOST_TIED:
+        came = f"rows of which {tied:.0%} meet their ten nearest at one cosine"
+        cure = "Drop copies, or centre the rows: X - X.mean(0)."
+        raise BadInput("data", came=came, wanted="rows that cosines in float32 tell apart", cure=cure)
 
 
 def plain_rows(

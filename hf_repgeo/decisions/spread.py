@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from ..downstream.resampling import LEVEL, Interval, cluster_weights
+from .retrieval import unit
 
 DRAWS = 200
 
@@ -36,8 +37,8 @@ def participation_ratio(rows: torch.Tensor) -> float:
 
 
 def _gram(rows: torch.Tensor) -> torch.Tensor:
-    unit = torch.nn.functional.normalize(rows.double(), dim=1)
-    return unit @ unit.T
+    rows = unit(rows.double())
+    return rows @ rows.T
 
 
 def _ratio(gram: torch.Tensor, weights: torch.Tensor) -> float:

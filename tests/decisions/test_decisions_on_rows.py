@@ -215,3 +215,62 @@ def test_the_global_random_state_is_left_alone():
     check_index(rows)
     dedup_threshold(rows)
     assert torch.equal(before, torch.get_rng_state())
+
+
+def test_many_exact_copies_leave_chance_as_it_is():
+    rows = gaussian(400, 64)
+    copied = torch.cat([rows, *[rows[:100]] * 9])
+    found = dedup_threshold(copied)
+    assert found.verdict == "threshold"
+    assert 4500 <= found.numbers["flagged"] <= 4500 / 0.9  # ten rows each are 45 pairs; a tenth may be chance
+    with pytest.raises(BadInput, match="100 are distinct"):
+        dedup_threshold(rows[:100].repeat(5, 1))
+
+
+# --- rows of any scale ------------------------------------------------------------------------------------------------
+
+QUESTIONS = (choose_dimensions, check_index, dedup_threshold, cosine_floor)
+
+
+def answered(question, rows):
+    given = (rows, {f"group {i}": ["a text"] * 20 for i in range(15)}) if question is cosine_floor else (rows,)
+    return question(*given)
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_cosines_know_no_scale(question):
+    rows = torch.randn(300, 32, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    found = [answered(question, scaled) for scaled in (rows.float(), rows.float() * 2.0**-110, rows * 2.0**700)]
+    assert found[0].evidence == found[1].evidence == found[2].evidence
+    assert len({one.verdict for one in found}) == 1
+
+
+@pytest.mark.parametrize("question", (choose_dimensions, check_index))
+@pytest.mark.parametrize(
+    "rows",
+    [
+        torch.ones(300, 32),
+        torch.randn(2, 32)[torch.arange(300) % 2],
+        torch.randn(300, 32) + 1e5,
+        torch.randn(300, 1) @ torch.randn(1, 32),
+    ],
+    ids=["equal", "two of them", "offset", "on a line"],
+)
+def test_rows_whose_nearest_are_tied_are_refused(question, rows):
+    with pytest.raises(BadInput, match="at one cosine"):
+        question(rows)
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        (np.ma.masked_greater(np.random.default_rng(0).normal(size=(300, 32)), 2), "masked"),
+        (torch.complex(torch.ones(300, 32), torch.ones(300, 32)), "complex"),
+        (torch.cat([torch.ones(299, 32), torch.full((1, 32), torch.nan)]), "NaN"),
+        (torch.cat([torch.ones(299, 32), torch.zeros(1, 32)]), "1 rows of zeros, the first at 299"),
+    ],
+)
+def test_rows_that_are_no_plain_numbers_are_refused(rows, said):
+    for question in QUESTIONS:
+        with pytest.raises(BadInput, match=said):
+            answered(question, rows)
