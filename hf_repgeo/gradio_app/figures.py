@@ -74,14 +74,14 @@ def curves_figure(
     limits: tuple[float, float] | None = None,
     height: int = 330,
 ) -> Figure:
-    """Curves over layers with bands of one standard error, and what chance gives as dotted grey lines.
+    """Curves over layers with bands of one standard error, and what chance gives as dotted lines.
 
     One depth of model: the axis counts layers. Several: it is relative depth, and pointing at a curve tells the layer.
 
     Args:
         curves: see `Curve`.
         unit: written along the axis.
-        chance: lines of the values that chance gives.
+        chance: lines of the values that chance gives; grey, or of several in the colours of their models.
         limits: of the vertical axis.
         height: in pixels.
     """
@@ -90,7 +90,7 @@ def curves_figure(
     relative = len(depths) > 1
     figure = go.Figure()
     for curve in chance:
-        _add_chance(figure, curve, relative)
+        _add_chance(figure, curve, relative, COLOURS[curve.place % len(COLOURS)] if len(chance) > 1 else GREY)
     for curve in curves:
         _add_curve(figure, curve, relative)
     _dress(figure, unit, height)
@@ -141,9 +141,9 @@ def _add_curve(figure: Figure, curve: Curve, relative: bool) -> None:
     )
 
 
-def _add_chance(figure: Figure, curve: Curve, relative: bool) -> None:
+def _add_chance(figure: Figure, curve: Curve, relative: bool, colour: str) -> None:
     told = [f"{escape(curve.name)}: {value:.3g}" for value in curve.values]
-    line = {"color": GREY, "width": 1.5, "dash": "dot"}
+    line = {"color": colour, "width": 1.5, "dash": "dot"}
     figure.add_scatter(
         x=_x(curve, relative),
         y=list(curve.values),

@@ -61,6 +61,9 @@ document.addEventListener('click', (event) => {  // what was wrong before is pas
 </script>
 """
 LOOK = {"css": CSS, "head": HEAD}
+# Of two changes at once (an opened address sets several controls) the page asks twice. One answer at a time keeps their
+# order: otherwise the older one may come last, and stay.
+IN_ORDER = {"concurrency_limit": 1}
 
 
 # --- errors ---------------------------------------------------------------------------------------------------------

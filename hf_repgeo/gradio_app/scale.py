@@ -41,9 +41,10 @@ def scale_figure(name: str, result: dict[str, Any]) -> Figure:
         hover = f"{YOURS}: {value:.4g}<extra></extra>"
         figure.add_scatter(x=[value], y=[YOURS], error_x=bar, mode="markers", marker=mark, hovertemplate=hover)
     if null is not None:
-        figure.add_vline(x=null, line={"dash": "dot", "color": GREY}, annotation_text="chance")
-    _dress(figure, "", 215)
-    figure.update_layout(showlegend=False)
+        figure.add_vline(x=null, line={"dash": "dot", "color": GREY})
+        figure.add_annotation(text="chance", x=null, yref="paper", y=1, yanchor="bottom", showarrow=False)
+    _dress(figure, "", 225)
+    figure.update_layout(showlegend=False, margin_t=26)  # the word stands above the marks, not among them
     figure.update_xaxes(title=f"{name.replace('_', ' ')} ({MEASURES[name].unit})", rangemode="tozero")
     return figure
 

@@ -6,12 +6,12 @@ import gradio as gr
 
 from hf_repgeo import load_atlas
 from hf_repgeo.gradio_app.curves import TOKENS, WITH
+from hf_repgeo.gradio_app.finding import NAMES
 from hf_repgeo.gradio_app.map_of_models import pivot, scatter, scatter_code
 from hf_repgeo.gradio_app.page import Address, code_block, described, in_sentences
 from hf_repgeo.hub.atlas import PACKAGED
 
 COLUMNS = ["model", "stack", "layer", "tokens", "measure", "convention", "value", "se", "null", "n"]
-LAYERS = ["every layer", "highest value", "last layer"]
 JOIN = """\
 report = hf_repgeo.profile("OWNER/MODEL")              # the default protocol, on the packaged text
 report.push_to_hub("YOU/MODEL", atlas="OWNER/ATLAS")   # checked, then a pull request
@@ -27,7 +27,8 @@ def build(address: Address, mine: gr.State) -> None:
         tokens = gr.Dropdown(list(TOKENS.items()), value=WITH, label="Tokens", min_width=180)
         x = gr.Dropdown(measures, value="anisotropy", label="Across", min_width=180)
         y = gr.Dropdown(measures, value="intrinsic_dimension", label="Up", min_width=180)
-        model = gr.Dropdown(["every model", *atlas.model.unique()], value="every model", label="Model", min_width=180)
+        known = [("every model", "every model"), *((NAMES.get(name, name), name) for name in atlas.model.unique())]
+        model = gr.Dropdown(known, value="every model", label="Model", min_width=180)
     address.add("of", tokens, TOKENS.values())
     address.add("x", x, measures)
     address.add("y", y, measures)
@@ -55,7 +56,7 @@ def show(tokens: str, x: str, y: str, model: str) -> tuple:
     part = part if model == "every model" else part[part.model == model]
     figure = described(scatter(pivot(part, x, y), x, y), f"{y} against {x}, a point a layer")
     rows = part[part.measure.isin([x, y])][COLUMNS].round(4)
-    return figure, rows, scatter_code(tokens, x, y)
+    return figure, rows.assign(model=rows.model.replace(NAMES)), scatter_code(tokens, x, y)
 
 
 def _commented(code: str) -> str:

@@ -7,7 +7,7 @@ import json
 import gradio as gr
 from gradio import utils
 
-from hf_repgeo.gradio_app.page import Address, code_block, described, files_for, in_sentences, whole
+from hf_repgeo.gradio_app.page import IN_ORDER, Address, code_block, described, files_for, in_sentences, whole
 from hf_repgeo.gradio_app.sentence import (
     EDITS,
     MAX_SENTENCE,
@@ -29,7 +29,6 @@ ABOUT = (
 )
 FIRST = "The letters were written by the old gardener.", "The old gardener wrote the letters."
 CHOICES = [("leave it", "none"), ("ablate the region", "ablate"), ("swap it with the other's", "swap")]
-QUEUE = {"concurrency_id": "sentences", "concurrency_limit": 2}
 
 
 def build(address: Address, mine: gr.State) -> None:
@@ -59,7 +58,7 @@ def build(address: Address, mine: gr.State) -> None:
     controls = [one, other, edit, region]
     outputs = [said, latents, picture, made, numbers]
     changes = [control.change for control in controls]
-    gr.on(changes, in_sentences(show), controls, outputs, api_name="sentence", trigger_mode="always_last", **QUEUE)
+    gr.on(changes, in_sentences(show), controls, outputs, api_name="sentence", trigger_mode="always_last", **IN_ORDER)
 
 
 def _short(text: str) -> str:

@@ -10,7 +10,7 @@ from gradio import utils
 from hf_repgeo.errors import BadInput
 from hf_repgeo.gradio_app.inputs import PACKAGED_MODEL
 from hf_repgeo.gradio_app.models import admit
-from hf_repgeo.gradio_app.page import Address, code_block, described, files_for, in_sentences, whole
+from hf_repgeo.gradio_app.page import IN_ORDER, Address, code_block, described, files_for, in_sentences, whole
 from hf_repgeo.gradio_app.tokens import (
     COLOURS,
     TokenMap,
@@ -68,6 +68,7 @@ def build(address: Address, mine: gr.State) -> None:
         api_name="tokens",
         show_progress="minimal",
         trigger_mode="always_last",
+        **IN_ORDER,
     )
     model.change(lambda name, own: slider(name, own), [model, own], layer, api_visibility="private")
     start.click(in_sentences(measure), [name, text], [own, model], api_name="map_tokens", **QUEUE)

