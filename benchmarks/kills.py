@@ -18,6 +18,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -25,12 +26,14 @@ from pathlib import Path
 import torch
 from loopback_double import ME, LoopbackDouble
 from tiny import SIZES, WORDS, make_tokenizer, seeded
+from tqdm import tqdm
 
 import hf_repgeo
 from hf_repgeo.report import GeometryReport
 
 DOCUMENTS = [" ".join(WORDS[(i * k + k * k) % len(WORDS)] for i in range(60)) for k in range(1, 61)]
 MOST_KILLS = 10
+PATIENCE = 300  # seconds, for a run that nobody disturbs
 
 
 class Jobs:
@@ -119,7 +122,9 @@ def forked(job: Callable[[Path], None], out: Path) -> int:
         return child
     status = 1
     try:
-        os.setpgid(0, 0)
+        tqdm.set_lock(
+            threading.RLock()
+        )  # its own is shared with the next process: one killed while it holds it, all hang
         sys.stdout = sys.stderr = open(out.with_suffix(".log"), "a")
         job(out)
         status = 0
@@ -140,8 +145,14 @@ def killed(job: Callable[[Path], None], out: Path, after: float) -> bool:
 
 
 def undisturbed(job: Callable[[Path], None], out: Path) -> bool:
-    """Whether a job ran to its end without an error."""
-    return os.waitpid(forked(job, out), 0)[1] == 0
+    """Whether a job ran to its end without an error; one that hangs is killed."""
+    child = forked(job, out)
+    watch = threading.Timer(PATIENCE, os.kill, (child, signal.SIGKILL))
+    watch.start()
+    try:
+        return os.waitpid(child, 0)[1] == 0
+    finally:
+        watch.cancel()
 
 
 def attempts(job: Callable, table: Callable, place: Path, kills: int, chance: random.Random) -> tuple:

@@ -171,6 +171,7 @@ def _dress(figure: Figure, unit: str, height: int) -> None:
         hoverlabel={"bgcolor": "#333333", "font_color": "#ffffff"},
         font_size=13,
         dragmode=False,
+        modebar_remove=["select2d", "lasso2d"],  # nothing follows from a selection
     )
     figure.update_xaxes(automargin=True, zeroline=False, gridcolor=GREY, fixedrange=True)
     figure.update_yaxes(automargin=True, zeroline=False, gridcolor=GREY, fixedrange=True, title=unit)

@@ -33,9 +33,11 @@ CSS = (
 .js-plotly-plot {max-width: calc(100vw - 66px); overflow: hidden}
 .status p {margin: 0; min-height: 1.5em}
 footer {opacity: 0.75}
+:is(button, a, input, textarea, [role=button]):focus-visible {
+  outline: 3px solid var(--body-text-color) !important; outline-offset: 2px !important}
 """
 )
-# Messages go when the next button is pressed. Figures fit their place when a tab is opened; they get the role of an
+# Messages go when the next button is pressed. Enter chooses like the space bar. Figures fit their place when a tab is opened; they get the role of an
 # image and, as its text, what `meta` says.
 HEAD = """
 <script>
@@ -54,6 +56,9 @@ new MutationObserver(() => {
     }
   }
 }).observe(document.documentElement, {childList: true, subtree: true});
+document.addEventListener('keydown', (event) => {
+  if (event.key === 'Enter' && event.target.type === 'radio') event.target.click();
+});
 document.addEventListener('click', (event) => {  // what was wrong before is past
   if (!event.target.closest('button:not(.toast-close)')) return;
   document.querySelectorAll('.toast-close').forEach((button) => button.click());
@@ -61,9 +66,6 @@ document.addEventListener('click', (event) => {  // what was wrong before is pas
 </script>
 """
 LOOK = {"css": CSS, "head": HEAD}
-# Of two changes at once (an opened address sets several controls) the page asks twice. One answer at a time keeps their
-# order: otherwise the older one may come last, and stay.
-IN_ORDER = {"concurrency_limit": 1}
 
 
 # --- errors ---------------------------------------------------------------------------------------------------------
@@ -109,19 +111,29 @@ def shown(error: Exception) -> gr.Error:
 class Address:
     """Controls whose values stand in the page's address: it can be bookmarked and shared.
 
-    A control joins by `add`; `attach` makes the address follow the controls, and the controls follow an address that
-    somebody opens. A value that a control does not offer is left out.
+    A control joins by `add`, and what a view makes of its controls by `answer`; `attach` makes the address follow the
+    controls, and the views follow an address that somebody opens. A value that a control does not offer is left out.
     """
 
     def __init__(self) -> None:
         self._controls: dict[str, Any] = {}
         self._allowed: dict[str, Callable[[str], Any]] = {}
+        self._answers: list[tuple[Callable, list, list]] = []
 
     def add(self, name: str, control: Any, allowed: Iterable[Any] | Callable[[str], Any]) -> Any:
         """Returns the control; `allowed`: its values, or a function that reads one and raises `ValueError`."""
         self._controls[name] = control
         self._allowed[name] = allowed if callable(allowed) else _one_of(list(allowed))
         return control
+
+    def answer(self, controls: list, function: Callable, inputs: list, outputs: list, **settings: Any) -> None:
+        """`function` fills `outputs` when a visitor moves a control, and when an opened address has set some inputs.
+
+        An address sets several controls at once. Their own events would each ask for an answer, and an older one could
+        come last and stay: so only a visitor's hand starts an event, and `attach` asks once for the whole address.
+        """
+        gr.on([control.input for control in controls], in_sentences(function), inputs, outputs, **settings)
+        self._answers.append((function, inputs, outputs))
 
     def read(self, query: dict[str, str]) -> dict[str, Any]:
         """The values that an address gives to the controls."""
@@ -142,12 +154,29 @@ class Address:
         share.click(None, controls, link, js=write, api_visibility="private", queue=False)
         share.click(lambda: gr.Textbox(visible=True), None, link, api_visibility="private", queue=False)
 
+        filled = [output for _, _, outputs in self._answers for output in outputs]
+
         def restore(request: gr.Request) -> list:
             known = self.read(dict(request.query_params))
             opened = gr.Tabs(selected=known["tab"]) if "tab" in known else gr.skip()
-            return [opened, *(known.get(name, gr.skip()) for name in self._controls)]
+            return [opened, *(known.get(name, gr.skip()) for name in self._controls), *self._answered(known)]
 
-        demo.load(restore, None, [tabs, *controls], api_visibility="private", queue=False, show_progress="hidden")
+        quiet = {"api_visibility": "private", "queue": False, "show_progress": "hidden"}
+        demo.load(restore, None, [tabs, *controls, *filled], **quiet)
+
+    def _answered(self, known: dict[str, Any]) -> list:
+        """What every view's outputs become by the values that an address gives; a view without one stays as it is."""
+        given = {id(self._controls[name]): value for name, value in known.items()}
+        values: list[Any] = []
+        for function, inputs, outputs in self._answers:
+            stays: list[Any] = [gr.skip()] * len(outputs)
+            if any(id(control) in given for control in inputs):
+                try:
+                    stays = list(function(*(given.get(id(control), control.value) for control in inputs)))
+                except RepgeoError:  # values that do not go together
+                    pass
+            values += stays
+        return values
 
 
 _WRITE = """(...values) => {

@@ -8,7 +8,7 @@ from hf_repgeo import load_atlas
 from hf_repgeo.gradio_app.curves import TOKENS, WITH
 from hf_repgeo.gradio_app.finding import NAMES
 from hf_repgeo.gradio_app.map_of_models import pivot, scatter, scatter_code
-from hf_repgeo.gradio_app.page import Address, code_block, described, in_sentences
+from hf_repgeo.gradio_app.page import Address, code_block, described
 from hf_repgeo.hub.atlas import PACKAGED
 
 COLUMNS = ["model", "stack", "layer", "tokens", "measure", "convention", "value", "se", "null", "n"]
@@ -39,8 +39,7 @@ def build(address: Address, mine: gr.State) -> None:
     made = code_block(python + "\n# your model joins an atlas on the Hub\n" + _commented(JOIN))
     gr.File(str(PACKAGED), label="The atlas as Parquet", interactive=False)
     controls = [tokens, x, y, model]
-    changes = [control.change for control in controls]
-    gr.on(changes, in_sentences(answer), controls, [plot, numbers, made], api_name="atlas", show_progress="hidden")
+    address.answer(controls, answer, controls, [plot, numbers, made], api_name="atlas", show_progress="hidden")
 
 
 def answer(tokens: str, x: str, y: str, model: str) -> tuple:

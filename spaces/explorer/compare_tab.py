@@ -9,7 +9,7 @@ from hf_repgeo.errors import BadInput
 from hf_repgeo.gradio_app.code import code_of
 from hf_repgeo.gradio_app.curves import TOKENS, WITH, WORDS, layer_rows, measure_figure, measured_curves
 from hf_repgeo.gradio_app.finding import DECODER, ENCODER, NAMES, packaged_reports
-from hf_repgeo.gradio_app.page import IN_ORDER, Address, as_json, code_block, described, files_for, in_sentences
+from hf_repgeo.gradio_app.page import Address, as_json, code_block, described, files_for, in_sentences
 from hf_repgeo.measures import MEASURES
 from hf_repgeo.plots import DEFAULT_PANELS
 from hf_repgeo.report_text import number
@@ -43,11 +43,11 @@ def build(address: Address, mine: gr.State) -> None:
         numbers = gr.Dataframe(values[5], headers=HEADERS, interactive=False, show_label=False, max_height=400)
     made = code_block(values[6])
     files = gr.File(values[7], label="Reports as JSON", file_count="multiple", interactive=False)
-    settings = {"fn": in_sentences(show), "inputs": [first, second, tokens, mine], **IN_ORDER}
-    outputs = [words, *plots, numbers, made, files]
-    changes = [first.change, second.change, tokens.change]
-    gr.on(changes, **settings, outputs=outputs, api_name="compare", show_progress="hidden")
-    gr.on([first.change, second.change, mine.change], policies, [first, second, tokens, mine], tokens, **_QUIET)
+    asked, outputs = [first, second, tokens, mine], [words, *plots, numbers, made, files]
+    address.answer([tokens], show, asked, outputs, api_name="compare", show_progress="hidden")
+    chosen_now = gr.on([first.input, second.input], in_sentences(policies), asked, tokens, **_QUIET)
+    chosen_now.success(in_sentences(show), asked, outputs, **_QUIET)  # once the tokens fit both models
+    mine.change(policies, asked, tokens, **_QUIET)
     mine.change(names, [first, second, mine], [first, second], **_QUIET)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gradio as gr
 
 from hf_repgeo.gradio_app.finding import code, finding_figure, finding_words
-from hf_repgeo.gradio_app.page import Address, code_block, described, in_sentences
+from hf_repgeo.gradio_app.page import Address, code_block, described
 
 ON, OFF = "on", "off"
 WHAT = (
@@ -24,7 +24,7 @@ def build(address: Address, mine: gr.State) -> None:
     plot = gr.Plot(figure, label="Anisotropy by depth", show_label=False)
     made = code_block(python, "The code: this figure, and your own model")
     gr.Markdown(WHAT)
-    sinks.change(in_sentences(show), sinks, [said, plot, made], api_name="finding", show_progress="hidden")
+    address.answer([sinks], show, [sinks], [said, plot, made], api_name="finding", show_progress="hidden")
 
 
 def show(sinks: str) -> tuple:

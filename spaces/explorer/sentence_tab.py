@@ -7,7 +7,7 @@ import json
 import gradio as gr
 from gradio import utils
 
-from hf_repgeo.gradio_app.page import IN_ORDER, Address, code_block, described, files_for, in_sentences, whole
+from hf_repgeo.gradio_app.page import Address, code_block, described, files_for, whole
 from hf_repgeo.gradio_app.sentence import (
     EDITS,
     MAX_SENTENCE,
@@ -57,8 +57,7 @@ def build(address: Address, mine: gr.State) -> None:
     numbers = gr.File(files, label="Embedding and latents as JSON", file_count="multiple", interactive=False)
     controls = [one, other, edit, region]
     outputs = [said, latents, picture, made, numbers]
-    changes = [control.change for control in controls]
-    gr.on(changes, in_sentences(show), controls, outputs, api_name="sentence", trigger_mode="always_last", **IN_ORDER)
+    address.answer(controls, show, controls, outputs, api_name="sentence", trigger_mode="always_last")
 
 
 def _short(text: str) -> str:

@@ -10,7 +10,7 @@ from gradio import utils
 from hf_repgeo.errors import BadInput
 from hf_repgeo.gradio_app.inputs import PACKAGED_MODEL
 from hf_repgeo.gradio_app.models import admit
-from hf_repgeo.gradio_app.page import IN_ORDER, Address, code_block, described, files_for, in_sentences, whole
+from hf_repgeo.gradio_app.page import Address, code_block, described, files_for, in_sentences, whole
 from hf_repgeo.gradio_app.tokens import (
     COLOURS,
     TokenMap,
@@ -60,18 +60,11 @@ def build(address: Address, mine: gr.State) -> None:
     table = gr.File(files, label="The points as CSV", file_count="multiple", interactive=False)
     controls = [model, layer, colour, space, method, sinks]
     outputs = [said, plot, made, table]
-    gr.on(
-        [control.change for control in controls],
-        in_sentences(show),
-        [*controls, own],
-        outputs,
-        api_name="tokens",
-        show_progress="minimal",
-        trigger_mode="always_last",
-        **IN_ORDER,
-    )
+    asked = [*controls, own]
+    address.answer(controls, show, asked, outputs, api_name="tokens", trigger_mode="always_last")
     model.change(lambda name, own: slider(name, own), [model, own], layer, api_visibility="private")
-    start.click(in_sentences(measure), [name, text], [own, model], api_name="map_tokens", **QUEUE)
+    mapped = start.click(in_sentences(measure), [name, text], [own, model], api_name="map_tokens", **QUEUE)
+    mapped.success(in_sentences(show), asked, outputs, api_visibility="private")
 
 
 def show(model: str, layer: int, colour: str, space: int, method: str, sinks: bool, own: tuple | None) -> tuple:

@@ -6,7 +6,7 @@ import gradio as gr
 
 from hf_repgeo.gradio_app.curves import WORDS
 from hf_repgeo.gradio_app.history import PACKAGED, layers_at, packaged_run, training_code, training_map, training_words
-from hf_repgeo.gradio_app.page import IN_ORDER, Address, code_block, described, in_sentences
+from hf_repgeo.gradio_app.page import Address, code_block, described
 
 
 def build(address: Address, mine: gr.State) -> None:
@@ -39,8 +39,7 @@ def build(address: Address, mine: gr.State) -> None:
     gr.File(str(PACKAGED), label="The history as Parquet", interactive=False)
     controls = [measure, tokens, wanted]
     outputs = [said, first, second, made]
-    changes = [control.change for control in controls]
-    gr.on(changes, in_sentences(show), controls, outputs, api_name="training", show_progress="hidden", **IN_ORDER)
+    address.answer(controls, show, controls, outputs, api_name="training", show_progress="hidden")
 
 
 def show(measure: str, tokens: str, steps: list[int]) -> tuple:

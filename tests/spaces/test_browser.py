@@ -137,6 +137,50 @@ def test_a_shared_address_opens_as_it_was_left(visit, query, said):
     page.get_by_text(said).first.wait_for()
 
 
+def test_addresses_opened_at_once_are_all_answered_as_they_were_left(visit):
+    query = "tab=sentence&edit=ablate&region=3"  # two controls of one view: an older answer must not come last
+    for page in [visit(query) for _ in range(6)]:
+        page.get_by_text("Ablating region 3").first.wait_for()
+        assert not page.get_by_text("Ablating region 0").count()
+
+
+FOCUSED = """() => {
+  const e = document.activeElement, s = getComputedStyle(e);
+  return [e.getAttribute('role') || e.type || e.tagName, e.innerText || e.value, s.outlineStyle, parseFloat(s.outlineWidth)];
+}"""
+
+
+def pressed(page, times):
+    """What the focus stands on after each press of Tab: kind, words, style and width of its outline."""
+    found = []
+    for _ in range(times):
+        page.keyboard.press("Tab")
+        found.append(page.evaluate(FOCUSED))
+    return found
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_the_page_is_worked_with_the_keyboard_alone(visit, theme):
+    page = visit(theme=theme)
+    stops = pressed(page, 10)
+    titles = ["Sinks", "Your model", "Compare", "Tokens", "Sentence", "Training", "Atlas", "About"]
+    assert [(kind, words) for kind, words, *_ in stops] == [
+        *(("tab", title) for title in titles), ("radio", "on"), ("radio", "off")
+    ]  # fmt: skip
+    assert all(style != "none" and width >= 2 for *_, style, width in stops), "where the focus is can be seen"
+    page.keyboard.press("Enter")
+    page.get_by_text("Without its sinks").wait_for()
+    page.keyboard.press("Shift+Tab")
+    page.keyboard.press("Space")
+    page.get_by_text("of the variance of its tokens lies along one direction").wait_for()
+    picture(page, f"focus-{theme}")
+    for _ in range(4):
+        page.keyboard.press("Shift+Tab")
+    assert page.evaluate(FOCUSED)[1] == "Sentence"
+    page.keyboard.press("Space")
+    page.get_by_label("Another sentence").first.wait_for()
+
+
 def test_a_model_is_measured_with_progress_and_without_one_the_page_says_so(visit):
     page = visit("tab=model&model=nobody/nothing".replace("tab=model&", ""))
     page.get_by_role("tab", name="Your model").click()

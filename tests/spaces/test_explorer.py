@@ -226,6 +226,28 @@ def test_an_address_gives_controls_only_what_they_offer(app):
     assert address.read({"sinks": "<script>", "layer": "31", "space": "x", "other": "1"}) == {}
 
 
+def test_an_opened_address_asks_each_view_once_with_all_its_values(app):
+    from hf_repgeo.gradio_app.page import Address
+
+    address, asked = Address(), []
+
+    def view(edit, region):
+        asked.append((edit, region))
+        if region == 2:
+            raise BadInput("region", came="2", wanted="another")
+        return f"{edit} {region}", "code"
+
+    with gr.Blocks():
+        edit, region, other = gr.Radio(["swap", "ablate"], value="swap"), gr.Radio([0, 1, 2], value=0), gr.Radio(["a"])
+        for name, control in (("edit", edit), ("region", region), ("other", other)):
+            address.add(name, control, [value for _, value in control.choices])
+        address.answer([edit, region], view, [edit, region], [gr.Markdown(), gr.Markdown()])
+    assert address._answered({"edit": "ablate", "region": 1}) == ["ablate 1", "code"]
+    assert address._answered({"region": 1}) == ["swap 1", "code"] and len(asked) == 2
+    stays = [gr.skip(), gr.skip()]
+    assert address._answered({"other": "a"}) == stays and address._answered({"region": 2}) == stays
+
+
 # --- tokens -----------------------------------------------------------------------------------------------------------
 
 
