@@ -37,8 +37,8 @@ footer {opacity: 0.75}
   outline: 3px solid var(--body-text-color) !important; outline-offset: 2px !important}
 """
 )
-# Messages go when the next button is pressed. Enter chooses like the space bar. Figures fit their place when a tab is opened; they get the role of an
-# image and, as its text, what `meta` says.
+# Messages go when the next button is pressed. Enter chooses like the space bar. Figures fit their place when a tab is
+# opened; they get the role of an image and, as its text, what `meta` says.
 HEAD = """
 <script>
 const fits = new ResizeObserver((entries) => {

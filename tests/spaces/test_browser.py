@@ -146,7 +146,8 @@ def test_addresses_opened_at_once_are_all_answered_as_they_were_left(visit):
 
 FOCUSED = """() => {
   const e = document.activeElement, s = getComputedStyle(e);
-  return [e.getAttribute('role') || e.type || e.tagName, e.innerText || e.value, s.outlineStyle, parseFloat(s.outlineWidth)];
+  const kind = e.getAttribute('role') || e.type || e.tagName;
+  return [kind, e.innerText || e.value, s.outlineStyle, parseFloat(s.outlineWidth)];
 }"""
 
 
