@@ -16,7 +16,7 @@ from .index import check_index
 from .inputs import GroupedTexts, Pairs, read_groups, read_pairs, unrelated_domains
 from .layer import choose_layer
 from .quantization import check_quantization
-from .repair import Centred
+from .repair import Centred, Whitened
 
 __all__ = [
     "CANNOT_TELL",
@@ -28,6 +28,7 @@ __all__ = [
     "POOLINGS",
     "Pairs",
     "Picture",
+    "Whitened",
     "check_finetune",
     "check_index",
     "check_quantization",

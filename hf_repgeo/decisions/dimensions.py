@@ -150,7 +150,7 @@ def _decided(searched: SearchedRows, scores: dict, kept: float, seed: int) -> De
             else "true pairs (pairs=, --pairs), which decide over neighbours."
         ),
         _picture(searched, scores, seed, {"chosen": k}),
-        geometry=f"intrinsic dimension {dimension}: it does not answer this." if searched.has_pairs else None,
+        geometry=f"{note} It does not answer this." if searched.has_pairs else None,
         numbers={"k": k, "way": way, "score": share.value, "kept": kept, "intrinsic_dimension": dimension},
         notes=[note],
         provenance={"embeddings": searched.source, "seed": seed} | versions(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,7 @@ from .decision import CANNOT_TELL, Curve, Decision, Picture
 from .embeddings import embed
 from .inputs import GroupedTexts, Pairs, is_matrix, read_groups, read_matrix, read_pairs
 from .intervals import DRAWS, LEAST_CLUSTERS, halves, mean_interval, surely_above, surely_below
-from .repair import Centred
+from .repair import Centred, Repair, Whitened
 from .retrieval import unit
 from .unrelated import UnrelatedCosines
 
@@ -49,8 +50,8 @@ def cosine_floor(
     """Which cosine means related: what unrelated texts reach, and how many true pairs lie above that.
 
     Pairs of texts of different groups are unrelated. The threshold is the cosine that 1 in 100 of them exceeds (q99).
-    Three variants of the rows: as they are, centred, and without their strongest directions (one of each hundred, at
-    least one). Mean and directions are fitted on one half of the groups and used on the other, in turn; unrelated pairs
+    Four variants of the rows: as they are, centred, without their strongest directions (one of each hundred, at least
+    one), and whitened. The repairs are fitted on one half of the groups and used on the other, in turn; unrelated pairs
     are counted inside the halves. Where true pairs are given they decide: a query with another query's document is then
     an unrelated pair, and its q99 the threshold.
 
@@ -129,26 +130,31 @@ def _even_draw(groups: np.ndarray, seed: int) -> np.ndarray:
 
 def _variants(rows: torch.Tensor, groups: np.ndarray, true_rows, true: Pairs | None, seed: int) -> list[_Variant]:
     strongest = min(max(1, rows.shape[1] // SHARE), rows.shape[1] - 1, len(rows) // 2 - 1)
-    kinds: dict[str, int | None] = {"raw": None, "centred": 0, f"centred, {strongest} directions out": strongest}
+    fits: dict[str, Callable[[torch.Tensor], Repair] | None] = {
+        "raw": None,
+        "centred": Centred.fit,
+        f"centred, {strongest} directions out": lambda fitted: Centred.fit(fitted, strongest),
+        "whitened": Whitened.fit,
+    }
     one, other = halves(groups, seed)
     variants = []
-    for name, directions in kinds.items():
+    for name, fit in fits.items():
         counted = [
-            UnrelatedCosines.of(_repaired(rows[mine], rows[fitted], directions), groups[mine])
+            UnrelatedCosines.of(_repaired(rows[mine], rows[fitted], fit), groups[mine])
             for mine, fitted in ((one, other), (other, one))
         ]
         if true is None:
             variants.append(_Variant(name, counted[0] + counted[1]))
             continue
-        queries, documents = (unit(_repaired(part, rows, directions)) for part in true_rows)
+        queries, documents = (unit(_repaired(part, rows, fit)) for part in true_rows)
         cosines = queries @ documents.T
         own = cosines[torch.arange(len(queries)), torch.as_tensor(true.target)]
         variants.append(_Variant(name, counted[0] + counted[1], own.double().numpy(), cosines))
     return variants
 
 
-def _repaired(rows: torch.Tensor, fitted: torch.Tensor, directions: int | None) -> torch.Tensor:
-    return rows if directions is None else Centred.fit(fitted, directions).apply_to(rows)
+def _repaired(rows: torch.Tensor, fitted: torch.Tensor, fit: Callable[[torch.Tensor], Repair] | None) -> torch.Tensor:
+    return rows if fit is None or (fitted == fitted[0]).all() else fit(fitted).apply_to(rows)
 
 
 # --- without pairs ----------------------------------------------------------------------------------------------------

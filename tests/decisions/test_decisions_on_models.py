@@ -11,6 +11,7 @@ from tiny import WORDS
 
 from hf_repgeo.decisions import (
     Centred,
+    Whitened,
     check_finetune,
     check_quantization,
     choose_checkpoint,
@@ -295,6 +296,25 @@ def test_the_repair_takes_out_the_mean_and_the_strongest_directions():
     assert repaired[:, 3].std() < 0.5
     with pytest.raises(BadInput, match="`directions`"):
         Centred.fit(rows, 16)
+
+
+@pytest.mark.parametrize("n", [20, 4000])
+def test_whitened_rows_count_all_directions_alike_and_few_rows_are_shrunk(n):
+    scales = torch.logspace(0, 1, 32)
+    rows = torch.randn(n, 32, generator=torch.Generator().manual_seed(0)) * scales + 3
+    others = torch.randn(4000, 32, generator=torch.Generator().manual_seed(1)) * scales + 3
+    spread = torch.linalg.eigvalsh(torch.cov(Whitened.fit(rows).apply_to(others).T))
+    before = torch.linalg.eigvalsh(torch.cov(others.T))
+    assert spread.max() / spread.min() < (2 if n == 4000 else 0.5 * float(before.max() / before.min()))
+    with pytest.raises(BadInput, match="all equal"):
+        Whitened.fit(torch.ones(10, 4))
+
+
+def test_a_repair_is_saved_and_read_again(tmp_path):
+    rows = torch.randn(50, 8, generator=torch.Generator().manual_seed(0))
+    for number, repair in enumerate((Centred.fit(rows, 2), Whitened.fit(rows))):
+        repair.save(str(tmp_path / str(number)))
+        assert torch.equal(type(repair).load(str(tmp_path / str(number))).apply_to(rows), repair.apply_to(rows))
 
 
 def test_the_repair_is_saved_with_a_sentence_transformer(encoder_folder, tmp_path):
