@@ -236,8 +236,9 @@ def profile(
             text, as in FNet, runs windows of different lengths apart, and the warning `padding_leaks` says so.
         seed: of the draw of windows and rows, and of the measures.
         out: folder for `profile.json`, written as layers are done. An unfinished report in it goes on where the
-            weights, the text and all options are the same; the files of any other run are moved aside. A second run
-            into the same folder waits for the first.
+            weights, the text and all options are the same, and a finished one is returned without loading the model
+            where files tell that; the files of any other run are moved aside. A second run into the same folder waits
+            for the first.
         progress: show progress bars on the terminal; or a function that is called with what is being done, how much of
             it is done, and how much there is. What it raises ends the run.
         options: as in `measure`.

@@ -35,7 +35,7 @@ ABOUT = {
     "report": str,
 }
 # What a run was asked for, and when and on what it ran; the numbers of a row do not depend on these.
-_NOT_IDENTITY = {"layers", "tokens", "measures", "finished", "pool", "versions", "device", "processor", "revision"}
+_NOT_IDENTITY = set("layers tokens measures finished pool versions device processor revision request".split())
 
 TAG = "hf_repgeo-results"
 CARD = f"""\

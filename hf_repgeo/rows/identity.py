@@ -59,7 +59,8 @@ def model_fingerprint(
             digest.update(b"" if part.is_meta else checksum(part))
     if left_on_disk:
         commit = getattr(model.config, "_commit_hash", None)
-        digest.update((commit or _files(Path(place or model.config._name_or_path), cache_file)).encode())
+        folder = Path(place or model.config._name_or_path)
+        digest.update((commit or _hashes(_weight_files(folder), cache_file)).encode())
     return digest.hexdigest()[:32]
 
 
@@ -109,9 +110,34 @@ def _configuration(model: PreTrainedModel) -> str:
 # --- weights on disk ------------------------------------------------------------------------------------------------
 
 
-def _files(folder: Path, cache_file: Path | None) -> str:
-    """SHA-256 of the weight files of a folder, as one text."""
-    files = sorted(file for file in folder.glob("*") if file.suffix in WEIGHT_FILES)
+def folder_fingerprint(folder: Path, cache_file: Path | None = None) -> str:
+    """Tells a saved model from others by its files: weights, configuration, tokenizer, processor.
+
+    Reports, which may lie beside them, pages and hidden files do not count, nor do folders but that of chat templates.
+
+    Args:
+        folder: of the model.
+        cache_file: keeps the files' hashes by path, size and time.
+
+    Returns:
+        str: 32 hexadecimal digits.
+    """
+    files = [*folder.glob("*"), *folder.glob("additional_chat_templates/*")]
+    kept = [file for file in files if file.is_file() and not file.name.startswith((".", "profile", "README"))]
+    return files_fingerprint(sorted(kept), cache_file)
+
+
+def files_fingerprint(files: list[Path], cache_file: Path | None = None) -> str:
+    """Tells lists of files apart by their names, contents and order; see `folder_fingerprint`."""
+    return hashlib.sha256(_hashes(files, cache_file).encode()).hexdigest()[:32]
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    return sorted(file for file in folder.glob("*") if file.suffix in WEIGHT_FILES)
+
+
+def _hashes(files: list[Path], cache_file: Path | None) -> str:
+    """Names and SHA-256 of files, as one text."""
     known = _read(cache_file)
     keys = {file: f"{file.resolve()} {file.stat().st_size} {file.stat().st_mtime_ns}" for file in files}
     hashes = {key: known.get(key) or _sha256(file) for file, key in keys.items()}

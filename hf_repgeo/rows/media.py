@@ -132,6 +132,19 @@ def _items(given: Any, endings: tuple[str, ...], argument: str, wanted: str) -> 
         raise BadInput(argument, came="none", wanted=wanted)
 
 
+def files_alone(given: Any, kind: str) -> list[Path] | None:
+    """The files that images (`"images"`) or sounds (`"audio"`) were given as; `None` where some are in memory.
+
+    Raises:
+        BadInput: no such file or folder.
+    """
+    endings, wanted = {"images": (IMAGE_FILES, IMAGE_FORMS), "audio": (SOUND_FILES, SOUND_FORMS)}[kind]
+    items = [given] if isinstance(given, (str, Path)) else given
+    if not isinstance(items, (list, tuple)) or not all(isinstance(item, (str, Path)) for item in items):
+        return None
+    return [file for item in items for file in _files(Path(item), endings, kind, wanted)]
+
+
 def _with_files_of_folders(given: list | tuple, endings: tuple[str, ...], argument: str, wanted: str) -> Iterator[Any]:
     for item in given:
         if isinstance(item, (str, Path)):

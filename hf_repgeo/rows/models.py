@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-__all__ = ["Loaded", "cache_folder", "load_model", "packaged"]
+__all__ = ["Loaded", "cache_folder", "load_model", "packaged", "resolved_device", "resolved_place"]
 
 DTYPES = ("auto", "float32", "bfloat16", "float16", "float64")
 
@@ -81,13 +81,13 @@ def load_model(
     _check(model, revision, dtype, device, device_map, quantization_config)
     if not isinstance(model, (str, Path)):
         return _in_memory(model, tokenizer, dtype, device)
-    place, options = _place(str(model), revision)
+    place, options = resolved_place(str(model), revision)
     options |= {"trust_remote_code": trust_remote_code}
     placed = {"device_map": device_map, "quantization_config": quantization_config}
     network, info = _load(place, str(model), dtype, allow_random_weights, options, placed)
     tokenizer = _tokenizer(tokenizer or place, options)
     if device_map is None and not _is_quantized(network):
-        _move(network, _device(device))
+        _move(network, resolved_device(device))
     random = check_weights(network, info, allow_random_weights, look)
     commit = getattr(network.config, "_commit_hash", None)
     source = {"model": str(model), "revision": revision, "commit": commit, **description(network), **random}
@@ -133,7 +133,12 @@ def _move(network: torch.nn.Module, device: torch.device) -> None:
     network.to(device)
 
 
-def _device(device: str | torch.device | None) -> torch.device:
+def resolved_device(device: str | torch.device | None) -> torch.device:
+    """The device asked for; default: a CUDA device if there is one, else the CPU.
+
+    Raises:
+        BadInput: this machine has none of that name.
+    """
     import torch
 
     try:
@@ -145,8 +150,12 @@ def _device(device: str | torch.device | None) -> torch.device:
     return chosen
 
 
-def _place(model: str, revision: str | None) -> tuple[str, dict]:
-    """Where transformers finds the model: a folder or Hub id, and loading options."""
+def resolved_place(model: str, revision: str | None) -> tuple[str, dict]:
+    """Where transformers finds the model: a folder or Hub id, and loading options.
+
+    Raises:
+        BadInput: a path without a model, or a revision of something that has none.
+    """
     path = packaged(model.removeprefix("pip:")) if model.startswith("pip:") else Path(model).expanduser()
     if revision is not None and (path.exists() or path.suffix == ".gguf"):
         raise BadInput("revision", came=f"{revision!r} for {model!r}, which has none", wanted="a model on the Hub")
@@ -215,7 +224,7 @@ def _tokenizer(tokenizer: PreTrainedTokenizerBase | str | Path, options: dict) -
     from transformers import AutoTokenizer
 
     if not str(tokenizer).startswith((".", "/", "~")):
-        tokenizer, _ = _place(str(tokenizer), None)
+        tokenizer, _ = resolved_place(str(tokenizer), None)
     try:
         found = AutoTokenizer.from_pretrained(str(tokenizer), **options)
     except Exception as error:

@@ -14,7 +14,8 @@ from ..errors import BadInput
 from ..report import GeometryReport
 from ..rows.capture import Tap, read_places
 from ..rows.forward import select_taps, taps_at
-from ..rows.media import load_processor
+from ..rows.identity import files_fingerprint
+from ..rows.media import files_alone, load_processor
 from ..rows.media_items import image_items, image_text_items, sound_items, speech_items
 from ..rows.media_rows import Item, media_representations
 from ..rows.passes import run
@@ -23,6 +24,7 @@ from ..rows.representations import Representations
 from ..rows.stacks import find_stacks
 from .job import Job
 from .provenance import machine, versions
+from .request import answered, request_of
 from .run_file import Run, open_run
 
 
@@ -49,6 +51,15 @@ class MediaInput:
         if self.audio is not None and self.images is not None:
             raise BadInput("audio", came="audio beside images", wanted="one of them")
 
+    def facts(self) -> dict | None:
+        """What tells these inputs from others, without the processor; `None` where some are not files."""
+        kind = "images" if self.audio is None else "audio"
+        files = files_alone(getattr(self, kind), kind)
+        texts = self.texts is None or (isinstance(self.texts, list) and all(isinstance(t, str) for t in self.texts))
+        if files is None or not texts:
+            return None
+        return {"kind": self.kind, "files": files_fingerprint(files), "texts": self.texts}
+
     def items(self, model, processor) -> Iterator[Item]:
         if self.kind == "audio":
             return sound_items(model, processor, self.audio)
@@ -69,6 +80,11 @@ def profile_media(
 ) -> GeometryReport:
     """See `hf_repgeo.profile`: what it does with `images` and `audio`."""
     given.check()
+    facts = given.facts()
+    asked = facts and {**facts, "policies": policies, "points": points}
+    request = request_of(job, asked, given.processor)
+    if (report := answered(job, request)) is not None:
+        return report
     loaded = job.load(_no_tokenizer, partial(_states, given=given))
     given = given.with_processor(None, loaded.model)
     items = list(given.items(loaded.model, given.processor))
@@ -86,7 +102,7 @@ def profile_media(
         **job.batch_means.provenance(),
         **versions(),
     }
-    with open_run(job.out, provenance) as run:
+    with open_run(job.out, provenance, request) as run:
         if not run.finished:
             choice: dict[str, Any] = {"rows": job.batch_means.rows, "policies": policies, "seed": job.batch_means.seed}
             groups = media_representations(reader, taps, items, len(items), **choice, progress=job.bar("forward"))

@@ -14,6 +14,7 @@ from ..rows.processes import current_team
 from .lock import locked
 
 FILE = "profile.json"
+REQUEST = "request"  # in the provenance
 PLACE = ("stack", "layer", "point")  # the columns that name a place; a place is a tuple of their values
 
 
@@ -49,6 +50,13 @@ class Run:
         self.counts[_key(place)] = len(rows)
         self.save()
 
+    def answers(self, request: str | None) -> None:
+        """Notes the request that the report answers; a finished one is written again if it was another."""
+        if request and self.report.provenance.get(REQUEST) != request:
+            self.report.provenance[REQUEST] = request
+            if self.finished:
+                self.save()
+
     def finish(self) -> None:
         """Marks the report as finished and writes the file."""
         self.report.provenance["finished"] = datetime.now(UTC).isoformat(timespec="seconds")
@@ -59,8 +67,18 @@ class Run:
             self.report.to_json(self.path)
 
 
+def finished_report(out: str | Path, request: str) -> GeometryReport | None:
+    """The report in a folder, if it is finished, whole, and answers this request; see `runs.request`."""
+    path = Path(out) / FILE
+    try:
+        report = GeometryReport.from_json(path)
+    except RepgeoError:
+        return None
+    return report if report.provenance.get(REQUEST) == request and Run(report, path, {}).finished else None
+
+
 @contextmanager
-def open_run(out: str | Path | None, provenance: dict) -> Iterator[Run]:
+def open_run(out: str | Path | None, provenance: dict, request: str | None = None) -> Iterator[Run]:
     """The run with this provenance: one left unfinished in `out`, else a new one. No other enters `out` meanwhile.
 
     Files of another run are moved aside, never overwritten. Of several processes that share the run, the first has the
@@ -69,6 +87,7 @@ def open_run(out: str | Path | None, provenance: dict) -> Iterator[Run]:
     Args:
         out: folder; `None` keeps the report in memory.
         provenance: what decides the numbers; every entry must be equal for an earlier report to go on.
+        request: what the report will answer when it is finished, where files tell it.
     """
     if out is None or not current_team().first:
         yield Run(GeometryReport(provenance=dict(provenance)), None, provenance)
@@ -81,7 +100,9 @@ def open_run(out: str | Path | None, provenance: dict) -> Iterator[Run]:
         if report is None:
             _move_aside(path)
             report = GeometryReport(provenance=dict(provenance))
-        yield Run(report, path, provenance)
+        run = Run(report, path, provenance)
+        run.answers(request)
+        yield run
 
 
 def _earlier(path: Path, provenance: dict) -> GeometryReport | None:

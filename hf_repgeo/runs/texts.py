@@ -21,6 +21,7 @@ from ..rows.windows import Windows, check_vocabulary, draw_windows, make_windows
 from .job import Job
 from .kept_rows import KeptRows
 from .provenance import machine, versions
+from .request import answered, request_of
 from .run_file import Run, open_run
 
 if TYPE_CHECKING:
@@ -41,12 +42,20 @@ class TextInput:
     points: list[str] | None
     batch_size: int
 
+    def facts(self) -> dict:
+        """What decides the numbers, without the tokenizer."""
+        options = ("policies", "pooling", "window", "pack", "oversample", "points")
+        return {"text": self.corpus.provenance(), **{name: getattr(self, name) for name in options}}
+
 
 def profile_texts(job: Job, given: TextInput) -> GeometryReport:
     """See `hf_repgeo.profile`: what it does with texts."""
+    request = request_of(job, given.facts(), given.tokenizer)
+    if (report := answered(job, request)) is not None:
+        return report
     reading = TextReading.of(job, given)
     team = current_team()
-    with open_run(job.out, reading.provenance()) as run:
+    with open_run(job.out, reading.provenance(), request) as run:
         if not team.from_first(run.finished):
             _measure_places(run, reading)
     return team.from_first(run.report)

@@ -22,6 +22,7 @@ from ..rows.streams import RowStream, drawn
 from ..rows.windows import Windows, check_vocabulary, resolve_window, window_limit, window_stream
 from .job import Job, warnings_of
 from .provenance import machine, versions
+from .request import answered, request_of
 from .run_file import Run, open_run
 from .texts import TextInput
 
@@ -31,6 +32,9 @@ POLICIES = ("all", "no_special")  # the others need the norms of all tokens, or 
 def profile_corpus(job: Job, given: TextInput) -> GeometryReport:
     """See `hf_repgeo.profile`: what it does with `rows="all"`."""
     _check(given)
+    request = request_of(job, {"whole": True, **given.facts()}, given.tokenizer)
+    if (report := answered(job, request)) is not None:
+        return report
     loaded = job.load(given.tokenizer, states_on_tokens)
     window = resolve_window(given.window, window_limit(loaded.model, loaded.tokenizer))
     texts = given.corpus.texts(loaded.tokenizer)
@@ -40,7 +44,7 @@ def profile_corpus(job: Job, given: TextInput) -> GeometryReport:
         raise BadInput("texts", came="texts that hold no token for this tokenizer", wanted="at least one token")
     check_vocabulary(loaded.model, first)
     loaded, team = replace(loaded, model=text_reader(loaded.model, first)), current_team()
-    with open_run(job.out, _provenance(job, given, loaded, window, first)) as run:
+    with open_run(job.out, _provenance(job, given, loaded, window, first), request) as run:
         if not team.from_first(run.finished):
             pool = _Pool(job, given, loaded)
             pool.read(chain([first], chunks))

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import threading
 
 import pytest
 import torch
+from tiny import seeded
 
 import hf_repgeo
 from hf_repgeo.measures.batch_means import BatchMeans
@@ -95,8 +97,6 @@ def test_one_training_step_another_configuration_or_two_swapped_rows_make_anothe
 
 
 def test_weights_on_disk_are_known_by_their_files_hashed_once(encoder_folder, encoder, tmp_path, monkeypatch):
-    import shutil
-
     from hf_repgeo.rows import identity
 
     folder, cache = shutil.copytree(encoder_folder, tmp_path / "model"), tmp_path / "cache" / "hashes.json"
@@ -211,6 +211,93 @@ def test_a_report_that_cannot_be_read_is_moved_aside(run, tmp_path):
     assert (
         len(list((tmp_path / "out").glob("profile-*.json"))) == len(list((tmp_path / "out").glob("profile-*.png"))) == 1
     )
+
+
+# --- a finished run asked for again ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def folder(encoder_folder, tmp_path):
+    return shutil.copytree(encoder_folder, tmp_path / "model")
+
+
+def never(*_, **__):
+    raise AssertionError("the model was loaded")
+
+
+def test_a_finished_run_answers_from_files_without_loading_the_model(run, folder, monkeypatch):
+    saved = {"model": str(folder), "tokenizer": None}
+    report = run(**saved)
+    monkeypatch.setattr("hf_repgeo.runs.job.load_model", never)
+    again = run(**saved, batch_size=3)
+    assert again == report and again.provenance == report.provenance
+    for other in ({"layers": [0]}, {"seed": 1}, {"texts": ["another text " * 200]}, {"dtype": "float64"}):
+        with pytest.raises(AssertionError, match="was loaded"):
+            run(**saved | other)
+
+
+@pytest.mark.parametrize("change", ["weights", "configuration", "tokenizer"])
+def test_a_changed_file_of_the_model_is_no_answer(run, folder, monkeypatch, change):
+    run(str(folder), tokenizer=None)
+    file = folder / {"weights": "model.safetensors", "configuration": "config.json"}.get(change, "tokenizer.json")
+    content = bytearray(file.read_bytes())
+    file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]) if change == "weights" else content + b"\n")
+    monkeypatch.setattr("hf_repgeo.runs.job.load_model", never)
+    with pytest.raises(AssertionError, match="was loaded"):
+        run(str(folder), tokenizer=None)
+
+
+def test_files_beside_a_model_that_say_nothing_of_it_change_no_answer(run, folder, monkeypatch):
+    report = run(str(folder), tokenizer=None, out=folder)  # its report lies beside the weights
+    (folder / "README.md").write_text("a card")
+    monkeypatch.setattr("hf_repgeo.runs.job.load_model", never)
+    assert run(str(folder), tokenizer=None, out=folder) == report
+
+
+def test_an_unfinished_run_or_an_incomplete_report_is_no_answer(run, folder, monkeypatch, tmp_path):
+    saved = {"model": str(folder), "tokenizer": None}
+    whole = run(**saved)
+    path = tmp_path / "out" / "profile.json"
+    content = json.loads(path.read_text())
+    content["rows"].pop()
+    path.write_text(json.dumps(content))
+    assert sorted(map(str, run(**saved).rows)) == sorted(map(str, whole.rows))
+
+
+def test_every_token_of_a_corpus_is_answered_from_files_too(run, folder, monkeypatch):
+    saved = {"model": str(folder), "tokenizer": None, "rows": "all"}
+    report = run(**saved)
+    monkeypatch.setattr("hf_repgeo.runs.job.load_model", never)
+    assert run(**saved) == report
+    with pytest.raises(AssertionError, match="was loaded"):
+        run(**saved | {"rows": 200})
+
+
+def test_images_in_files_are_told_by_what_is_in_them(tmp_path, monkeypatch):
+    from PIL import Image
+    from transformers import ViTConfig, ViTImageProcessor, ViTModel
+
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48}
+    seeded(ViTModel, ViTConfig(**sizes, image_size=32, patch_size=8)).save_pretrained(tmp_path / "vit")
+    ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(tmp_path / "vit")
+    files = [tmp_path / f"{number}.png" for number in range(8)]
+    for number, file in enumerate(files):
+        Image.effect_noise((40, 40), 60 + number).save(file)
+    options = {"measures": "anisotropy", "rows": 100, "batch_rows": 50, "out": tmp_path / "out", "progress": False}
+    report = hf_repgeo.profile(str(tmp_path / "vit"), images=files, **options)
+    monkeypatch.setattr("hf_repgeo.runs.job.load_model", never)
+    assert hf_repgeo.profile(str(tmp_path / "vit"), images=files, **options) == report
+    Image.effect_noise((40, 40), 90).save(files[3])
+    with pytest.raises(AssertionError, match="was loaded"):
+        hf_repgeo.profile(str(tmp_path / "vit"), images=files, **options)
+
+
+def test_what_files_do_not_tell_is_measured_again(run, folder, tokenizer):
+    """A tokenizer in memory, weights that are drawn anew, code from a repository."""
+    drawn, code = {"allow_random_weights": True}, {"trust_remote_code": True}
+    for options in ({"tokenizer": tokenizer}, {"tokenizer": None, **drawn}, {"tokenizer": None, **code}):
+        report = run(str(folder), out=folder.parent / "other", **options)
+        assert "request" not in report.provenance
 
 
 # --- two at once ----------------------------------------------------------------------------------------------------
