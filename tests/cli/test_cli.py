@@ -78,10 +78,13 @@ def test_profile_reads_folders_of_images(tmp_path, capsys):
     report = GeometryReport.from_json(tmp_path / "out" / "profile.json")
     assert report.unique("layer") == [0, 1] and report.provenance["text"]["items"] == 6
     capsys.readouterr()
+    silent = tmp_path / "silent.wav"
+    silent.touch()
     wrong = {
         ("--images", "nowhere"): "`images`: got 'nowhere', which does not exist",
         ("--images", *folders, "--audio", "x.wav"): "`audio`: got audio beside images; wanted one of them",
-        ("--audio", "x.wav"): "`processor`: got none beside",
+        ("--audio", "x.wav"): "`audio`: got 'x.wav', which does not exist",
+        ("--audio", str(silent)): "`processor`: got none beside",
     }
     for flags, words in wrong.items():
         assert main(["profile", str(model), *flags, *out]) == 2
