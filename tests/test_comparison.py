@@ -9,7 +9,9 @@ from tiny import SIZES, make_tokenizer, seeded
 import hf_repgeo
 from hf_repgeo.cli.main import main
 from hf_repgeo.errors import BadInput, UnknownName
-from hf_repgeo.rows.paired import cut_into_pieces, with_prompt
+from hf_repgeo.rows.capture import Place
+from hf_repgeo.rows.models import load_model
+from hf_repgeo.rows.paired import cut_into_pieces, paired_rows, with_prompt
 from hf_repgeo.rows.windows import make_windows
 
 FEW = {"rows": 300, "comparisons": ["linear_cka", "neighbourhood_overlap"], "measures": []}
@@ -49,6 +51,37 @@ def test_models_with_other_tokens_are_compared_on_pieces_of_text(encoder, tokeni
     report = hf_repgeo.compare(encoder, copy.deepcopy(encoder), documents, **asked)
     assert report.unique("tokens") == ["pieces"] and report.rows[0]["n"] == len(documents)
     assert report.value("linear_cka", layer=0) > 0.5
+
+
+def t5(kind):
+    """T5 without positions: layer 0 is the embedding of the token that a stack reads."""
+    import transformers
+
+    sizes = {"vocab_size": SIZES["vocab_size"], "d_model": 16, "d_kv": 8, "d_ff": 24, "num_layers": 2, "num_heads": 2}
+    config = transformers.T5Config(**sizes, decoder_start_token_id=0, pad_token_id=0, dropout_rate=0.0)
+    return seeded(getattr(transformers, kind), config)
+
+
+@pytest.mark.parametrize("tokens", ["all", "no_special"])
+def test_two_stacks_are_compared_on_tokens_that_the_policy_takes_in_both(tokenizer, documents, tokens):
+    """A decoder reads the text one token later, so that a row of it can be special where the encoder's is not."""
+    loaded = load_model(t5("T5Model"), tokenizer=tokenizer)
+    asked = {"tokens": tokens, "rows": 300, "window": 32, "batch_size": 8, "seed": 0}
+    found = paired_rows(loaded, loaded, hf_repgeo.Corpus(documents), **asked)
+    special = loaded.model.get_input_embeddings().weight.detach()[tokenizer.all_special_ids]
+    for stack in ("encoder", "decoder"):
+        is_special = (found.a[Place(stack, 0)][:, None] == special).all(-1).any(1)
+        assert bool(is_special.any()) == (tokens == "all")
+
+
+def test_rows_belong_together_where_only_one_model_has_a_decoder(tokenizer, documents):
+    """Equal embeddings: where the rows are the same tokens, layer 0 of both is the same."""
+    both, alone = t5("T5Model"), t5("T5EncoderModel")
+    alone.shared.weight.data.copy_(both.shared.weight)
+    asked = {"tokens": "no_special", "rows": 300, "window": 32, "batch_size": 8, "seed": 0}
+    models = [load_model(model, tokenizer=tokenizer) for model in (both, alone)]
+    found = paired_rows(*models, hf_repgeo.Corpus(documents), **asked)
+    assert torch.equal(found.a[Place("encoder", 0)], found.b[Place("encoder", 0)])
 
 
 def test_models_of_different_depth_are_matched_by_relative_depth(encoder, tokenizer, documents):

@@ -89,8 +89,9 @@ def paired_rows(
         for one in ([first] if second is first else [first, second])
     ]
     a, b = found[0], found[-1]
-    common = _common(a.policies[tokens], b.policies[tokens])
-    return Paired(_take(a, common), _take(b, common), a.documents[common], tokens)
+    common = _common([*_chosen(a, tokens), *_chosen(b, tokens)])
+    at_a, at_b = (torch.searchsorted(one.positions, common) for one in (a, b))
+    return Paired(_take(a, at_a), _take(b, at_b), a.documents[at_a], tokens)
 
 
 def same_tokens(first: Loaded, second: Loaded) -> bool:
@@ -102,9 +103,18 @@ def same_tokens(first: Loaded, second: Loaded) -> bool:
     return alike and first.tokenizer.get_vocab() == second.tokenizer.get_vocab()
 
 
-def _common(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """What both chose, in the order of the first: massive tokens differ between models."""
-    chosen = a[torch.isin(a, b)]
+def _chosen(found: Representations, tokens: str) -> list[torch.Tensor]:
+    """The tokens of the windows that a policy takes in each stack: a decoder behind an encoder reads others."""
+    policies = [found.policies, *([found.decoder_policies] if found.decoder_policies else [])]
+    assert found.positions is not None
+    return [found.positions[of_stack[tokens]] for of_stack in policies]
+
+
+def _common(choices: list[torch.Tensor]) -> torch.Tensor:
+    """What all chose, in the order of the first: special tokens differ between stacks, massive ones between models."""
+    chosen = choices[0]
+    for other in choices[1:]:
+        chosen = chosen[torch.isin(chosen, other)]
     if len(chosen) < FEWEST_ROWS:
         came = f"{len(chosen)} rows that both models share"
         raise BadInput("texts", came=came, wanted=f"at least {FEWEST_ROWS}")
@@ -131,10 +141,11 @@ def _behind_prompts(
         found = token_representations(one.model, one.tokenizer, read, **choice)
         place = _places_of_text(windows, len(prompt))
         token_at = torch.full((total,), -1).index_put_((place,), torch.arange(count))
-        tokens_chosen = token_at[found.policies[tokens]]
-        chosen.append(tokens_chosen[tokens_chosen >= 0])
+        for tokens_read in _chosen(found, tokens):
+            tokens_chosen = token_at[tokens_read]
+            chosen.append(tokens_chosen[tokens_chosen >= 0])
         sides.append((found, place))
-    common = _common(*chosen)[:rows]
+    common = _common(chosen)[:rows]
     a, b = ((found, place[common]) for found, place in sides)
     return Paired(_take(*a), _take(*b), a[0].documents[a[1]], tokens)
 

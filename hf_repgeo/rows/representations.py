@@ -42,6 +42,8 @@ class Representations:
         all_places: those of all processes; empty where this one holds them all.
         decoder_policies: as `policies`, for a decoder behind an encoder, whose rows belong to other tokens: it reads
             the same text one token later; `None` for all other models.
+        positions: `(n_kept,)` place of each row among all tokens of the windows, ascending; `None` where a row is no
+            token, and where rows come from disk.
     """
 
     states: dict[Place, torch.Tensor]
@@ -51,6 +53,7 @@ class Representations:
     token_ids: torch.Tensor | None = None
     decoder_policies: dict[str, torch.Tensor] | None = None
     all_places: tuple[Place, ...] = ()
+    positions: torch.Tensor | None = None
 
     @property
     def places(self) -> list[Place]:
@@ -205,6 +208,7 @@ def token_representations(
         token_ids=pools[0].ids[kept],
         decoder_policies=chosen[1] if len(chosen) > 1 else None,
         all_places=places,
+        positions=kept,
     )
 
 
