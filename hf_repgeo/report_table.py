@@ -269,10 +269,11 @@ def _checked(rows: list[dict[str, Any]], provenance: dict[str, Any]) -> list[dic
         raise TypeError("rows are not a list, or the provenance is not an object")
     rows = _with_points(rows, provenance)
     for number, row in enumerate(rows):
+        needed = {"warnings", "details"} if row["protocol"] == "failed" else {"measure", "warnings", "details"}
         for column, kind in COLUMNS.items():
             value = row[column]
             fits = isinstance(value, (float, int) if kind is float else kind) and not isinstance(value, bool)
-            if not fits and (value is not None or column in ("measure", "warnings", "details")):
+            if not fits and (value is not None or column in needed):
                 raise TypeError(f"row {number} has {value!r:.40} as {column!r}")
             if kind is float and value is not None and not math.isfinite(value):
                 raise TypeError(f"row {number} has {value!r} as {column!r}")

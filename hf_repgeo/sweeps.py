@@ -281,11 +281,11 @@ def _weights(member: Member) -> list | None:
 
 def _evict(member: Member) -> None:
     """Deletes the files of a Hub model's revision from the cache; what other revisions share stays."""
-    from huggingface_hub import scan_cache_dir
+    from huggingface_hub import constants, scan_cache_dir
     from huggingface_hub.errors import CacheNotFound
 
     try:
-        cache = scan_cache_dir()
+        cache = scan_cache_dir(constants.HF_HUB_CACHE)
     except CacheNotFound:
         return
     wanted = member.revision or "main"

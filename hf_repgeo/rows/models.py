@@ -200,7 +200,8 @@ def _load(
     except Exception as error:  # a broken file raises whatever its reader raises
         if offload:
             shutil.rmtree(offload, ignore_errors=True)
-        raise _refusal("model", f"{asked!r}", error, place, "a transformers model") from error
+        named = f"{asked!r} at revision {options['revision']!r}" if "revision" in options else f"{asked!r}"
+        raise _refusal("model", named, error, place, "a transformers model") from error
     if offload:
         weakref.finalize(network, shutil.rmtree, offload, ignore_errors=True)
     _check_that_disk_is_read(network, placed)
@@ -237,6 +238,9 @@ def _tokenizer(tokenizer: PreTrainedTokenizerBase | str | Path, options: dict) -
     return found
 
 
+TORN = ("deserializing header", "PytorchStreamReader", "Ran out of input", "unexpected EOF")
+
+
 def _refusal(argument: str, asked: str, error: Exception, place: str, wanted: str, cure: str = "") -> BadInput:
     """One sentence for whatever transformers raised, and the way out where we know one."""
     said = " ".join(str(error).strip().split()) or type(error).__name__
@@ -246,6 +250,8 @@ def _refusal(argument: str, asked: str, error: Exception, place: str, wanted: st
     elif "size mismatch" in said or "ignore_mismatched_sizes" in said:
         said = "weights of another shape than its configuration says"
         cure = "Correct config.json, or measure random weights knowingly: allow_random_weights=True."
+    elif any(sign in said for sign in TORN):
+        cure = "One of its files is cut short or broken: save or download it again."
     elif not Path(place).is_dir() and not cure:
         cure = "Without a network only local folders, pip:PACKAGE and .gguf files can be loaded."
     elif not isinstance(error, (OSError, ValueError, ImportError)):
