@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 import torch
 
-from .errors import BadInput
+from .errors import BadInput, NonFiniteRows
 from .measures import direction, spectral_shape, spectrum
 from .measures.kernels.quantizers import Quantization, quantize
 
@@ -33,14 +33,27 @@ def covariance_eigenvalues(rows: torch.Tensor) -> torch.Tensor:
 
 
 def _wide(rows: torch.Tensor) -> torch.Tensor:
-    return rows if rows.dtype == torch.float64 else rows.float()
+    """Rows in float32 at least.
+
+    Raises:
+        NonFiniteRows: NaN or infinity among them.
+    """
+    rows = rows if rows.dtype == torch.float64 else rows.float()
+    bad = int((~torch.isfinite(rows.detach())).any(1).sum())
+    if bad:
+        cure = "The model has diverged: lower the learning rate, or the term's weight."
+        raise NonFiniteRows("rows", came=f"NaN or infinity in {bad} of {len(rows)} rows", wanted="numbers", cure=cure)
+    return rows
 
 
 def _centred(rows: torch.Tensor) -> torch.Tensor:
     """Rows without their mean, the largest entry 1; every term that uses them is the same in any unit."""
-    centred = _wide(rows) - _wide(rows).mean(0)
+    rows = _wide(rows)
+    largest = rows.detach().abs().amax().clamp_min(torch.finfo(rows.dtype).tiny)
+    centred = rows / largest
+    centred = centred - centred.mean(0)
     peak = centred.detach().abs().amax()
-    if not peak > _wide(rows).detach().abs().amax() * torch.finfo(centred.dtype).eps:
+    if not peak > torch.finfo(centred.dtype).eps:
         cure = "The model has collapsed: lower the learning rate, or the term's weight."
         raise BadInput("rows", came=f"{len(rows)} equal rows", wanted="rows that differ", cure=cure)
     return centred / peak
@@ -53,6 +66,12 @@ def _directed(rows: torch.Tensor) -> torch.Tensor:
     if len(found) < 2:
         raise BadInput("rows", came=f"{len(found)} rows that are not zero", wanted="at least 2")
     return found
+
+
+def _scaled(rows: torch.Tensor) -> torch.Tensor:
+    """Rows that have a direction, the largest entry of each 1: in these units their squares neither vanish nor overflow."""
+    rows = _directed(rows)
+    return rows / rows.detach().abs().amax(1, keepdim=True)
 
 
 def anisotropy_term(rows: torch.Tensor) -> torch.Tensor:
@@ -100,12 +119,12 @@ def iso_score_star_term(rows: torch.Tensor, shrinkage: float = spectral_shape.SH
 
 def mean_cosine_term(rows: torch.Tensor) -> torch.Tensor:
     """Mean cosine of all pairs; lower it to spread directions."""
-    return direction.mean_cosine_of(_directed(rows))
+    return direction.mean_cosine_of(_scaled(rows))
 
 
 def uniformity_term(rows: torch.Tensor) -> torch.Tensor:
     """Uniformity on the sphere; lower is more uniform."""
-    return direction.uniformity_of(_directed(rows))
+    return direction.uniformity_of(_scaled(rows))
 
 
 def partition_function_term(rows: torch.Tensor) -> torch.Tensor:
@@ -141,7 +160,8 @@ def soft_patchiness_term(
         cells: the codebooks to use; default: fitted to these rows, with at least 16 rows a cell.
 
     Raises:
-        BadInput: a temperature that is not above 0, or too few rows for two cells.
+        BadInput: a temperature that is not above 0, too few rows for two cells, rows that are all equal, or cells that
+            were fitted to rows with other constant columns.
 
     Example:
         >>> import torch
@@ -155,15 +175,24 @@ def soft_patchiness_term(
         raise BadInput("temperature", came=repr(temperature), wanted="a number above 0")
     if len(rows) < 2 * SOFT_CELL_ROWS:
         raise BadInput("rows", came=f"{len(rows)} rows", wanted=f"at least {2 * SOFT_CELL_ROWS}, for two cells")
-    rows = _wide(rows)
     if cells is None:
+        rows = _centred(rows)
         cells = quantize(rows.detach(), bits=min(6, (len(rows) // SOFT_CELL_ROWS).bit_length() - 1))
-    centred = rows - cells.shift.to(rows)
-    widths = [len(words.T) for words in cells.codebooks]
-    blocks = centred.split(widths, dim=1) if sum(widths) == rows.shape[1] else [centred] * len(widths)
-    return torch.stack(
-        [_soft_lloyd(x, words.to(rows), temperature) for x, words in zip(blocks, cells.codebooks)]
-    ).mean()
+    centred = _wide(rows) - cells.shift.to(rows)
+    blocks = zip(_live_blocks(centred, cells), cells.codebooks)
+    return torch.stack([_soft_lloyd(x, words.to(x), temperature) for x, words in blocks]).mean()
+
+
+def _live_blocks(rows: torch.Tensor, cells: Quantization) -> list[torch.Tensor]:
+    """The columns that each codebook stands for: all of them, or its block of the product quantizer."""
+    if all(words.shape[1] == rows.shape[1] for words in cells.codebooks):
+        return [rows] * len(cells.codebooks)
+    blocks = rows.tensor_split(cells.dead_blocks + len(cells.codebooks), dim=1)
+    live = [block for block in blocks if bool((block.detach() != block[:1].detach()).any())]
+    if [block.shape[1] for block in live] != [words.shape[1] for words in cells.codebooks]:
+        came = f"codebooks for {len(cells.codebooks)} blocks, of rows that vary in {len(live)}"
+        raise BadInput("cells", came=came, wanted="cells that were fitted to rows like these")
+    return live
 
 
 def _soft_lloyd(rows: torch.Tensor, words: torch.Tensor, temperature: float) -> torch.Tensor:

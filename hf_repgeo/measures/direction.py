@@ -93,7 +93,8 @@ def _pair_mean(unit_sum: torch.Tensor, n: torch.Tensor) -> torch.Tensor:
 
 def partition_function_of(rows: torch.Tensor) -> torch.Tensor:
     """`min_c Z(c) / max_c Z(c)`, `Z(c) = sum_i exp<c, x_i>`, over plus and minus the eigenvectors of `rows^T rows`."""
-    vectors = torch.linalg.eigh(rows.T @ rows).eigenvectors  # columns; the gradient wants distinct eigenvalues
+    scaled = rows / rows.detach().abs().amax()  # so that squares neither vanish nor overflow
+    vectors = torch.linalg.eigh(scaled.T @ scaled).eigenvectors  # columns; the gradient wants distinct eigenvalues
     products = rows @ vectors
     log_z = torch.cat([products.logsumexp(0), (-products).logsumexp(0)])
     return (log_z.amin() - log_z.amax()).exp()

@@ -72,3 +72,39 @@ def test_rows_of_zeros_have_no_direction_and_equal_rows_no_shape(generator):
         losses.effective_rank_term(X[:1].repeat(9, 1))
     with pytest.raises(BadInput, match="0 rows that are not zero"):
         losses.uniformity_term(torch.zeros(5, 4))
+
+
+# --- rows at the edge -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", [name for name in losses.TERMS if name != "partition_function"])
+def test_a_term_knows_no_unit_that_float32_holds(name, generator):
+    X = torch.randn(64, 16, generator=generator)
+    found = [float(losses.TERMS[name](X * unit)) for unit in (1.0, 2.0**-100, 2.0**100)]
+    assert found[0] == pytest.approx(found[1], rel=1e-5) == pytest.approx(found[2], rel=1e-5)
+
+
+def test_the_partition_function_of_long_rows_is_zero_and_of_short_ones_one(generator):
+    X = torch.randn(64, 16, generator=generator)
+    assert float(losses.partition_function_term(X * 1e25)) == 0
+    assert float(losses.partition_function_term(X * 1e-25)) == pytest.approx(1)
+
+
+def test_soft_patchiness_leaves_constant_columns_out(generator):
+    X = torch.randn(200, 8, generator=generator)
+    beside = torch.cat([X, torch.ones(200, 8)], 1).requires_grad_()
+    term = losses.soft_patchiness_term(beside)
+    term.backward()
+    assert float(term) == pytest.approx(float(losses.soft_patchiness_term(X)), rel=1e-4)
+    assert bool(torch.isfinite(beside.grad).all()) and float(beside.grad[:, 8:].abs().max()) == 0
+    cells = losses.quantize(beside.detach(), bits=3)
+    with pytest.raises(BadInput, match="cells that were fitted to rows like these"):
+        losses.soft_patchiness_term(torch.randn(200, 16, generator=generator), cells=cells)
+
+
+@pytest.mark.parametrize("name", losses.TERMS)
+def test_rows_that_are_no_numbers_are_refused(name):
+    X = torch.randn(64, 16)
+    X[3, 2] = torch.nan
+    with pytest.raises(BadInput, match="NaN or infinity in 1 of 64 rows"):
+        losses.TERMS[name](X)
