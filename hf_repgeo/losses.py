@@ -69,7 +69,7 @@ def _directed(rows: torch.Tensor) -> torch.Tensor:
 
 
 def _scaled(rows: torch.Tensor) -> torch.Tensor:
-    """Rows that have a direction, the largest entry of each 1: in these units their squares neither vanish nor overflow."""
+    """Rows that have a direction, each in a unit in which its squares neither vanish nor overflow."""
     rows = _directed(rows)
     return rows / rows.detach().abs().amax(1, keepdim=True)
 
