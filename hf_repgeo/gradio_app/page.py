@@ -161,7 +161,7 @@ class Address:
             opened = gr.Tabs(selected=known["tab"]) if "tab" in known else gr.skip()
             return [opened, *(known.get(name, gr.skip()) for name in self._controls), *self._answered(known)]
 
-        quiet = {"api_visibility": "private", "queue": False, "show_progress": "hidden"}
+        quiet: dict[str, Any] = {"api_visibility": "private", "queue": False, "show_progress": "hidden"}
         demo.load(restore, None, [tabs, *controls, *filled], **quiet)
 
     def _answered(self, known: dict[str, Any]) -> list:

@@ -90,7 +90,7 @@ def paired_rows(
     ]
     a, b = found[0], found[-1]
     common = _common([*_chosen(a, tokens), *_chosen(b, tokens)])
-    at_a, at_b = (torch.searchsorted(one.positions, common) for one in (a, b))
+    at_a, at_b = (torch.searchsorted(_positions(one), common) for one in (a, b))
     return Paired(_take(a, at_a), _take(b, at_b), a.documents[at_a], tokens)
 
 
@@ -106,8 +106,7 @@ def same_tokens(first: Loaded, second: Loaded) -> bool:
 def _chosen(found: Representations, tokens: str) -> list[torch.Tensor]:
     """The tokens of the windows that a policy takes in each stack: a decoder behind an encoder reads others."""
     policies = [found.policies, *([found.decoder_policies] if found.decoder_policies else [])]
-    assert found.positions is not None
-    return [found.positions[of_stack[tokens]] for of_stack in policies]
+    return [_positions(found)[of_stack[tokens]] for of_stack in policies]
 
 
 def _common(choices: list[torch.Tensor]) -> torch.Tensor:
@@ -119,6 +118,11 @@ def _common(choices: list[torch.Tensor]) -> torch.Tensor:
         came = f"{len(chosen)} rows that both models share"
         raise BadInput("texts", came=came, wanted=f"at least {FEWEST_ROWS}")
     return chosen
+
+
+def _positions(found: Representations) -> torch.Tensor:
+    assert found.positions is not None  # rows are tokens here
+    return found.positions
 
 
 def _take(found: Representations, positions: torch.Tensor) -> dict[Place, torch.Tensor]:
