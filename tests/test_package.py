@@ -1,7 +1,9 @@
 """The package as a thing to install: light import, declared names, data inside the wheel, one source of facts."""
 
 import ast
+import importlib
 import json
+import pkgutil
 import re
 import runpy
 import subprocess
@@ -53,6 +55,14 @@ def test_every_public_name_is_there_and_documented():
         assert getattr(hf_repgeo, name).__doc__, name
     assert set(hf_repgeo.__all__) <= set(dir(hf_repgeo))
     assert not hasattr(hf_repgeo, "no_such_name")
+
+
+def test_every_name_that_a_room_declares_is_there():
+    """Names that are imported when first asked for are not looked at by a linter."""
+    rooms = [importlib.import_module(room.name) for room in pkgutil.iter_modules(hf_repgeo.__path__, "hf_repgeo.")
+             if room.ispkg]  # fmt: skip
+    lacking = [f"{room.__name__}.{n}" for room in rooms for n in getattr(room, "__all__", ()) if not hasattr(room, n)]
+    assert lacking == []
 
 
 def test_no_function_is_shadowed_by_a_module():

@@ -9,17 +9,8 @@ import importlib
 
 _HOMES = {
     ".probing": ("ProbeResult", "probe", "probe_scores"),
-    ".ablation": (
-        "Localization",
-        "ablate",
-        "ablation_effects",
-        "corrected",
-        "localize",
-        "localize_property",
-        "locality_index",
-        "probe_score",
-        "selection_score",
-    ),
+    ".ablation": ("Localization", "ablate", "ablation_effects", "corrected", "localize", "locality_index"),
+    ".scores": ("localize_property", "probe_score", "selection_score"),
     ".readout": ("Readout", "read_columns"),
     ".regions": (
         "MaskOverlap",
