@@ -158,6 +158,11 @@ class SentenceGeometryLoss(nn.Module):
         measure: one of `hf_repgeo.losses.TERMS`.
         weight: of the term; a negative one raises the measure.
 
+    Its trainer logs the task's loss and the weighted term apart: `task` and `geometry_loss/MEASURE`.
+
+    Raises:
+        BadInput: in training, a loss that embeds without gradients, as the losses named Cached do.
+
     Example:
         >>> loss = SentenceGeometryLoss(model, CosineSimilarityLoss(model), "uniformity", 0.1)  # doctest: +SKIP
         >>> SentenceTransformerTrainer(model, train_dataset=data, loss=loss).train()  # doctest: +SKIP
@@ -168,8 +173,11 @@ class SentenceGeometryLoss(nn.Module):
         settings = GeometryLoss(measure, weight)
         self.model, self.loss, self.measure, self.weight = model, loss, measure, settings.weight
 
-    def forward(self, sentence_features, labels=None) -> torch.Tensor:
-        """The loss of the batch and the term on all its embeddings, `(columns * batch, hidden_size)`."""
+    def forward(self, sentence_features, labels=None) -> torch.Tensor | dict[str, torch.Tensor]:
+        """The parts of the batch's loss, the term being on all embeddings, `(columns * batch, hidden_size)`.
+
+        Outside of training the inner loss alone.
+        """
         seen: list[torch.Tensor] = []
         hook = self.model.register_forward_hook(lambda m, args, output: seen.append(output["sentence_embedding"]))
         try:
@@ -178,4 +186,14 @@ class SentenceGeometryLoss(nn.Module):
             hook.remove()
         if not self.training or not seen:
             return value
-        return value + self.weight * TERMS[self.measure](torch.cat(seen)).to(value.dtype)
+        parts = value if isinstance(value, dict) else {"task": value}
+        term = self.weight * TERMS[self.measure](self._embeddings(seen))
+        return {**parts, f"geometry_loss/{self.measure}": term.to(next(iter(parts.values())).dtype)}
+
+    def _embeddings(self, seen: list[torch.Tensor]) -> torch.Tensor:
+        rows = torch.cat(seen)
+        if torch.is_grad_enabled() and not rows.requires_grad:
+            came = f"{type(self.loss).__name__}, which embeds without gradients"
+            cure = "Take the loss without Cached in its name, or train with smaller batches."
+            raise BadInput("loss", came=came, wanted="a loss whose embeddings have gradients", cure=cure)
+        return rows

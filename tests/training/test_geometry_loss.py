@@ -209,6 +209,15 @@ def test_a_sentence_loss_gains_the_term_on_all_embeddings_of_the_batch():
     together = SentenceGeometryLoss(model, Inner(), "uniformity", 0.3).train()
     embeddings = torch.cat([model(feature)["sentence_embedding"] for feature in features])
     expected = Inner()(features) + 0.3 * TERMS["uniformity"](embeddings)
-    assert float(together(features)) == pytest.approx(float(expected))
+    parts = together(features)
+    assert float(sum(parts.values())) == pytest.approx(float(expected)) and list(parts)[1] == "geometry_loss/uniformity"
     assert float(together.eval()(features)) == pytest.approx(float(Inner()(features)))
     assert hf_repgeo.GeometryLoss is GeometryLoss
+
+    class Cached(Inner):
+        def forward(self, features, labels=None):
+            with torch.no_grad():
+                return super().forward(features, labels)
+
+    with pytest.raises(BadInput, match="Cached, which embeds without gradients.*without Cached in its name"):
+        SentenceGeometryLoss(model, Cached(), "uniformity", 0.3).train()(features)

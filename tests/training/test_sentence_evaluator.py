@@ -1,5 +1,6 @@
 """GeometryEvaluator behaves as an evaluator of sentence-transformers, and GeometryCallback works in its Trainer."""
 
+import copy
 import csv
 
 import pytest
@@ -11,6 +12,7 @@ from hf_repgeo import sentence_evaluator
 from hf_repgeo.callbacks import GeometryCallback
 from hf_repgeo.errors import BadInput, MissingExtra, RepgeoError, UnknownName
 from hf_repgeo.sentence_evaluator import GeometryEvaluator
+from hf_repgeo.training.geometry_loss import SentenceGeometryLoss
 
 TEXTS = [" ".join(WORDS[(i * k + k) % len(WORDS)] for i in range(3 + k % 9)) for k in range(1, 61)]
 CHEAP = ["anisotropy", "effective_rank"]
@@ -122,6 +124,42 @@ def test_its_trainer_takes_both_and_the_model_card_shows_the_numbers(model, tmp_
     assert sum("loss" in line for line in lines) == 4
     card = (tmp_path / "checkpoint-4" / "README.md").read_text()
     assert "GeometryEvaluator" in card and "probe_effective_rank" in card
+
+
+def trained_with(loss, model, folder) -> list[dict]:
+    """The log of twelve steps of sentence-transformers' trainer on pairs of sentences."""
+    import datasets
+    from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
+
+    pairs = datasets.Dataset.from_dict({"anchor": TEXTS[:16], "positive": TEXTS[16:32]})
+    settings = {"max_steps": 12, "per_device_train_batch_size": 8, "learning_rate": 5e-3, "logging_steps": 6}
+    settings |= {"use_cpu": True, "report_to": "none", "disable_tqdm": True, "save_strategy": "no"}
+    arguments = SentenceTransformerTrainingArguments(str(folder), gradient_accumulation_steps=2, **settings)
+    trainer = SentenceTransformerTrainer(model, arguments, pairs, loss=loss)
+    trainer.train()
+    return trainer.state.log_history
+
+
+def test_a_geometry_term_trains_with_its_trainer_moves_what_it_names_and_is_logged(model, tmp_path):
+    from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
+
+    other = copy.deepcopy(model)
+    trained_with(MultipleNegativesRankingLoss(other), other, tmp_path / "without")
+    loss = SentenceGeometryLoss(model, MultipleNegativesRankingLoss(model), "iso_score", -20.0)
+    lines = [line for line in trained_with(loss, model, tmp_path / "with") if "loss" in line]
+    assert len(lines) == 2
+    for line in lines:
+        assert line["task"] + line["geometry_loss/iso_score"] == pytest.approx(line["loss"], rel=1e-2, abs=1e-3)
+    without, found = (hf_repgeo.measure(one.encode(TEXTS), ["iso_score"]).value("iso_score") for one in (other, model))
+    assert found > without + 0.05
+
+
+def test_a_cached_loss_is_refused_in_a_sentence(model, tmp_path):
+    from sentence_transformers.sentence_transformer.losses import CachedMultipleNegativesRankingLoss
+
+    loss = SentenceGeometryLoss(model, CachedMultipleNegativesRankingLoss(model), "uniformity", 0.1)
+    with pytest.raises(BadInput, match="CachedMultipleNegativesRankingLoss, which embeds without gradients"):
+        trained_with(loss, model, tmp_path)
 
 
 def test_measuring_leaves_the_model_as_it_was(model):
