@@ -1,33 +1,41 @@
 """Mutation testing: small changes of the code, each of which some test should notice.
 
 python benchmarks/mutants.py                              the named mutants, which tests once let live
-python benchmarks/mutants.py --sample 500 [--seed 0]      as many random ones of measures, rows, hub and report
+python benchmarks/mutants.py --map map.json               which tests run which lines, and how long each takes
+python benchmarks/mutants.py --map map.json --sample 500 [--seed 0] [--least 0.9]    random ones of the mapped files
 
-A random mutant changes one operator, comparison, number or condition of one function; the tests of its room judge it.
-The exit code is 1 where fewer than `--least` of them are killed. The work is done in a copy of the repository.
+A random mutant changes one operator, comparison, number or condition. The tests that run its line judge it, the
+quickest first, until one fails or `PATIENCE` seconds of tests are through: mutants that "live" may still be killed by
+slower tests. The exit code is 1 where fewer than `--least` of them are killed. The work is done in a copy of the
+repository, each mutant in a fork of a process that has imported everything but the package. The tests of every 25th
+mutant are also run without it: they must pass.
 """
 
 from __future__ import annotations
 
 import argparse
 import ast
+import compileall
+import json
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+import time
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-ROOMS = {  # files to change -> the tests that judge them
-    "hf_repgeo/measures": "tests/measures",
-    "hf_repgeo/rows": "tests/rows tests/test_profile.py",
-    "hf_repgeo/hub": "tests/hub",
-    "hf_repgeo/report_table.py": "tests/test_report.py tests/rows/test_broken_files.py",
-}
+MUTATED = ["hf_repgeo/measures", "hf_repgeo/rows", "hf_repgeo/hub", "hf_repgeo/report_table.py"]
+JUDGES = [*MUTATED, "tests/measures", "tests/rows", "tests/hub", "tests/test_report.py", "tests/test_profile.py"]
+PATIENCE = 30
+HEAVY = ["numpy", "torch", "transformers", "datasets", "pandas", "pyarrow.parquet", "huggingface_hub", "hypothesis"]
+PYTEST = ["-q", "-x", "-n", "0", "-p", "no:cacheprovider"]
 SWAPS = {
     ast.Add: ast.Sub,
     ast.Sub: ast.Add,
@@ -52,11 +60,14 @@ class Mutant:
     at: int
     old: str
     new: str
-    tests: str
+    tests: tuple[str, ...] = ()
+
+    @property
+    def line(self) -> int:
+        return (ROOT / self.file).read_text()[: self.at].count("\n") + 1
 
     def __str__(self) -> str:
-        text = (ROOT / self.file).read_text()
-        return f"{self.file}:{text[: self.at].count(chr(10)) + 1}: {self.old!r} -> {self.new!r}"
+        return f"{self.file}:{self.line}: {self.old!r} -> {self.new!r}"
 
 
 def named() -> Iterator[Mutant]:
@@ -75,10 +86,10 @@ def named() -> Iterator[Mutant]:
     ]
     for file, old, new, tests in cases:
         text = (ROOT / "hf_repgeo" / file).read_text()
-        yield Mutant(f"hf_repgeo/{file}", text.index(old), old, new, tests)
+        yield Mutant(f"hf_repgeo/{file}", text.index(old), old, new, (tests,))
 
 
-def every(file: Path, tests: str) -> Iterator[Mutant]:
+def every(file: Path) -> Iterator[Mutant]:
     """All mutants of a file."""
     text = file.read_text()
     starts = [0]
@@ -89,7 +100,7 @@ def every(file: Path, tests: str) -> Iterator[Mutant]:
             begin, end = (starts[line - 1] + column for line, column in _span(part))
             old = text.encode()[begin:end].decode()
             if text.isascii() and old != new:
-                yield Mutant(str(file.relative_to(ROOT)), begin, old, new, tests)
+                yield Mutant(str(file.relative_to(ROOT)), begin, old, new)
 
 
 def _span(node: ast.expr) -> tuple[tuple[int, int], tuple[int, int]]:
@@ -113,49 +124,151 @@ def _with_op(node, op):
     return ast.BinOp(node.left, op, node.right) if isinstance(node, ast.BinOp) else ast.BoolOp(op, node.values)
 
 
-def killed(mutant: Mutant, copy: Path) -> bool:
-    """Whether a test of the mutant's room fails, or does not end."""
+# --- which tests run a line -----------------------------------------------------------------------------------------
+
+
+class Recorder:
+    """A plugin of pytest: the lines that each test runs, and its seconds."""
+
+    def __init__(self, coverage):
+        self.coverage, self.seconds, self.failed = coverage, defaultdict(float), set()
+
+    def pytest_runtest_logstart(self, nodeid):
+        self.coverage.switch_context(nodeid)
+
+    def pytest_runtest_logreport(self, report):
+        self.seconds[report.nodeid] += report.duration
+        if report.failed:
+            self.failed.add(report.nodeid)
+
+
+def write_map(place: Path) -> None:
+    """Runs all judges once under coverage; the branches that they take stay beside the map as `PLACE.coverage`."""
+    import coverage
+    import pytest
+
+    os.chdir(ROOT)
+    measured = coverage.Coverage(data_file=f"{place}.coverage", branch=True, source=["hf_repgeo"])
+    measured.start()
+    recorder = Recorder(measured)
+    pytest.main([*(flag for flag in PYTEST if flag != "-x"), *JUDGES], plugins=[recorder])
+    measured.stop()
+    measured.save()
+    data, lines, seconds = measured.get_data(), {}, recorder.seconds
+    for file in data.measured_files():
+        lines[str(Path(file).relative_to(ROOT))] = {
+            line: sorted({*tests} - {""} - recorder.failed, key=seconds.__getitem__)
+            for line, tests in data.contexts_by_lineno(file).items()
+        }
+    place.write_text(json.dumps({"seconds": seconds, "lines": lines}))
+    print(f"{len(seconds)} tests, failed: {sorted(recorder.failed)}")
+
+
+def judges(mutant: Mutant, known: dict) -> list[str]:
+    """The quickest tests that run the mutant's line; of a line that runs on import, those that run its file."""
+    lines = known["lines"].get(mutant.file, {})
+    tests = lines.get(str(mutant.line)) or []
+    if len(tests) < 2:  # the first test that imports the file
+        tests = sorted({test for found in lines.values() for test in found}, key=known["seconds"].__getitem__)
+    chosen, left = [], PATIENCE
+    for test in tests:
+        left -= known["seconds"][test]
+        if chosen and left < 0:
+            break
+        chosen.append(test)
+    return chosen
+
+
+# --- judging ----------------------------------------------------------------------------------------------------------
+
+
+def killed(mutant: Mutant, copy: Path, tests: list[str]) -> bool:
+    """Whether a test fails, or does not end."""
     file = copy / mutant.file
     whole = file.read_text()
     file.write_text(whole[: mutant.at] + mutant.new + whole[mutant.at + len(mutant.old) :])
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-n", "0", "-p", "no:cacheprovider", *mutant.tests.split()]
     try:
-        done = subprocess.run(command, cwd=copy, capture_output=True, timeout=900, env=os.environ | {"PYTHONPATH": "."})
-        return done.returncode != 0
-    except subprocess.TimeoutExpired:
-        return True
+        return _fails(copy, tests)
     finally:
         file.write_text(whole)
 
 
+def _fails(copy: Path, tests: list[str]) -> bool:
+    child = os.fork()
+    if child == 0:
+        _judge(copy, tests)
+    end = time.monotonic() + 10 * PATIENCE
+    while time.monotonic() < end:
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            return status != 0
+        time.sleep(0.02)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    return True
+
+
+def _judge(copy: Path, tests: list[str]) -> None:
+    """In the fork: its exit status is that of the tests."""
+    status = 1
+    try:
+        os.chdir(copy)
+        sys.path[:0] = [str(copy), str(copy / "tests")]
+        sys.dont_write_bytecode = True
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 1), os.dup2(nowhere, 2)
+        import pytest
+
+        status = int(pytest.main([*PYTEST, *tests]))
+    finally:
+        os._exit(status)
+
+
 def sampled(count: int, seed: int) -> list[Mutant]:
-    mutants = []
-    for place, tests in ROOMS.items():
+    mutants: list[Mutant] = []
+    for place in MUTATED:
         path = ROOT / place
         for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
-            mutants += every(file, tests)
+            mutants += every(file)
     return random.Random(seed).sample(mutants, min(count, len(mutants)))
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--map", type=Path, help="made where there is none, read where there is one")
     parser.add_argument("--sample", type=int, default=0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--least", type=float, default=1.0)
     options = parser.parse_args()
-    mutants = sampled(options.sample, options.seed) if options.sample else list(named())
+    if options.map and not options.map.exists():
+        command = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import mutants; mutants.write_map"
+        subprocess.run([sys.executable, "-c", f"{command}(mutants.Path({str(options.map.absolute())!r}))"], check=True)
+    if options.map and not options.sample:
+        return 0
+    return judge(sampled(options.sample, options.seed) if options.sample else list(named()), options)
+
+
+def judge(mutants: list[Mutant], options: argparse.Namespace) -> int:
+    """Judges the mutants one by one; 1 where too few are killed."""
+    known = json.loads(options.map.read_text()) if options.map else None
+    for name in HEAVY:
+        __import__(name)
     copy = Path(tempfile.mkdtemp(prefix="mutants-")) / "copy"
     shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".git", ".venv*", "__pycache__"))
-    lived = []
+    compileall.compile_dir(copy / "hf_repgeo", quiet=2)
+    lived = 0
     try:
-        for mutant in mutants:
-            lives = not killed(mutant, copy)
-            lived += [mutant] * lives
-            print(f"{'lives ' if lives else 'killed'} {mutant}", flush=True)
+        for place, mutant in enumerate(mutants, 1):
+            tests = judges(mutant, known) if known else list(mutant.tests)
+            if place % 25 == 1 and _fails(copy, tests):
+                raise SystemExit(f"these tests fail without a mutant: {tests}")
+            lives = not killed(mutant, copy, tests)
+            lived += lives
+            print(f"{place:4} {'lives ' if lives else 'killed'} {mutant}", flush=True)
     finally:
         shutil.rmtree(copy.parent)
-    share = 1 - len(lived) / len(mutants)
-    print(f"{len(mutants) - len(lived)} of {len(mutants)} killed ({share:.0%})")
+    share = 1 - lived / len(mutants)
+    print(f"{len(mutants) - lived} of {len(mutants)} killed ({share:.0%})")
     return 0 if share >= options.least else 1
 
 
