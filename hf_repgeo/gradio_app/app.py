@@ -167,7 +167,7 @@ def _rows_tab(name: str) -> None:
     with gr.Row():
         with gr.Column(min_width=320):
             table = gr.Textbox(example, label="Numbers, a row a line (here: an example)", lines=7, max_lines=7)
-            file = gr.File(label="or a .npy or .safetensors file", file_types=[".npy", ".safetensors"], height=110)
+            file = gr.File(label="or a .npy or .safetensors file", file_types=[".npy", ".safetensors"], height=140)
             options = _option_inputs(name, EXAMPLE_CELLS)
             button = gr.Button("Measure", variant="primary")
         filled = _answer_rows(name, example, None, {key: EXAMPLE_CELLS[key] for key in options})

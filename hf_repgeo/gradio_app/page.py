@@ -32,7 +32,7 @@ CSS = (
 .finding p {font-size: 1.12rem; line-height: 1.5}
 .js-plotly-plot {max-width: calc(100vw - 66px); overflow: hidden}
 .status p {margin: 0; min-height: 1.5em}
-footer {opacity: 0.75}
+footer, footer * {color: var(--body-text-color) !important; opacity: 0.9}
 :is(button, a, input, textarea, [role=button]):focus-visible {
   outline: 3px solid var(--body-text-color) !important; outline-offset: 2px !important}
 """

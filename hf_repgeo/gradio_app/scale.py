@@ -43,9 +43,9 @@ def scale_figure(name: str, result: dict[str, Any]) -> Figure:
     if null is not None:
         figure.add_vline(x=null, line={"dash": "dot", "color": GREY})
         figure.add_annotation(text="chance", x=null, yref="paper", y=1, yanchor="bottom", showarrow=False)
-    _dress(figure, "", 225)
+    _dress(figure, "", 245)
     figure.update_layout(showlegend=False, margin_t=26)  # the word stands above the marks, not among them
-    figure.update_xaxes(title=f"{name.replace('_', ' ')} ({MEASURES[name].unit})", rangemode="tozero")
+    figure.update_xaxes(title=f"{name.replace('_', ' ')}<br>({MEASURES[name].unit})", rangemode="tozero")
     return figure
 
 

@@ -898,3 +898,21 @@ def test_a_push_through_xet_arrives_as_one_without(push, double, monkeypatch):
     files = double.repos["model", "me/model"].files()
     for ending in ("json", "parquet", "png"):
         assert files[f"repgeo/with.{ending}"] == files[f"repgeo/without.{ending}"]
+
+
+def test_a_store_of_xet_that_fails_is_a_sentence_with_the_way_to_try_again(push, double, monkeypatch):
+    from huggingface_hub.utils import _xet
+
+    pytest.importorskip("hf_xet")
+    if not hasattr(_xet, "get_xet_session"):
+        pytest.skip("another interface of hf_xet")
+
+    class Broken(FakeXet):
+        def new_upload_commit(self, **_):
+            raise RuntimeError("Data processing error: CAS service error")
+
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", False)
+    monkeypatch.setattr(_xet, "get_xet_session", lambda: Broken(double))
+    with pytest.raises(HubError, match="pushing to me/model failed: .*CAS service error.* To try again: "):
+        push(make_report(commit="c" * 40))
+    assert not any(name.startswith("repgeo/") for name in double.repos["model", "me/model"].files())

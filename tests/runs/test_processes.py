@@ -20,9 +20,9 @@ from hf_repgeo.rows.processes import Team, current_team, interleaved, working_to
 MEASURES = ["anisotropy", "effective_rank", "mean_cosine", "intrinsic_dimension", "patchiness"]
 
 
-def start(rank: int, folder: Path, work: str) -> subprocess.Popen:
-    """Runs a function of this module as one of two gloo processes; they meet at the port in the folder."""
-    common = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": (folder / "port").read_text()}
+def start(rank: int, count: int, folder: Path, work: str) -> subprocess.Popen:
+    """Runs a function of this module as one of several gloo processes; they meet at the port in the folder."""
+    common = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": (folder / "port").read_text()}
     here = os.pathsep.join([*map(str, Path(__file__).parents[:2]), str(Path(__file__).parents[2])])
     code = f"import sys, test_processes; test_processes.run(test_processes.{work}, sys.argv[1])"
     return subprocess.Popen(
@@ -35,12 +35,12 @@ def start(rank: int, folder: Path, work: str) -> subprocess.Popen:
     )
 
 
-def in_two_processes(work: str, folder: Path) -> list[tuple[int, str]]:
-    """Exit status and complaints of both."""
+def in_processes(work: str, folder: Path, count: int = 2) -> list[tuple[int, str]]:
+    """Exit status and complaints of each."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         (folder / "port").write_text(str(free.getsockname()[1]))
-    processes = [start(rank, folder, work) for rank in (0, 1)]
+    processes = [start(rank, count, folder, work) for rank in range(count)]
     try:
         return [(process.wait(timeout=300), process.stderr.read()) for process in processes]
     finally:
@@ -64,13 +64,17 @@ def run(work, folder: str) -> None:
 
 
 def everything(folder: Path, team: Team) -> None:
+    measured(folder, team)
+    second_is_lost(folder, team)
+
+
+def measured(folder: Path, team: Team) -> None:
     reports = all_reports(folder)
     if team.first:
         for name, report in reports.items():
             report.to_json(folder / f"{name}.json")
     else:
-        (folder / "second").write_text(json.dumps([len(report) for report in reports.values()]))
-    second_is_lost(folder, team)
+        (folder / f"lengths-{team.rank}").write_text(json.dumps([len(report) for report in reports.values()]))
 
 
 def all_reports(folder: Path) -> dict[str, GeometryReport]:
@@ -112,12 +116,15 @@ def second_is_lost(folder: Path, team: Team) -> None:
 
 @pytest.fixture(scope="module")
 def folder(encoder, tokenizer, documents, tmp_path_factory):
+    return filled(tmp_path_factory.mktemp("shared"), encoder, tokenizer, documents)
+
+
+def filled(folder: Path, encoder, tokenizer, documents) -> Path:
     import pyarrow as pa
     import pyarrow.parquet
     from tiny import SIZES, seeded
     from transformers import BertConfig, BertModel
 
-    folder = tmp_path_factory.mktemp("shared")
     documents = documents * 4  # more windows than one chunk holds
     deep = seeded(BertModel, BertConfig(**SIZES | {"num_hidden_layers": 3}, max_position_embeddings=64))
     for name, model in (("model", encoder), ("deep", deep)):
@@ -132,14 +139,28 @@ def folder(encoder, tokenizer, documents, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def ends(folder):
-    return in_two_processes("everything", folder)
+    return in_processes("everything", folder)
 
 
 def test_two_processes_give_the_numbers_of_one(folder, ends):
+    check_the_numbers_of_one(folder, 2, ends)
+
+
+@pytest.mark.slow
+def test_four_processes_give_the_numbers_of_one(encoder, tokenizer, documents, tmp_path):
+    filled(tmp_path, encoder, tokenizer, documents)
+    ends = in_processes("measured", tmp_path, 4)
+    assert [status for status, _ in ends] == [0] * 4, ends
+    check_the_numbers_of_one(tmp_path, 4, ends)
+
+
+def check_the_numbers_of_one(folder: Path, count: int, ends: list) -> None:
     assert (folder / "whole.json").exists(), ends
     shared = {path.stem: GeometryReport.from_json(path) for path in folder.glob("*.json") if path.stem != "documents"}
     alone = {name: report for name, report in all_reports(folder).items()}
-    assert json.loads((folder / "second").read_text()) == [len(report) for report in alone.values()]
+    for rank in range(1, count):
+        lengths = json.loads((folder / f"lengths-{rank}").read_text())
+        assert lengths == [len(report) for report in alone.values()]
     for name, report in alone.items():
         assert len(shared[name]) == len(report) > 0
         for one, two in zip(report, shared[name], strict=True):
@@ -149,7 +170,7 @@ def test_two_processes_give_the_numbers_of_one(folder, ends):
                 wanted = one[column] if exact or one[column] is None else pytest.approx(one[column], rel=1e-10)
                 assert two[column] == wanted, (name, one["measure"], column)
     assert GeometryReport.from_json(folder / "out" / "profile.json").rows == shared["profile"].rows
-    assert shared["profile"].provenance["processes"] == 2
+    assert shared["profile"].provenance["processes"] == count
 
 
 NUMBERS = ["value", "se", "sd", "details"]
