@@ -15,6 +15,7 @@ import torch
 
 from .errors import BadInput, UnknownName
 from .measures import Estimate, PointCloud, evaluate_all, resolve
+from .measures.inputs import as_seed
 from .measures.pairs import (
     COMPARISONS,
     CloudPair,
@@ -27,6 +28,7 @@ from .measures.pairs import (
 from .report import GeometryReport
 from .rows.forward import Place, resolve_layers
 from .rows.models import Loaded, load_model
+from .rows.options import as_count, as_folder, as_layers
 from .rows.paired import Paired, paired_rows
 from .rows.texts import Corpus, corpus_of, packaged_sample
 from .runs.provenance import versions
@@ -124,10 +126,10 @@ def compare(
     _check_options(options)
     if tokens not in TOKENS:
         raise UnknownName("token policy", tokens, TOKENS)
-    if rows < 4:
-        raise BadInput("rows", came=str(rows), wanted="at least 4")
-    if out is not None:
-        Path(out).mkdir(parents=True, exist_ok=True)
+    rows, batch_size = as_count("rows", rows, 4), as_count("batch_size", batch_size, 1)
+    layers, folder, seed = as_layers(layers), as_folder("out", out), as_seed(seed)
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
     corpus = packaged_sample() if texts is None else corpus_of(texts)
     first = load_model(a, tokenizer=tokenizer, revision=revision, dtype=dtype)
     second = None
@@ -152,8 +154,8 @@ def compare(
         _add_differences(report, paired, places, clouds, moved, seed)
     if all_layers or one_model:
         _add_matrix(report, paired, one_model)
-    if out is not None:
-        report.to_json(Path(out) / "comparison.json")
+    if folder is not None:
+        report.to_json(folder / "comparison.json")
     return report
 
 

@@ -31,6 +31,7 @@ from .measures.inputs import as_seed, check_count
 from .report import GeometryReport
 from .rows.corpus import Corpus
 from .rows.files import is_dataset, read_rows, row_blocks
+from .rows.options import as_count, as_folder, as_layers, as_names
 from .rows.processes import current_team, own_device
 from .rows.representations import POOLINGS, check_policies, oversample_for
 from .rows.shared_search import shared_search
@@ -261,6 +262,9 @@ def profile(
         >>> round(report.value("anisotropy", tokens="all"), 1)  # doctest: +SKIP
         0.1
     """
+    rows = rows if isinstance(rows, str) else as_count("rows", rows, 2)
+    batch_rows, batch_size = as_count("batch_rows", batch_rows, 2), as_count("batch_size", batch_size, 1)
+    layers, out = as_layers(layers), as_folder("out", out)
     batch_means = BatchMeans(resolve(measures), options, rows, batch_rows, as_seed(seed), null)
     check_options(options, batch_means.pairs)
     check_null(null)
@@ -272,9 +276,9 @@ def profile(
     if isinstance(rows, str) and (media or not every):
         raise BadInput("rows", came=repr(rows), wanted="a number, or 'all' with texts")
     policies = _policies("all" if every and tokens is None else tokens, media)
-    oversample = oversample_for(policies or []) if oversample is None else oversample
-    _check_counts(rows=batch_rows if isinstance(rows, str) else rows, batch_rows=batch_rows)
-    _check_counts(oversample=oversample, batch_size=batch_size)
+    oversample = oversample_for(policies or []) if oversample is None else as_count("oversample", oversample, 1)
+    if processor is not None and not media:
+        raise BadInput("processor", came="a processor without images or audio", wanted="what it reads beside it")
     source = {
         "revision": revision,
         "dtype": dtype,
@@ -298,14 +302,14 @@ def _checked_points(points: str | list[str] | None, pooling: str) -> list[str] |
     """The points asked for, as a list."""
     if points is not None and pooling == "sentence":
         raise BadInput("points", came=f"{points} beside pooling='sentence'", wanted="points of single tokens")
-    return [points] if isinstance(points, str) else points
+    return as_names("points", points)
 
 
 def _policies(tokens: str | list[str] | None, media: bool) -> list[str] | None:
     """The token policies asked for; those of images and sounds are checked once their rows are known."""
     if not media:
         return check_policies(tokens)
-    return [tokens] if isinstance(tokens, str) else tokens
+    return as_names("tokens", tokens)
 
 
 def _captions(texts: Any, clean: str, text_column: str | None) -> Any:
@@ -313,10 +317,3 @@ def _captions(texts: Any, clean: str, text_column: str | None) -> Any:
     if isinstance(texts, (str, Path, Corpus)) or is_dataset(texts):
         return corpus_of(texts, clean, text_column).documents
     return texts
-
-
-def _check_counts(**counts: int) -> None:
-    least = {"rows": 2, "batch_rows": 2, "oversample": 1, "batch_size": 1}
-    for argument, count in counts.items():
-        if count < least[argument]:
-            raise BadInput(argument, came=str(count), wanted=f"at least {least[argument]}")

@@ -283,9 +283,9 @@ def test_unknown_names_are_refused_with_those_that_exist(run, options, words):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"rows": 1}, "`rows`: got 1; wanted at least 2"),
+        ({"rows": 1}, "`rows`: got 1; wanted a whole number of at least 2"),
         ({"batch_rows": 0}, "`batch_rows`: got 0"),
-        ({"oversample": 0}, "`oversample`: got 0; wanted at least 1"),
+        ({"oversample": 0}, "`oversample`: got 0; wanted a whole number of at least 1"),
         ({"window": 65}, "`window`: got 65; wanted 4 to 64 tokens, the model's limit"),
         ({"texts": ["", " "]}, "`texts`: got no text but blank space"),
     ],

@@ -10,6 +10,7 @@ import torch
 
 from ..errors import BadInput, UnknownName
 from .capture import FINAL_NORM, RESIDUAL, Place, Tap, read_places
+from .options import as_layers
 from .passes import encoder_of, run, undisturbed
 from .points import OF_STREAM, point_taps
 from .readers import reader_of
@@ -195,6 +196,7 @@ def resolve_layers(asked: list[int] | None, known: list[int]) -> list[int]:
         >>> resolve_layers([0, -1], [0, 1, 2, 3])
         [0, 3]
     """
+    asked = as_layers(asked)
     if asked is None:
         return list(known)
     last = known[-1]

@@ -218,7 +218,7 @@ def _check_that_disk_is_read(network: PreTrainedModel, placed: dict) -> None:
 
 def _tokenizer(tokenizer: PreTrainedTokenizerBase | str | Path, options: dict) -> PreTrainedTokenizerBase:
     if not isinstance(tokenizer, (str, Path)):
-        if not callable(tokenizer):
+        if not callable(tokenizer) or isinstance(tokenizer, type):
             wanted = "a tokenizer of transformers, its folder or Hub id"
             raise BadInput("tokenizer", came=f"a {type(tokenizer).__name__}", wanted=wanted)
         return tokenizer

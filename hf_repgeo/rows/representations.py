@@ -12,6 +12,7 @@ import torch
 
 from ..errors import UnknownName
 from .forward import Place, forward_windows, places_of, runs_unpadded
+from .options import as_names
 from .processes import current_team, interleaved
 from .token_inputs import start_token
 from .windows import Windows, draw_windows
@@ -132,9 +133,10 @@ def check_policies(policies: str | list[str] | tuple[str, ...] | None, known: tu
     """The token policies asked for; `None`: `all` and `sink_robust`, from one run of hardly more tokens than rows.
 
     Raises:
+        BadInput: no names.
         UnknownName: one that does not exist.
     """
-    asked = list(DEFAULT_POLICIES) if policies is None else [policies] if isinstance(policies, str) else list(policies)
+    asked = as_names("tokens", policies) or list(DEFAULT_POLICIES)
     for policy in asked:
         if policy not in known:
             raise UnknownName("token policy", policy, known)

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
+from numbers import Integral
 from typing import TYPE_CHECKING
 
 import torch
@@ -79,9 +80,11 @@ def resolve_window(window: int | None, limit: int | None) -> int:
     """
     if window is None:
         return min(DEFAULT_WINDOW, limit or DEFAULT_WINDOW)
-    if window < 4 or (limit and window > limit):
-        raise BadInput("window", came=str(window), wanted=f"4 to {limit or 'any number of'} tokens, the model's limit")
-    return window
+    whole = isinstance(window, Integral) and not isinstance(window, bool)
+    if not whole or window < 4 or (limit and window > limit):
+        most = f"4 to {limit} tokens, the model's limit" if limit else "4 tokens or more, a whole number"
+        raise BadInput("window", came=repr(window), wanted=most)
+    return int(window)
 
 
 def make_windows(

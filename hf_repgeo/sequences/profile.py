@@ -17,12 +17,13 @@ import torch
 
 from ..errors import BadInput, UnknownName
 from ..measures import Estimate
-from ..measures.inputs import check_count
+from ..measures.inputs import as_seed
 from ..measures.trajectories import FEWEST_TOKENS, OF_SEQUENCE, over_sequences
 from ..report import GeometryReport
 from ..rows.corpus import Corpus
 from ..rows.forward import Place, forward_windows
 from ..rows.models import load_model
+from ..rows.options import as_count, as_folder, as_layers
 from ..rows.texts import corpus_of, packaged_sample
 from ..rows.windows import Windows, check_vocabulary, draw_windows, make_windows, resolve_window, window_limit
 from ..runs.provenance import machine, versions
@@ -94,11 +95,12 @@ def profile_sequences(
     """
     names = _known("measure", measures, OF_SEQUENCE)
     policies = _known("token policy", tokens, POLICIES)
-    check_count("sequences", sequences, 1)
-    check_count("batch_size", batch_size, 1)
+    sequences, batch_size = as_count("sequences", sequences, 1), as_count("batch_size", batch_size, 1)
+    window, layers = as_count("window", window, 4), as_layers(layers)
+    folder, seed = as_folder("out", out), as_seed(seed)
     corpus = packaged_sample() if texts is None else corpus_of(texts)
-    if out is not None:
-        Path(out).mkdir(parents=True, exist_ok=True)
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
     place: dict[str, Any] = {"revision": revision, "dtype": dtype, "device": device}
     loaded = load_model(model, tokenizer=tokenizer, trust_remote_code=trust_remote_code, **place)
     limit = window_limit(loaded.model, loaded.tokenizer)
@@ -115,8 +117,8 @@ def profile_sequences(
     report = GeometryReport(provenance=facts | versions() | machine())
     for row in found.rows():
         report.add(**row)
-    if out is not None:
-        report.to_json(Path(out) / "sequences.json")
+    if folder is not None:
+        report.to_json(folder / "sequences.json")
     return report
 
 
