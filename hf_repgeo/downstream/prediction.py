@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
@@ -69,16 +69,24 @@ class Skill:
         skill: 1 less its squared error over that of the reference (each family's mean, or that of other families).
         beyond_dose: its skill less the dose curve's; `None` without doses.
         rmse: root of the mean squared error, in units of the score.
+        beyond: baseline, such as a validation loss -> its skill less that baseline's.
     """
 
     name: str
     skill: Interval
     beyond_dose: Interval | None
     rmse: float
+    beyond: dict[str, Interval] = field(default_factory=dict)
 
 
 def skill_of(
-    name: str, errors: np.ndarray, reference: np.ndarray, dose: np.ndarray | None, clusters: np.ndarray, seed: int = 0
+    name: str,
+    errors: np.ndarray,
+    reference: np.ndarray,
+    dose: np.ndarray | None,
+    clusters: np.ndarray,
+    seed: int = 0,
+    baselines: dict[str, np.ndarray] | None = None,
 ) -> Skill:
     """Skills with bootstrap intervals over clusters.
 
@@ -89,6 +97,7 @@ def skill_of(
         dose: the same of the dose curve.
         clusters: `(n,)`.
         seed: of the bootstrap.
+        baselines: the same of each baseline.
     """
     keep = np.isfinite(errors)
     weights = cluster_weights(clusters[keep], 1000, seed)
@@ -96,7 +105,12 @@ def skill_of(
     beyond = None
     if dose is not None:
         beyond = skill_ratio(dose[keep] ** 2 - square, base, weights)
-    return Skill(name, skill_ratio(base - square, base, weights), beyond, float(np.sqrt(square.mean())))
+    less = {
+        other: skill_ratio(errors_of[keep] ** 2 - square, base, weights)
+        for other, errors_of in (baselines or {}).items()
+        if other != name
+    }
+    return Skill(name, skill_ratio(base - square, base, weights), beyond, float(np.sqrt(square.mean())), less)
 
 
 def skill_ratio(top: np.ndarray, bottom: np.ndarray, weights: np.ndarray) -> Interval:
@@ -129,7 +143,7 @@ def held_in_predictions(table: ScoreTable, seed: int = 0) -> list[Skill]:
         curve = dose_curve(log_dose, y, families)
         dose = errors(curve)
         rivals |= {"log dose": linear([log_dose, *indicators], y), "curve of the dose": curve}
-    return _ranked(rivals, errors, reference, dose, cells, seed)
+    return _ranked(rivals, errors, reference, dose, cells, seed, list(table.baselines))
 
 
 def left_out_families(table: ScoreTable, seed: int = 0) -> list[Skill]:
@@ -146,7 +160,7 @@ def left_out_families(table: ScoreTable, seed: int = 0) -> list[Skill]:
         log_dose = table.log_dose[rows]
         dose = errors(dose_curve(log_dose, y))
         rivals |= {"log dose": linear([log_dose], y), "curve of the dose": dose_curve(log_dose, y)}
-    return _ranked(rivals, errors, errors(linear([], y)), dose, cells, seed)
+    return _ranked(rivals, errors, errors(linear([], y)), dose, cells, seed, list(table.baselines))
 
 
 def _columns(table: ScoreTable) -> Iterator[tuple[str, np.ndarray]]:
@@ -157,6 +171,8 @@ def _columns(table: ScoreTable) -> Iterator[tuple[str, np.ndarray]]:
             yield name, values
 
 
-def _ranked(rivals: dict, errors: Callable, reference, dose, cells, seed: int) -> list[Skill]:
-    found = [skill_of(name, errors(predict), reference, dose, cells, seed) for name, predict in rivals.items()]
+def _ranked(rivals: dict, errors: Callable, reference, dose, cells, seed: int, baselines: list[str]) -> list[Skill]:
+    missed = {name: errors(predict) for name, predict in rivals.items()}
+    others = {name: missed[name] for name in baselines if name in missed}
+    found = [skill_of(name, each, reference, dose, cells, seed, others) for name, each in missed.items()]
     return sorted(found, key=lambda skill: skill.skill.descending)

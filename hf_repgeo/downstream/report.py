@@ -19,6 +19,7 @@ from .figures import (
     plot_scatter,
     plot_skills,
 )
+from .prediction import Skill
 from .regression import Association, Regression, curvature
 from .resampling import Interval
 
@@ -164,14 +165,21 @@ def _residuals(result: Regression) -> Section | None:
     return Section("Residuals", text, figure=plot_residuals(result), name="residuals")
 
 
+def _gains(skill: Skill, others: list[str]) -> list[Interval]:
+    """Its skill, and less the dose's and the baselines'."""
+    none = Interval(None)
+    return [skill.skill, skill.beyond_dose or none, *(skill.beyond.get(other, none) for other in others)]
+
+
 def _skills(result: Regression) -> Section:
     text = [
         "Skill is 1 less the squared error over that of a mean. Left: ten folds of doses, the architecture known. "
         "The curve of the dose is the mean score at the nearest doses: what one predicts who knows the dose alone.",
     ]
-    head = ["asked", "predictor", "skill", "beyond the dose", "RMSE"]
+    others = list(dict.fromkeys(other for one in [*result.held_in, *result.left_out] for other in one.beyond))
+    head = ["asked", "predictor", "skill", "beyond the dose", *(f"beyond {other}" for other in others), "RMSE"]
     rows = [
-        [asked, one.name, str(one.skill), str(one.beyond_dose or Interval(None)), f"{one.rmse:.3f}"]
+        [asked, one.name, *map(str, _gains(one, others)), f"{one.rmse:.3f}"]
         for asked, skills in (("new doses", result.held_in), ("new families", result.left_out))
         for one in skills
     ]

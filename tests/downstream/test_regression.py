@@ -71,7 +71,24 @@ def test_only_the_insider_beats_the_curve_of_the_dose(result):
     skills = {skill.name: skill for skill in result.held_in}
     assert skills["insider"].beyond_dose.low > 0 > skills["noise"].beyond_dose.high
     assert abs(skills["curve of the dose"].beyond_dose.value) < 1e-12
+    assert not skills["insider"].beyond  # there is no baseline
     assert {skill.name for skill in result.left_out} >= {"insider", "follower", "noise", "log dose"}
+
+
+def test_predictors_are_compared_with_a_validation_loss_on_the_same_errors(tmp_path):
+    """A loss that is the score with noise; and measures that follow the dose, or nothing."""
+    frame = study(families="ab")
+    noise = np.random.default_rng(3).normal(size=len(frame))
+    table = frame.assign(loss_early=-frame["score"] + 0.3 * frame["score"].std() * noise)
+    asked = {"measures": ["insider", "follower", "noise"], "baselines": ["loss_early"]}
+    result = regress(table, "score", **asked)
+    skills = {skill.name: skill for skill in result.held_in}
+    assert skills["noise"].beyond["loss_early"].high < 0 and "loss_early" not in skills["loss_early"].beyond
+    difference = skills["follower"].skill.value - skills["loss_early"].skill.value
+    assert skills["follower"].beyond["loss_early"].value == pytest.approx(difference)
+    page = write_report(result, tmp_path, "A study")
+    assert "beyond loss_early" in page.read_text()
+    assert "beyond" in json.loads((tmp_path / "report.json").read_text())["held_in"][0]
 
 
 def test_a_report_is_one_file_and_its_markdown_shows_the_same_figures(result, tmp_path):
