@@ -8,6 +8,8 @@ from torch import nn
 from .capture import Place, Tap, read_places
 from .passes import run
 
+LIKE = 16  # rows before a changed token that move by less than this part of those behind it are taken not to see it
+
 
 def kinds_of(model: nn.Module, inputs: dict, ends: list[Tap]) -> list[str]:
     """`"decoder"` for a stack whose tokens see only what came before them, else `"encoder"`: tried on the model.
@@ -28,17 +30,22 @@ def kinds_of(model: nn.Module, inputs: dict, ends: list[Tap]) -> list[str]:
         middle, length = _middle(model, inputs[name]), inputs[name].shape[1]
         before, after = (_rows(model, some, ends) for some in (inputs, _changed(model, inputs, name, middle)))
         for end, a, b in zip(ends, before, after):
-            changed = _changed_rows(a[:, :length], b[:, :length]).any(0)  # more rows: filled up inside the model
-            if end.place not in kinds and len(changed) == length and bool(changed[middle]):
-                kinds[end.place] = _kind(changed, middle)
+            gaps = _gaps(a[:, :length], b[:, :length])  # more rows: filled up inside the model
+            rounding = 8 * torch.finfo(a.dtype).eps
+            if end.place not in kinds and len(gaps) == length and bool(gaps[middle] > rounding):
+                kinds[end.place] = _kind(gaps, middle, rounding)
     return [kinds.get(end.place, "encoder") for end in ends]
 
 
-def _kind(changed: torch.Tensor, middle: int) -> str:
-    """From which rows a changed token in the middle changed; where none but its own, tokens see nothing of others."""
-    sees_later, sees_earlier = bool(changed[:middle].any()), bool(changed[middle + 1 :].any())
-    behind = len(changed) - middle - 1
-    return "decoder" if not sees_later and (sees_earlier or not behind) else "encoder"
+def _kind(gaps: torch.Tensor, middle: int, rounding: float) -> str:
+    """From how far a changed token in the middle moved each row; where only its own moved, tokens see no other.
+
+    In half precision rounding hides small effects, so that rows before are also compared with rows behind: a causal
+    stack leaves those before where they were, another moves both alike.
+    """
+    before, behind = (float(part.max()) if len(part) else 0.0 for part in (gaps[:middle], gaps[middle + 1 :]))
+    last = middle + 1 == len(gaps)
+    return "decoder" if before <= rounding and (last or before < behind / LIKE) else "encoder"
 
 
 def _middle(model: nn.Module, ids: torch.Tensor) -> int:
@@ -65,10 +72,10 @@ def _media_tokens(model: nn.Module) -> torch.Tensor:
     return torch.tensor([token for name, token in named if isinstance(token, int) and name.startswith(kinds)])
 
 
-def _changed_rows(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """`(batch, tokens)` whether a row differs by more than rounding."""
-    gap = torch.linalg.vector_norm((a - b).float(), dim=-1)
-    return gap > 8 * torch.finfo(a.dtype).eps * torch.linalg.vector_norm(a.float(), dim=-1)
+def _gaps(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """`(tokens,)` by how much of their length rows differ, the most of all sequences."""
+    norms = torch.linalg.vector_norm(a.float(), dim=-1).clamp_min(torch.finfo(torch.float32).tiny)
+    return (torch.linalg.vector_norm((a - b).float(), dim=-1) / norms).amax(0)
 
 
 def _rows(model: nn.Module, inputs: dict, ends: list[Tap]) -> list[torch.Tensor]:

@@ -33,7 +33,8 @@ def as_layers(layers: Any) -> list[int] | None:
     """
     if layers is None:
         return None
-    numbers = list(layers) if isinstance(layers, Iterable) and not isinstance(layers, (str, dict)) else [None]
+    listed = isinstance(layers, Iterable) and not isinstance(layers, (str, dict))
+    numbers: list[Any] = list(layers) if listed else []
     if not numbers or not all(isinstance(layer, Integral) and not isinstance(layer, bool) for layer in numbers):
         wanted = "a list of whole numbers, such as [0, -1], or None for all layers"
         raise BadInput("layers", came=repr(layers)[:60], wanted=wanted)

@@ -351,3 +351,21 @@ def test_a_decoder_reads_its_own_start_token_and_not_its_classes_default():
     }
     model = seeded(BartModel, BartConfig(vocab_size=24, d_model=8, **sizes, decoder_start_token_id=3))
     assert set(inputs_of(model)["decoder_input_ids"][:, 0].tolist()) == {3}
+
+
+# --- half precision -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("scale", [0.002, 0.2])
+def test_rounding_of_half_precision_hides_no_direction_of_sight(dtype, scale):
+    """With small weights a token hardly moves the rows of others: less than bfloat16 rounds, in either direction."""
+    from transformers import BertConfig, BertModel, LlamaConfig, LlamaModel
+
+    sizes = SIZES | {"initializer_range": scale}
+    found = {}
+    for model in (seeded(BertModel, BertConfig(**sizes)), seeded(LlamaModel, LlamaConfig(**sizes))):
+        ids = torch.arange(5, 13)[None]
+        [stack] = find_stacks(model.to(dtype), text_inputs(model, ids, torch.ones_like(ids)))
+        found[type(model).__name__] = stack.name
+    assert found == {"BertModel": "encoder", "LlamaModel": "decoder"}
