@@ -45,8 +45,9 @@ def dedup_threshold(
     their pairs above a threshold are the false ones. Without, the tail of chance is extrapolated: of n distinct rows,
     the n / 4 pairs of largest cosine may be duplicates and are left aside; the logarithm of the number of pairs above a
     cosine x is fitted over the pairs from there to rank 5 n by a + b x + c log(1 - x^2), the form of the tail on a
-    sphere. Of more duplicates than n / 4 some count as chance: the threshold is then too high. Intervals draw rows; the
-    threshold is where the upper end of chance's interval falls to `false_share` of the pairs above.
+    sphere. Of more duplicates than n / 4 some count as chance: the threshold is then too high. Intervals draw rows. The
+    threshold is where chance falls to `false_share` of the pairs above, if more pairs lie there than the upper end of
+    chance's interval explains.
 
     Args:
         data: a matrix of embeddings (array, tensor, `.npy`, `.safetensors`, `.parquet`), or a model: Hub id, folder,
@@ -262,7 +263,7 @@ def _clusters(rows: torch.Tensor, pairs: torch.Tensor, floor: float) -> _Cluster
 
 def _decided(rows, cosines: UnrelatedCosines, chance: _Chance, false_share: float, source: dict, seed: int) -> Decision:
     rows, counts = unit(rows), _counted_above(cosines.counts.sum(0))
-    verdict, threshold = _threshold(counts, chance.high(), false_share)
+    verdict, threshold = _threshold(counts, chance, false_share)
     shown = sorted({*THRESHOLDS, threshold})
     listed = [cosine for cosine in shown if counts[_edge(cosine)] <= MOST_FLAGGED]
     flags = _flagged(rows, listed[0]) if listed else None
@@ -290,10 +291,11 @@ def _decided(rows, cosines: UnrelatedCosines, chance: _Chance, false_share: floa
     )
 
 
-def _threshold(counts: np.ndarray, high: np.ndarray, false_share: float) -> tuple[str, float]:
+def _threshold(counts: np.ndarray, chance: _Chance, false_share: float) -> tuple[str, float]:
     """The verdict, and the least cosine from which chance has at most its share; else where it has at most one pair."""
+    high = chance.high()
     more = np.array([count > _most_by_chance(most) for count, most in zip(counts, high)])
-    few = more & (high <= false_share * counts)
+    few = more & (chance.above <= false_share * counts)
     if few.any():
         return "threshold", float(EDGES[few.argmax()])
     return (CANNOT_TELL if more.any() else "no duplicates"), float(EDGES[min(int((high > 1).sum()), BINS)])
