@@ -61,9 +61,12 @@ def test_the_interval_of_the_floor_covers_the_floor_of_other_groups():
         rows[:, :1] += 3 * lean
         return rows
 
-    truth = np.mean([cosine_floor(cloud(s), groups_of(20, 30)).numbers["threshold"] for s in range(40, 52)])
-    found = [cosine_floor(cloud(s), groups_of(20, 30)).numbers for s in range(12)]
-    assert sum(f["threshold_low"] <= truth <= f["threshold_high"] for f in found) >= 9
+    def floor(seed):
+        return UnrelatedCosines.of(cloud(seed), np.arange(600) // 30).quantile(0.99)
+
+    truth = np.mean([floor(seed).value for seed in range(40, 60)])
+    found = [floor(seed) for seed in range(16)]
+    assert sum(one.low <= truth <= one.high for one in found) >= 13
 
 
 @pytest.mark.parametrize(
@@ -241,9 +244,7 @@ def test_many_exact_copies_leave_chance_as_it_is():
     copied = torch.cat([rows, *[rows[:100]] * 9])
     found = dedup_threshold(copied)
     assert found.verdict == "threshold"
-    assert (
-        4500 <= found.numbers["flagged"] <= 4500 / 0.8
-    )  # ten rows each are 45 pairs; a pair of chance comes 100 times
+    assert 4500 <= found.numbers["flagged"] <= 4500 / 0.8  # ten rows each are 45 pairs; pairs of chance come 100 times
     with pytest.raises(BadInput, match="100 are distinct"):
         dedup_threshold(rows[:100].repeat(5, 1))
 
