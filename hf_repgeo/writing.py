@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,6 +31,30 @@ def write_whole(path: Path, content: str | bytes) -> Path:
     with written_whole(path) as unfinished:
         unfinished.write_bytes(content.encode() if isinstance(content, str) else content)
     return path
+
+
+@contextmanager
+def folder_written_whole(folder: Path) -> Iterator[Path]:
+    """A folder inside `folder` to write into: afterwards its files take their places in `folder`, each in one step.
+
+    If writing fails, `folder` keeps the files that it had, and is deleted if it had none. Files that are not written
+    anew stay.
+    """
+    was_there = folder.exists()
+    unfinished = folder / ".unfinished"
+    shutil.rmtree(unfinished, ignore_errors=True)  # of a writer that was killed
+    unfinished.mkdir(parents=True)
+    try:
+        yield unfinished
+        for file in sorted(path for path in unfinished.rglob("*") if path.is_file()):
+            _flush_to_disk(file)
+            place = folder / file.relative_to(unfinished)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            file.replace(place)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        if not was_there and not any(folder.iterdir()):
+            folder.rmdir()
 
 
 def _flush_to_disk(path: Path) -> None:

@@ -11,7 +11,7 @@ import hf_repgeo
 from hf_repgeo.blm import save_dataset
 from hf_repgeo.cli.output import save_figure
 from hf_repgeo.downstream.results import _write_csv
-from hf_repgeo.writing import write_whole, written_whole
+from hf_repgeo.writing import folder_written_whole, write_whole, written_whole
 
 PACKAGE = Path(hf_repgeo.__file__).parent
 
@@ -30,6 +30,33 @@ def test_text_and_bytes_are_written_as_they_are(file, content):
     assert write_whole(file, content) == file
     assert file.read_bytes() == (content.encode() if isinstance(content, str) else content)
     assert os.listdir(file.parent) == [file.name]
+
+
+def test_a_folder_takes_its_files_one_by_one_and_keeps_the_others(tmp_path):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    for name in ("config.json", "mine.txt"):
+        write_whole(folder / name, "old")
+    with folder_written_whole(folder) as unfinished:
+        (unfinished / "deep").mkdir()
+        for name in ("config.json", "deep/weights"):
+            (unfinished / name).write_text("new")
+        assert (folder / "config.json").read_text() == "old"
+    found = {str(path.relative_to(folder)): path.read_text() for path in folder.rglob("*") if path.is_file()}
+    assert found == {"config.json": "new", "mine.txt": "old", "deep/weights": "new"}
+    assert not [path for path in folder.iterdir() if path.name.startswith(".")]
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_folder_whose_writer_stops_is_as_it_was(tmp_path, there):
+    folder = tmp_path / "runs" / "model"
+    if there:
+        folder.mkdir(parents=True)
+        write_whole(folder / "config.json", "old")
+    with pytest.raises(OSError, match="disk full"), folder_written_whole(folder) as unfinished:
+        (unfinished / "config.json").write_text("new")
+        raise OSError("disk full")
+    assert [path.read_text() for path in folder.rglob("*")] == ["old"] if there else not folder.exists()
 
 
 @pytest.mark.parametrize("stop", [OSError("disk full"), ValueError("a value"), KeyboardInterrupt()])

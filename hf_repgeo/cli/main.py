@@ -8,6 +8,7 @@ of typed commands would want every option declared a second time, and be one mor
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import signal
 import sys
@@ -93,6 +94,10 @@ def _run(arguments: list[str] | None) -> int:
         return _complain(str(error), BAD_INPUT)
     except OSError as error:
         return _complain(_sentence(error), BAD_INPUT)
+    except Exception as error:
+        if _of_the_disk(error) is None:
+            raise
+        return _complain(_of_the_disk(error), BAD_INPUT)
     except KeyboardInterrupt as stop:
         left = getattr(options, "interrupted", lambda options: "nothing was saved")(options)
         terminated = isinstance(stop, Terminated)
@@ -145,6 +150,14 @@ def _sentence(error: OSError) -> str:
     if error.strerror is None:
         return str(error).strip().split("\n\n")[0]
     return f"{error.filename}: {error.strerror}" if error.filename is not None else error.strerror
+
+
+def _of_the_disk(error: Exception) -> str | None:
+    """What the disk said, where safetensors, tokenizers or torch wrap it in an error of their own."""
+    for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO):
+        if f"(os error {number})" in str(error):
+            return os.strerror(number)
+    return "a file could not be written" if "PytorchStreamWriter failed writing" in str(error) else None
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shlex
 import sys
 from collections.abc import Collection
 from pathlib import Path
@@ -82,7 +83,8 @@ def checked_file(option: str, path: str, endings: Collection[str] = ()) -> Path:
     """
     file = Path(path)
     if not file.parent.is_dir():
-        raise BadInput(option, came=repr(path), wanted="a file in a folder that exists", cure=f"mkdir -p {file.parent}")
+        cure = "" if file.parent.exists() else f"mkdir -p {shlex.quote(str(file.parent))}"
+        raise BadInput(option, came=repr(path), wanted="a file in a folder that exists", cure=cure)
     replaceable = file.is_file() or not file.exists()  # a folder or a device is not: files are replaced in one step
     if not replaceable or not os.access(file.parent, os.W_OK):
         raise BadInput(option, came=repr(path), wanted="a file that can be written")

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ..errors import BadInput
+from ..errors import BadInput, RepgeoError
 from ..writing import write_whole
 from .options import add_flag, add_flags, given
 from .output import save_figure
@@ -101,7 +101,10 @@ def run_train(args: argparse.Namespace) -> int:
         **given(args, *EMBEDDING, *CONFIGURING),
     }
     config_class = SparseVAEConfig if args.task == "chunks" else SparseVAEForBLMConfig
-    config = config_class.preset(args.preset, **settings)
+    try:
+        config = config_class.preset(args.preset, **settings)
+    except ValueError as error:  # the file travels with the model and knows no errors of ours
+        raise RepgeoError(str(error)) from None
     if "validation" not in data:  # matrices have two published parts; a tenth of training chooses the epoch
         parts = data["train"].train_test_split(0.1, seed=0)
         data["train"], data["validation"] = parts["train"], parts["test"]

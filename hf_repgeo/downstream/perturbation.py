@@ -17,7 +17,7 @@ import torch
 
 from ..errors import BadInput, UnknownName
 from ..rows.forward import encoder_of
-from ..writing import write_whole
+from ..writing import folder_written_whole, write_whole
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -156,11 +156,12 @@ def save_perturbed(model: PreTrainedModel, folder: str | Path, recipe: Perturbat
 
     folder = Path(folder)
     settings = asdict(recipe)
-    with perturb(model, settings.pop("alpha"), settings.pop("seed"), **settings):
-        model.save_pretrained(folder)
-    if tokenizer is not None:
-        tokenizer.save_pretrained(folder)
-    write_whole(folder / "perturbation.json", json.dumps(asdict(recipe)) + "\n")
+    with folder_written_whole(folder) as unfinished:
+        with perturb(model, settings.pop("alpha"), settings.pop("seed"), **settings):
+            model.save_pretrained(unfinished)
+        if tokenizer is not None:
+            tokenizer.save_pretrained(unfinished)
+        write_whole(unfinished / "perturbation.json", json.dumps(asdict(recipe)) + "\n")
     return folder
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ..version import __version__
-from ..writing import written_whole
+from ..writing import folder_written_whole, write_whole
 
 
 def model_card(config, facts: Mapping[str, object]) -> str:
@@ -76,7 +76,7 @@ def save_with_card(model, folder: str | Path, facts: Mapping[str, object]) -> Pa
         The folder.
     """
     folder = Path(folder)
-    model.save_pretrained(folder)
-    with written_whole(folder / "README.md") as unfinished:
-        unfinished.write_text(model_card(model.config, facts), encoding="utf-8")
+    with folder_written_whole(folder) as unfinished:
+        model.save_pretrained(unfinished)
+        write_whole(unfinished / "README.md", model_card(model.config, facts))
     return folder

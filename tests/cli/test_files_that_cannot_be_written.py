@@ -57,3 +57,50 @@ def test_a_figure_of_an_unknown_format_is_refused(rows, capsys):
     capsys.readouterr()
     refused(capsys, "plot", report, "--out", rows / "out" / "figure.xyz")
     assert [path.name for path in Path(report.parent).iterdir()] == ["report.json"]
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "Error while serializing: I/O error: No space left on device (os error 28)",  # safetensors
+        "No space left on device (os error 28)",  # tokenizers
+        "[enforce fail at inline_container.cc:603] . PytorchStreamWriter failed writing file data/1: file write failed",
+    ],
+)
+def test_a_full_disk_that_a_library_tells_of_in_its_own_error_is_a_sentence(rows, capsys, monkeypatch, said):
+    from safetensors import SafetensorError
+
+    def full(*_, **__):
+        raise SafetensorError(said)
+
+    monkeypatch.setattr("hf_repgeo.profiling.measure", full)
+    assert refused(capsys, "measure", rows / "x.npy") in (
+        "hf-repgeo: No space left on device\n", "hf-repgeo: a file could not be written\n"
+    )  # fmt: skip
+
+
+def test_an_error_that_is_not_the_disks_stays_an_error(rows, monkeypatch):
+    def broken(*_, **__):
+        raise RuntimeError("no disk at all")
+
+    monkeypatch.setattr("hf_repgeo.profiling.measure", broken)
+    with pytest.raises(RuntimeError, match="no disk at all"):
+        main(["measure", str(rows / "x.npy")])
+
+
+def test_a_perturbed_model_that_does_not_fit_leaves_nothing(rows, capsys, monkeypatch, encoder_folder):
+    import transformers
+
+    def full(self, folder, **_):
+        (Path(folder) / "config.json").write_text("{}")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(transformers.PreTrainedModel, "save_pretrained", full)
+    command = ("downstream", "perturb", encoder_folder, "--alpha", 0.3, "--out", rows / "noisy")
+    assert "No space left on device" in refused(capsys, *command)
+    assert not (rows / "noisy").exists()
+
+
+def test_kernels_that_do_not_fit_the_embedding_are_a_sentence(rows, capsys, monkeypatch, encoder_folder):
+    command = ("sparse-vae", "train", encoder_folder, "--output", rows / "run", "--cache", rows / "cache")
+    assert "`kernel`: got [15, 15]" in refused(capsys, *command)
