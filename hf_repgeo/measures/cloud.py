@@ -226,6 +226,8 @@ class PointCloud:
         """
         part = PointCloud(self.rows[keep], groups=self.groups[keep], jackknife=self.jackknife, seed=self.seed)
         part.unit, part.given_dtype = part.unit * self.unit, self.given_dtype
+        if "_first_equals" in self.__dict__ and self.unit == 1:
+            part._first_equals = self._narrowed_first_equals(keep)
         if "neighbors" in self.__dict__ and part.n_distinct > 2:
             part.neighbors = self._narrowed_neighbors(keep, part)
         if part.unit == self.unit and 0 < self.n - part.n < part.n / 2:
@@ -234,6 +236,15 @@ class PointCloud:
             elif self.n <= self.d and _energy(part) > REMAINING_SHARE * _energy(self):
                 part.origin = (self, keep)
         return part
+
+    def _narrowed_first_equals(self, keep: torch.Tensor) -> torch.Tensor:
+        """For each kept row the place of the first kept row that equals it, `(m,)`."""
+        here = torch.arange(len(keep), device=keep.device)
+        if self.n_distinct == self.n:
+            return here
+        leader = self._first_equals[keep]
+        first = torch.full((self.n,), len(keep), device=keep.device).scatter_reduce_(0, leader, here, "amin")
+        return first[leader]
 
     def _narrow_moments(self, keep: torch.Tensor, part: PointCloud) -> None:
         """Takes the other rows' moments away, where they are few and what remains is not lost in rounding."""

@@ -120,4 +120,4 @@ def second_order_variance(function: Callable, eigenvalues: torch.Tensor, n: int)
     gaps = values[:, None] - values
     told_apart = gaps.abs() > 1e-9 * values[0]
     mixing = torch.where(told_apart, (slopes[:, None] - slopes) / torch.where(told_apart, gaps, 1.0), 0.0)
-    return float((mixing * values * values[:, None]).square().sum()) * step**2 / n**2
+    return float(values.square() @ mixing.square_() @ values.square()) * step**2 / n**2

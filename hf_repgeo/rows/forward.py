@@ -90,11 +90,14 @@ def runs_unpadded(model, windows: Windows) -> bool:
 def _read(model, taps: list[Tap], inputs: dict, mask: torch.Tensor, take: Callable) -> dict[Place, Any]:
     """What `take` makes of the tokens' rows; rows that a model hangs behind its tokens are left out."""
 
+    whole = bool(mask.all())  # then a view spares a copy
+
     def of_tokens(rows: torch.Tensor) -> Any:
         if rows.shape[1] < mask.shape[1]:
             came = f"{type(model).__name__}, with {rows.shape[1]} rows for {mask.shape[1]} tokens in one of its layers"
             raise BadInput("model", came=came, wanted="a model with a row for every token")
-        return take(rows[:, : mask.shape[1]][mask.to(rows.device)])
+        rows = rows[:, : mask.shape[1]]
+        return take(rows.flatten(0, 1) if whole else rows[mask.to(rows.device)])
 
     with read_places(model, taps, of_tokens) as found:
         try:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from heapq import nlargest
 
 import torch
@@ -123,39 +122,36 @@ def split_start(rows: torch.Tensor, n_cells: int) -> torch.Tensor:
     return torch.stack([piece.mean for piece in pieces])
 
 
-@dataclass(frozen=True)
 class _Piece:
-    """Some of the rows. The rest is computed when asked for: the last pieces need their mean only."""
+    """Some of the rows, and their mean. The rest is computed when asked for: the last pieces need their mean only."""
 
-    given: torch.Tensor
-    splits: bool = True
+    __slots__ = ("_energies", "_error", "_rows", "given", "mean")
 
-    @cached_property
-    def mean(self) -> torch.Tensor:
-        return self.given.mean(0)
+    def __init__(self, given: torch.Tensor, splits: bool = True):
+        self.given, self.mean = given, given.mean(0)
+        self._error: float | None = None if splits else 0.0
 
-    @cached_property
-    def rows(self) -> torch.Tensor:
-        """The rows less their mean."""
-        return self.given - self.mean
-
-    @cached_property
-    def energies(self) -> torch.Tensor:
-        """Sum of squares of each column."""
-        return self.rows.square().sum(0)
-
-    @cached_property
+    @property
     def error(self) -> float:
-        """Sum of all squares; zero where the rows cannot be split."""
-        return float(self.energies.sum()) if self.splits else 0.0
+        """Sum of all squares of the rows less their mean; zero where they cannot be split."""
+        if self._error is None:
+            self._rows = self.given - self.mean
+            self._energies = self._rows.square().sum(0)  # of each column
+            self._error = float(self._energies.sum())
+        return self._error
 
     def halves(self) -> list[_Piece]:
-        """Both sides of the mean along the principal direction, about; the piece itself if all lie on one side."""
-        along = self.rows[:, int(self.energies.argmax())]
+        """Both sides of the mean along the principal direction, about; the piece itself if all lie on one side.
+
+        Only signs matter in the end; division by the error, which no eigenvalue exceeds, keeps numbers in range.
+        """
+        if not self.error > 0:
+            return [_Piece(self.given, splits=False)]
+        rows, columns = self._rows, self._rows.T
+        scale = 1 / max(self.error, torch.finfo(rows.dtype).tiny)
+        along = rows[:, int(self._energies.argmax())]
         for _ in range(POWER_STEPS):
-            direction = along @ self.rows
-            length = torch.linalg.vector_norm(direction).clamp_min(torch.finfo(along.dtype).tiny)
-            along = self.rows @ (direction / length)
+            along = torch.mv(rows, torch.mv(columns, along).mul_(scale))
         sides = [torch.nonzero(side)[:, 0] for side in (along > 0, along <= 0)]
         if not (len(sides[0]) and len(sides[1])):
             return [_Piece(self.given, splits=False)]

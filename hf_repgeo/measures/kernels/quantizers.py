@@ -23,6 +23,7 @@ from ...errors import BadInput, MissingExtra, TooFewRows, UnknownName
 from .additive import beam_search, fit_additive, fit_residual, local_search
 from .kmeans import kmeans, nearest_centroids, squared_errors
 from .row_keys import key_order, row_keys
+from .threads import counted, in_threads, side_by_side
 
 PRODUCT, RESIDUAL, ADDITIVE, FAISS_PQ, FAISS_LSQ = "product", "residual", "additive", "faiss-pq", "faiss-lsq"
 CODEBOOKS = 4
@@ -36,6 +37,7 @@ COARSE_SHARE = 0.01  # of the rows
 CENTRE_ROWS = 128  # whose median is the centre where a few rows drag the mean away,
 DRAGGED_SHARE = 0.9  # beyond this share of them
 BLOCK_ROWS = 1024  # at a time in float64
+FIRST_FEW = 8  # rows that tell most clouds from copies of one row
 Progress = Callable[[int, int], None]
 
 
@@ -266,16 +268,16 @@ def _squared_norms(rows: torch.Tensor) -> torch.Tensor:
 
 
 def _product(rows: torch.Tensor, codebooks: int, cells: int, seed: int, progress: Progress) -> _Fit:
-    fits: list[_Fit] = []
-    blocks = rows.tensor_split(codebooks, dim=1)
-    for done, block in enumerate(blocks, start=1):
-        if _differ(block) or (len(fits) == 0 and done == codebooks):
-            block = block.contiguous()
-            found = kmeans(block[:MAX_TRAINING_ROWS], cells)
-            codes = found.cells if len(block) <= MAX_TRAINING_ROWS else nearest_centroids(block, found.centroids)
-            errors = squared_errors(block, found.centroids, codes)
-            fits.append(_Fit(codes, (found.centroids,), errors, found.iterations))
-        progress(done, codebooks)
+    blocks = [block for block in rows.tensor_split(codebooks, dim=1) if _differ(block)]
+    blocks = blocks or [rows.tensor_split(codebooks, dim=1)[-1]]
+    told = counted(progress, len(blocks))
+
+    def fitted(block: torch.Tensor) -> _Fit:
+        fit = _of_block(block.contiguous(), cells)
+        told()
+        return fit
+
+    fits = in_threads(fitted, blocks, side_by_side(rows))
     return _Fit(
         codes=torch.stack([fit.codes for fit in fits], dim=1),
         codebooks=tuple(fit.codebooks[0] for fit in fits),
@@ -284,9 +286,16 @@ def _product(rows: torch.Tensor, codebooks: int, cells: int, seed: int, progress
     )
 
 
+def _of_block(block: torch.Tensor, cells: int) -> _Fit:
+    """k-means of some of the columns."""
+    found = kmeans(block[:MAX_TRAINING_ROWS], cells)
+    codes = found.cells if len(block) <= MAX_TRAINING_ROWS else nearest_centroids(block, found.centroids)
+    return _Fit(codes, (found.centroids,), squared_errors(block, found.centroids, codes), found.iterations)
+
+
 def _differ(rows: torch.Tensor) -> bool:
     """Whether not all rows are equal; of most, the first few tell."""
-    return any(bool((part != rows[:1]).any()) for part in rows.split(BLOCK_ROWS))
+    return any(bool((part != rows[:1]).any()) for part in (rows[:FIRST_FEW], *rows[FIRST_FEW:].split(BLOCK_ROWS)))
 
 
 @torch.no_grad()

@@ -1,0 +1,83 @@
+"""What neighbours and k-means gain from a second thread, beside what a matrix product gains; wall-clock seconds.
+
+    python benchmarks/two_threads.py                      # writes benchmarks/results/two_threads.md
+    python benchmarks/two_threads.py --rows 4096 --calls 9
+
+One and two threads take turns in one process, so that whatever else runs meets both; each figure is the least of some
+calls. Rows: a Gaussian whose variance along direction i is 1 / i, turned at random. The goal: each gains at least 90 %
+of what the float32 product of the rows with themselves gains.
+"""
+
+import argparse
+import datetime
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from compare import power_law, processor
+
+from hf_repgeo.measures.kernels.neighbors import nearest
+from hf_repgeo.measures.kernels.products import times_transposed
+from hf_repgeo.measures.kernels.quantizers import quantize
+
+TARGET = Path(__file__).parent / "results" / "two_threads.md"
+SHAPES = ((4096, 384), (4096, 768), (16384, 768))
+WORK: dict[str, Callable] = {
+    "product": lambda rows: times_transposed(rows, rows[:4096]),
+    "neighbours": nearest,
+    "product quantizer": quantize,
+}
+
+
+def seconds(function: Callable, rows: torch.Tensor) -> float:
+    start = time.perf_counter()
+    function(rows)
+    return time.perf_counter() - start
+
+
+def gains(rows: torch.Tensor, calls: int) -> dict[str, tuple[float, float]]:
+    """Least seconds with one thread and with two."""
+    best = {name: [float("inf")] * 2 for name in WORK}
+    for _ in range(calls):
+        for name, function in WORK.items():
+            for threads in (1, 2):
+                torch.set_num_threads(threads)
+                best[name][threads - 1] = min(best[name][threads - 1], seconds(function, rows))
+    return {name: (one, two) for name, (one, two) in best.items()}
+
+
+def lines(n: int, d: int, calls: int) -> list[str]:
+    found = gains(torch.from_numpy(power_law(n, d)), calls)
+    product = found["product"][0] / found["product"][1]
+    return [
+        f"| {n} x {d} | {name} | {one * 1e3:.0f} | {two * 1e3:.0f} | {one / two:.2f} | {one / two / product:.0%} |"
+        for name, (one, two) in found.items()
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, help="only clouds of so many rows, and no file is written")
+    parser.add_argument("--calls", type=int, default=7)
+    options = parser.parse_args()
+    shapes = [shape for shape in SHAPES if options.rows in (None, shape[0])]
+    table = [
+        "| n x d | work | one thread, ms | two, ms | gain | of the product's |",
+        "| ---: | --- | ---: | ---: | ---: | ---: |",
+    ]
+    for shape in shapes:
+        table += lines(*shape, options.calls)
+    load = f"load {os.getloadavg()[0]:.1f} over the last minute, this benchmark counted"
+    made = (
+        f"`python benchmarks/two_threads.py`, {datetime.date.today()}, {processor()}, {os.cpu_count()} cores, {load}."
+    )
+    text = "\n".join(["# What a second thread gains, by the clock", "", made, "", *table, ""])
+    print(text)
+    if options.rows is None:
+        TARGET.write_text(text)
+
+
+if __name__ == "__main__":
+    main()
