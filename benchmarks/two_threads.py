@@ -69,10 +69,8 @@ def main() -> None:
     ]
     for shape in shapes:
         table += lines(*shape, options.calls)
-    load = f"load {os.getloadavg()[0]:.1f} over the last minute, this benchmark counted"
-    made = (
-        f"`python benchmarks/two_threads.py`, {datetime.date.today()}, {processor()}, {os.cpu_count()} cores, {load}."
-    )
+    where = f"{processor()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}"
+    made = f"`python benchmarks/two_threads.py`, {datetime.date.today()}, {where} (this benchmark counted)."
     text = "\n".join(["# What a second thread gains, by the clock", "", made, "", *table, ""])
     print(text)
     if options.rows is None:
