@@ -26,12 +26,14 @@ from pathlib import Path
 import torch
 from loopback_double import ME, LoopbackDouble
 from tiny import SIZES, WORDS, make_tokenizer, seeded
-from tqdm import tqdm
+from tqdm.std import TqdmDefaultWriteLock, tqdm
 
 import hf_repgeo
 from hf_repgeo.report import GeometryReport
 
 DOCUMENTS = [" ".join(WORDS[(i * k + k * k) % len(WORDS)] for i in range(60)) for k in range(1, 61)]
+# The lock of progress bars is shared among forks: one killed while it holds it, and all hang.
+TqdmDefaultWriteLock.mp_lock, tqdm.monitor_interval = None, 0
 MOST_KILLS = 10
 PATIENCE = 300  # seconds, for a run that nobody disturbs
 
@@ -122,9 +124,6 @@ def forked(job: Callable[[Path], None], out: Path) -> int:
         return child
     status = 1
     try:
-        tqdm.set_lock(
-            threading.RLock()
-        )  # its own is shared with the next process: one killed while it holds it, all hang
         sys.stdout = sys.stderr = open(out.with_suffix(".log"), "a")
         job(out)
         status = 0

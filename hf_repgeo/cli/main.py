@@ -95,9 +95,10 @@ def _run(arguments: list[str] | None) -> int:
     except OSError as error:
         return _complain(_sentence(error), BAD_INPUT)
     except Exception as error:
-        if _of_the_disk(error) is None:
+        said = _of_the_disk(error)
+        if said is None:
             raise
-        return _complain(_of_the_disk(error), BAD_INPUT)
+        return _complain(said, BAD_INPUT)
     except KeyboardInterrupt as stop:
         left = getattr(options, "interrupted", lambda options: "nothing was saved")(options)
         terminated = isinstance(stop, Terminated)
