@@ -11,7 +11,7 @@ from tiny import SIZES, WORDS, make_tokenizer, seeded
 import hf_repgeo
 from hf_repgeo.blm import Sentence, to_dataset
 from hf_repgeo.downstream.geometry import TokenizedTexts, last_layer
-from hf_repgeo.localization import ablation, attention, figures
+from hf_repgeo.localization import attention, figures, scores
 from hf_repgeo.rows.forward import run
 from hf_repgeo.rows.representations import pooled_representations, token_representations
 from hf_repgeo.rows.windows import make_windows
@@ -202,7 +202,7 @@ def test_a_sparse_vae_in_train_mode_reads_as_in_eval_mode_and_is_left_as_it_was(
             return evaluate_model(model, pairs, table)
         if door == "latents":
             return figures.latents_of(model, table.rows)
-        x, score = ablation.selection_score(model, pairs, table)
+        x, score = scores.selection_score(model, pairs, table)
         return score(x)
 
     training = copy.deepcopy(sparse).train()
