@@ -28,11 +28,16 @@ def image_items(model, processor, images: Any) -> Iterator[Item]:
 
 def image_text_items(model, processor, images: Any, texts: Iterable[str]) -> Iterator[Item]:
     """One image with its text a pass; its rows are tokens, many of which stand for parts of the image."""
-    config = model.config
-    token = getattr(config, "image_token_id", None) or getattr(config, "image_token_index", None)
     for image, text in _in_pairs(read_images(images), texts, "images"):
-        inputs = _on(model, processor(images=[image], text=_prompt(processor, text), return_tensors="pt"))
-        yield Item(inputs, image_tokens=(inputs["input_ids"][0] == token).cpu() if token is not None else None)
+        prompt = _prompt(processor, text, "image")
+        inputs = _on(model, processor(images=[image], text=prompt, return_tensors="pt"))
+        yield Item(inputs, media_tokens=_media_tokens(model, inputs, "image"))
+
+
+def _media_tokens(model, inputs: dict, medium: str) -> torch.Tensor | None:
+    """`(tokens,)` True where a token stands for a part of the image or sound; `None` where the model has no such."""
+    token = getattr(model.config, f"{medium}_token_id", None) or getattr(model.config, f"{medium}_token_index", None)
+    return None if token is None else (inputs["input_ids"][0] == token).cpu()
 
 
 def _in_pairs(media: Iterator, texts: Iterable[str], kind: str) -> Iterator[tuple[Any, str]]:
@@ -43,12 +48,13 @@ def _in_pairs(media: Iterator, texts: Iterable[str], kind: str) -> Iterator[tupl
         yield one, text
 
 
-def _prompt(processor, text: str) -> str:
-    """The text behind a place for the image, by the model's chat template or its image token."""
+def _prompt(processor, text: str, medium: str) -> str:
+    """The text behind a place for the image or sound, by the model's chat template or the token for it."""
     if getattr(processor, "chat_template", None):
-        content = [{"type": "image"}, {"type": "text", "text": text}]
+        content = [{"type": medium}, {"type": "text", "text": text}]
         return processor.apply_chat_template([{"role": "user", "content": content}], tokenize=False)
-    token = getattr(processor, "boi_token", None) or getattr(processor, "image_token", None) or ""
+    names = ("boi_token", "image_token") if medium == "image" else ("audio_token",)
+    token = next(filter(None, (getattr(processor, name, None) for name in names)), "")
     return text if token and token in text else f"{token}\n{text}"
 
 
@@ -68,23 +74,39 @@ def _pieces(model, extractor, samples: np.ndarray) -> Iterator[Item]:
 
 
 def speech_items(model, processor, sounds: Any, texts: Iterable[str]) -> Iterator[Item]:
-    """One sound with what is said in it a pass: frames in the encoder, tokens in the decoder, which reads the text
-    behind its start token, as in training."""
+    """One sound with its text a pass.
+
+    An encoder with a decoder, such as Whisper: frames in the encoder, tokens in the decoder, which reads what is said
+    behind its start token, as in training. A model with a token for sounds, such as Qwen2-Audio: tokens, many of which
+    stand for parts of the sound, and frames in its audio tower.
+    """
     tokenizer, extractor = getattr(processor, "tokenizer", None), getattr(processor, "feature_extractor", None)
-    if not model.config.is_encoder_decoder or tokenizer is None or extractor is None:
+    among_text = getattr(model.config, "audio_token_id", None) is not None
+    if not (model.config.is_encoder_decoder or among_text) or tokenizer is None or extractor is None:
         came = f"texts beside audio for a {type(model).__name__} and a {type(processor).__name__}"
-        wanted = "an encoder with a decoder, such as Whisper, and a processor that holds a tokenizer"
+        wanted = "Whisper or the like, or a model with a token for sounds, and a processor that holds a tokenizer"
         raise BadInput("texts", came=came, wanted=wanted, cure="Leave the texts out: rows are frames.")
     longest = int(SECONDS * extractor.sampling_rate)
     for samples, text in _in_pairs(read_sounds(sounds, extractor.sampling_rate), texts, "sounds"):
         if len(samples) > longest:
             came = f"{len(samples) / extractor.sampling_rate:.0f} seconds with one text"
             raise BadInput("audio", came=came, wanted=f"at most {SECONDS:.0f}", cure="Cut sound and text.")
+        if among_text:
+            yield _sound_among_text(model, processor, samples, text)
+            continue
         [item] = _pieces(model, extractor, samples)
         ids = _behind_start(model, tokenizer(text)["input_ids"])
         item.inputs["decoder_input_ids"] = ids.to(model.device)
         item.special = torch.isin(ids[0], torch.tensor(tokenizer.all_special_ids))
         yield item
+
+
+def _sound_among_text(model, processor, samples: np.ndarray, text: str) -> Item:
+    extractor = processor.feature_extractor
+    options: dict[str, Any] = {"sampling_rate": extractor.sampling_rate, "return_tensors": "pt"}
+    inputs = _on(model, processor(text=_prompt(processor, text, "audio"), audio=samples, **options))
+    share = _real_share(extractor, inputs, len(samples))
+    return Item(inputs, share, media_tokens=_media_tokens(model, inputs, "audio"), medium="audio")
 
 
 def _behind_start(model, ids: list[int]) -> torch.Tensor:

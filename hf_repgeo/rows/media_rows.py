@@ -16,9 +16,10 @@ from .capture import Place, Tap, read_places
 from .passes import run
 from .representations import MASSIVE_NORM, Representations
 
-MEDIA_POLICIES = ("all", "no_special", "sink_robust", "text", "image")
+MEDIA_POLICIES = ("all", "no_special", "sink_robust", "text", "image", "audio")
+KINDS = {"text": 0, "special": 1, "image": 2, "audio": 3}  # of rows
 MOST_SPECIAL = 16  # CLS and register tokens in front of the patches
-MARGIN = 2.0  # times the rows wanted are kept, so that policies which leave some out still have enough
+MARGIN = 2.0  # times the rows wanted of each kind are kept, so that policies which leave some out still have enough
 
 
 @dataclass
@@ -30,12 +31,14 @@ class Item:
         share: share of the rows that is real, from the front; less than 1 where a sound is filled up with silence.
         patches: of an image, where it is known: rows before them are special (CLS, registers).
         special: for a decoder behind an encoder, `(tokens,)` True at special tokens.
-        image_tokens: for a text with images in it, `(tokens,)` True where a token stands for a part of an image.
+        media_tokens: for a text beside an image or a sound, `(tokens,)` True where a token stands for a part of that.
+        medium: which of the two: `"image"` or `"audio"`.
     """
 
     inputs: dict
     share: float = 1.0
-    image_tokens: torch.Tensor | None = None
+    media_tokens: torch.Tensor | None = None
+    medium: str = "image"
     patches: int | None = None
     special: torch.Tensor | None = None
 
@@ -49,7 +52,7 @@ class _Group:
     norms: dict[Place, list[torch.Tensor]] = field(default_factory=dict)
     keys: list[torch.Tensor] = field(default_factory=list)
     documents: list[torch.Tensor] = field(default_factory=list)
-    kinds: list[torch.Tensor] = field(default_factory=list)  # 0 ordinary, 1 special, 2 image
+    kinds: list[torch.Tensor] = field(default_factory=list)  # numbers of `KINDS`
 
 
 def media_representations(
@@ -72,8 +75,8 @@ def media_representations(
         count: how many items there are.
         rows: rows wanted for each policy.
         policies: of `"all"`; `"no_special"`: without CLS and register tokens; `"sink_robust"`: also without rows whose
-            norm exceeds 5 x the median of their layer in any layer; `"text"` and `"image"`: tokens of either kind.
-            Default: those that the model has.
+            norm exceeds 5 x the median of their layer in any layer; `"text"`, `"image"` and `"audio"`: tokens of
+            one kind. Default: those that the model has.
         seed: of the draw.
         progress: wraps the iteration.
 
@@ -93,7 +96,7 @@ def media_representations(
         for place, state in states.items():
             length = len(state)
             keys.setdefault(length, torch.rand(length, generator=generator))
-            apart = item.image_tokens is not None or item.special is not None
+            apart = item.media_tokens is not None or item.special is not None
             name = membership.setdefault(place, (length, place.stack if apart else ""))
             _keep(groups.setdefault(name, _Group()), place, state, keys[length], number, count, rows, item)
     drawn = [_drawn(group, rows, policies, number + 1) for group in groups.values()]
@@ -111,14 +114,16 @@ def _states(model, taps: list[Tap], item: Item) -> dict[Place, torch.Tensor]:
 
 
 def _real(item: Item, place: Place, length: int) -> int:
-    """How many rows hold something; tokens of a decoder always do."""
-    return length if place.stack.endswith("decoder") else max(1, round(item.share * length))
+    """How many rows hold something; tokens always do."""
+    of_tokens = place.stack.endswith("decoder") or (item.media_tokens is not None and len(item.media_tokens) == length)
+    return length if of_tokens else max(1, round(item.share * length))
 
 
 def _keep(group: _Group, place, state, keys, number: int, count: int, rows: int, item: Item) -> None:
     """The rows of one place of one item whose key is small enough; the same ones in all places of the group."""
-    share = min(1.0, MARGIN * rows / max(1, count * len(state)))
-    chosen = torch.nonzero(keys < share)[:, 0]
+    kinds = _kinds(item, len(state))
+    share = MARGIN * rows / (count * kinds.bincount(minlength=len(KINDS)).clamp_min(1))
+    chosen = torch.nonzero(keys < share[kinds])[:, 0]
     group.states.setdefault(place, []).append(state[chosen].clone())
     group.norms.setdefault(place, []).append(torch.linalg.vector_norm(state[chosen].float(), dim=1))
     if place != next(iter(group.states)):
@@ -126,18 +131,18 @@ def _keep(group: _Group, place, state, keys, number: int, count: int, rows: int,
     group.seen += len(state)
     group.keys.append(keys[chosen])
     group.documents.append(torch.full((len(chosen),), number))
-    group.kinds.append(_kinds(item, len(state))[chosen])
+    group.kinds.append(kinds[chosen])
 
 
 def _kinds(item: Item, length: int) -> torch.Tensor:
-    """`(length,)` of an item's rows: 0 ordinary, 1 special, 2 a part of an image among text."""
-    kinds = torch.zeros(length, dtype=torch.int64)
-    if item.image_tokens is not None and len(item.image_tokens) == length:
-        kinds[item.image_tokens] = 2
+    """`(length,)` of an item's rows: numbers of `KINDS`; rows of an image or a sound alone count as text."""
+    kinds = torch.full((length,), KINDS["text"])
+    if item.media_tokens is not None and len(item.media_tokens) == length:
+        kinds[item.media_tokens] = KINDS[item.medium]
     if item.special is not None and len(item.special) == length:
-        kinds[item.special] = 1
+        kinds[item.special] = KINDS["special"]
     in_front = length - item.patches if item.patches else 0
-    kinds[: in_front if 0 < in_front <= MOST_SPECIAL else 0] = 1
+    kinds[: in_front if 0 < in_front <= MOST_SPECIAL else 0] = KINDS["special"]
     return kinds
 
 
@@ -146,15 +151,17 @@ def _drawn(group: _Group, rows: int, policies: list[str] | None, items: int) -> 
     kinds, keys = torch.cat(group.kinds), torch.cat(group.keys)
     norms = [torch.cat(part) for part in group.norms.values()]
     massive = torch.stack([norm > MASSIVE_NORM * norm.nanmedian() for norm in norms]).any(0)
+    ordinary, among_media = kinds != KINDS["special"], bool((kinds > KINDS["special"]).any())
     allowed = {
         "all": torch.ones_like(massive),
-        "no_special": kinds != 1,
-        "sink_robust": (kinds != 1) & ~massive,
-        "text": kinds == 0 if bool((kinds == 2).any()) else torch.zeros_like(massive),
-        "image": kinds == 2,
+        "no_special": ordinary,
+        "sink_robust": ordinary & ~massive,
+        "text": (kinds == KINDS["text"]) & among_media,
+        "image": kinds == KINDS["image"],
+        "audio": kinds == KINDS["audio"],
     }
     known = [policy for policy in MEDIA_POLICIES if bool(allowed[policy].any())]
-    wanted = policies or [policy for policy in known if policy != "no_special" or bool((kinds == 1).any())]
+    wanted = policies or [policy for policy in known if policy != "no_special" or not bool(ordinary.all())]
     chosen = {policy: order[allowed[policy][order]][:rows] for policy in wanted if len(order := keys.argsort())}
     chosen = {policy: positions for policy, positions in chosen.items() if len(positions) > 1}
     facts = {"n_items": items, "n_tokens": group.seen, "massive_share": float(massive.float().mean())}

@@ -10,7 +10,7 @@ from hf_repgeo.errors import BadInput, UnknownName
 from hf_repgeo.rows.forward import taps_at
 from hf_repgeo.rows.media import read_images, read_sounds
 from hf_repgeo.rows.media_items import image_items, sound_items, speech_items
-from hf_repgeo.rows.media_rows import media_representations
+from hf_repgeo.rows.media_rows import Item, media_representations
 from hf_repgeo.rows.passes import run
 from hf_repgeo.rows.stacks import find_stacks
 
@@ -293,3 +293,51 @@ def test_heads_of_an_image_tower_are_counted_by_its_own_configuration():
     taps = taps_at(model, find_stacks(model, inputs), inputs, [1], "applied", ["heads"])
     counts = [tap.place.stack for tap in taps]
     assert sorted(counts.count(stack) for stack in set(counts)) == [2, 4]
+
+
+# --- sounds and images among text ------------------------------------------------------------------------------------
+
+
+def test_rows_of_qwen2_audio_are_tokens_of_text_and_of_sound_and_frames_without_silence():
+    from tiny import SIZES, make_tokenizer
+    from transformers import (
+        Qwen2AudioConfig,
+        Qwen2AudioModel,
+        Qwen2AudioProcessor,
+        Qwen2Config,
+        WhisperFeatureExtractor,
+    )
+    from transformers.models.qwen2_audio.configuration_qwen2_audio import Qwen2AudioEncoderConfig
+
+    tokenizer = make_tokenizer(special=False)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|AUDIO|>", "<|audio_bos|>", "<|audio_eos|>"]})
+    processor = Qwen2AudioProcessor(WhisperFeatureExtractor(feature_size=16), tokenizer)
+    processor.chat_template = None
+    tower = {"encoder_layers": 1, "encoder_attention_heads": 2, "encoder_ffn_dim": 8, "d_model": 16, "num_mel_bins": 16}
+    config = Qwen2AudioConfig(
+        audio_config=Qwen2AudioEncoderConfig(**tower),
+        text_config=Qwen2Config(**SIZES | {"vocab_size": len(tokenizer)}, num_key_value_heads=2),
+        audio_token_index=tokenizer.convert_tokens_to_ids("<|AUDIO|>"),
+    )
+    model = seeded(Qwen2AudioModel, config)
+    texts = ["the cat sees the dog", "a house", "old"]
+    items = list(speech_items(model, processor, WAVES, texts))
+    heard = [int(item.media_tokens.sum()) for item in items]
+    assert heard == [12] * 3  # half a second: 50 frames, 25 behind the convolutions, pooled by two
+    groups = {place.stack: group for group in rows_of(model, items) for place in group.states}
+    frames, tokens = groups["encoder"], groups["decoder"]
+    assert len(frames.documents) == 3 * 25 and "audio" not in frames.policies
+    of_sound, of_text = tokens.policies["audio"], tokens.policies["text"]
+    assert len(of_sound) == sum(heard) and len(of_sound) + len(of_text) == len(tokens.documents)
+    expected = torch.cat([run(model, **item.inputs).last_hidden_state[0][item.media_tokens] for item in items])
+    found = tokens.states["decoder", 2, "final_norm"][of_sound.sort().values]
+    assert torch.allclose(found, expected, atol=1e-5)
+
+
+def test_each_kind_of_row_is_kept_in_the_number_wanted(vit):
+    """Ten texts of 2 tokens beside 15 that stand for an image: of either kind there are twenty to draw."""
+    inputs = [item.inputs for item in image_items(vit, Patches(), IMAGES[:10])]
+    beside = torch.tensor([False] * 2 + [True] * 15)
+    items = [Item(each, media_tokens=beside) for each in inputs]
+    [found] = rows_of(vit, items, rows=20, policies=["all", "text", "image"])
+    assert {policy: len(rows) for policy, rows in found.policies.items()} == {"all": 20, "text": 20, "image": 20}
