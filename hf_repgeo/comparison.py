@@ -28,7 +28,7 @@ from .measures.pairs import (
 from .report import GeometryReport
 from .rows.forward import Place, resolve_layers
 from .rows.models import Loaded, load_model
-from .rows.options import as_count, as_folder, as_layers
+from .rows.options import as_count, as_folder, as_layers, as_names, as_text
 from .rows.paired import Paired, paired_rows
 from .rows.texts import Corpus, corpus_of, packaged_sample
 from .runs.provenance import versions
@@ -121,7 +121,7 @@ def compare(
         >>> report.value("linear_cka", layer=6)  # doctest: +SKIP
         >>> report.row("anisotropy", layer=6)["details"]["p_corrected"]  # doctest: +SKIP
     """
-    pairs = resolve_comparisons(comparisons)
+    pairs = resolve_comparisons(None if comparisons is None else as_names("comparisons", comparisons))
     moved = resolve(MEASURES if measures is None else measures) if measures != [] else []
     _check_options(options)
     if tokens not in TOKENS:
@@ -139,7 +139,7 @@ def compare(
             given = {"revision": revision_b or revision, "dtype": dtype_b or dtype}
         second = load_model(a if b is None else b, tokenizer=tokenizer_b or tokenizer, **given)
     one_model = second is None and prompt_b is None
-    prompts = (prompt, prompt if prompt_b is None else prompt_b)
+    prompts = (as_text("prompt", prompt), prompt if prompt_b is None else as_text("prompt_b", prompt_b))
     asked: dict[str, Any] = {"tokens": tokens, "rows": rows, "window": window, "batch_size": batch_size, "seed": seed}
     paired = paired_rows(first, second or first, corpus, prompts=prompts, **asked)
     facts = asked | {"prompts": prompts} if any(prompts) else asked

@@ -228,8 +228,8 @@ def profile(
         images: instead of texts: files, a folder, PIL images, arrays, or a data set's column of images; a row is a
             patch. Beside texts, one for each image: a row is a token of text or image (`tokens="text"`, `"image"`).
         audio: instead of texts: sound files, a folder, arrays, or a data set's column of audio; a row is a frame.
-            Beside texts, one for each sound: the tokens of what is said are the rows of a decoder (Whisper), or a row is
-            a token of text or sound (Qwen2-Audio; `tokens="text"`, `"audio"`).
+            Beside texts, one for each sound: the tokens of what is said are rows of a decoder (Whisper), or a row is a
+            token of text or sound (Qwen2-Audio; `tokens="text"`, `"audio"`).
         processor: of images or audio, for a model in memory.
         tokenizer: its folder or Hub id, or the tokenizer itself; default: the one beside the model.
         revision, dtype, device, device_map, quantization_config: see `hf_repgeo.rows.models.load_model`.

@@ -8,7 +8,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 
-from ..errors import BadInput, UnknownName
+from ..errors import BadInput, RepgeoError, UnknownName
 from .capture import FINAL_NORM, RESIDUAL, Place, Tap, read_places
 from .options import as_layers
 from .passes import encoder_of, run, undisturbed
@@ -125,13 +125,26 @@ def stacks_of(model, windows: Windows) -> list[Stack]:
     if model in _known and _known[model][0] == shape:
         return _known[model][1]
     probe = probe_ids(windows.ids)
-    found = find_stacks(model, text_inputs(model, probe, torch.ones_like(probe)))
+    try:
+        found = find_stacks(model, text_inputs(model, probe, torch.ones_like(probe)))
+    except RepgeoError:
+        raise
+    except Exception as error:  # whatever a forward pass raises
+        raise _no_text_model(model, windows) from error
     stacks = [stack for stack in found if stack.by_token]
     if not stacks:
         came = f"{type(model).__name__}, whose {found[0].path} has fewer rows than the text has tokens"
         raise BadInput("model", came=came, wanted="a model with a row for every token")
     _known[model] = shape, stacks
     return stacks
+
+
+def _no_text_model(model, windows: Windows) -> BadInput:
+    """Why a model that failed on texts did so; which of its parts reads them, if one does."""
+    reader = text_reader(model, windows)
+    wanted = "a model whose forward pass runs on texts alone"
+    came = f"{type(model).__name__}, of which only a {type(reader).__name__} reads texts alone"
+    return BadInput("model", came=came, wanted=wanted, cure="Pass that part of it with tokenizer=.")
 
 
 def text_reader(model, windows: Windows):

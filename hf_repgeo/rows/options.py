@@ -55,6 +55,17 @@ def as_names(argument: str, names: Any) -> list[str] | None:
     return found
 
 
+def as_text(argument: str, text: Any) -> str:
+    """A string.
+
+    Raises:
+        BadInput: something else.
+    """
+    if not isinstance(text, str):
+        raise BadInput(argument, came=f"a {type(text).__name__}", wanted="a string")
+    return text
+
+
 def as_folder(argument: str, folder: Any) -> Path | None:
     """A folder for files, which need not exist; `None` stays.
 

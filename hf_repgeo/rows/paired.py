@@ -10,6 +10,7 @@ import torch
 from ..errors import BadInput
 from .capture import Place
 from .corpus import Corpus
+from .forward import text_reader
 from .models import Loaded
 from .representations import (
     Representations,
@@ -84,10 +85,8 @@ def paired_rows(
     if any(prompts):
         return _behind_prompts(first, second, windows, asked, tokens, rows, choice)
     choice |= {"policies": [tokens], "rows": rows}
-    found = [
-        token_representations(one.model, one.tokenizer, windows, **choice)
-        for one in ([first] if second is first else [first, second])
-    ]
+    readers = [text_reader(one.model, windows) for one in ([first] if second is first else [first, second])]
+    found = [token_representations(reader, first.tokenizer, windows, **choice) for reader in readers]
     a, b = found[0], found[-1]
     common = _common([*_chosen(a, tokens), *_chosen(b, tokens)])
     at_a, at_b = (torch.searchsorted(_positions(one), common) for one in (a, b))
@@ -142,7 +141,7 @@ def _behind_prompts(
         total = count + len(windows) * len(prompt)  # every row is kept, so that a row's number is its position
         read = with_prompt(windows, prompt)
         choice |= {"policies": list({"all", tokens}), "rows": total}
-        found = token_representations(one.model, one.tokenizer, read, **choice)
+        found = token_representations(text_reader(one.model, read), one.tokenizer, read, **choice)
         place = _places_of_text(windows, len(prompt))
         token_at = torch.full((total,), -1).index_put_((place,), torch.arange(count))
         for tokens_read in _chosen(found, tokens):
@@ -183,11 +182,10 @@ def _of_pieces(
     first: Loaded, second: Loaded, corpus: Corpus, rows: int, length: int, batch_size: int, seed: int
 ) -> Paired:
     pieces, owners = cut_into_pieces(list(corpus.texts(first.tokenizer)), rows, seed)
+    cut = [_windows_of(one, pieces, owners, length) for one in (first, second)]
     found = [
-        pooled_representations(
-            one.model, _windows_of(one, pieces, owners, length), "mean", batch_size=batch_size, **STREAM
-        )
-        for one in (first, second)
+        pooled_representations(text_reader(one.model, windows), windows, "mean", batch_size=batch_size, **STREAM)
+        for one, windows in zip((first, second), cut, strict=True)
     ]
     return Paired(found[0].states, found[1].states, torch.tensor(owners), "pieces")
 

@@ -47,7 +47,10 @@ class MediaInput:
         return "images" if self.texts is None else "both"
 
     def check(self) -> None:
-        """Raises `BadInput` where two inputs do not go together."""
+        """Raises `BadInput` where two inputs do not go together, or the processor is none."""
+        usable = callable(self.processor) or hasattr(self.processor, "feature_extractor")
+        if self.processor is not None and (not usable or isinstance(self.processor, type)):
+            raise BadInput("processor", came=f"a {type(self.processor).__name__}", wanted="a processor of transformers")
         if self.audio is not None and self.images is not None:
             raise BadInput("audio", came="audio beside images", wanted="one of them")
 

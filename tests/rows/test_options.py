@@ -3,11 +3,14 @@
 import numpy as np
 import pytest
 import torch
+from tiny import SIZES, seeded
 from transformers import BertTokenizer
 
 import hf_repgeo
 from hf_repgeo.errors import BadInput, UnknownName
 from hf_repgeo.report import GeometryReport
+from hf_repgeo.rows.forward import forward_windows
+from hf_repgeo.rows.windows import make_windows
 
 WHOLE = "a whole number of at least"
 BAD = {
@@ -58,6 +61,67 @@ def test_profile_sequences_refuses_what_profile_refuses(encoder, documents, toke
     for value, _ in BAD[option]:
         with pytest.raises(BadInput, match=f"`{option}`"):
             hf_repgeo.profile_sequences(encoder, texts=documents, tokenizer=tokenizer, **{option: value})
+
+
+@pytest.mark.parametrize(
+    ("door", "option", "value"),
+    [
+        (hf_repgeo.compare, "comparisons", 5),
+        (hf_repgeo.compare, "prompt", 5),
+        (hf_repgeo.compare, "prompt_b", ["a"]),
+        (hf_repgeo.profile_sequences, "measures", 5),
+        (hf_repgeo.profile_sequences, "tokens", 5),
+        (hf_repgeo.profile_sequences, "window", "8"),
+    ],
+)
+def test_options_of_other_doors_are_refused_too(encoder, documents, tokenizer, door, option, value):
+    with pytest.raises(BadInput, match=f"`{option}`: got "):
+        door(encoder, texts=documents, tokenizer=tokenizer, **{option: value})
+
+
+@pytest.fixture(scope="module")
+def vit():
+    from transformers import ViTConfig, ViTModel
+
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    return seeded(ViTModel, ViTConfig(**sizes, image_size=32, patch_size=8))
+
+
+def test_a_model_that_reads_no_text_is_refused_at_every_door_of_texts(vit, documents, tokenizer):
+    windows = make_windows(tokenizer, documents, 16)
+    doors = [
+        lambda: hf_repgeo.profile(vit, documents, tokenizer=tokenizer),
+        lambda: hf_repgeo.compare(vit, texts=documents, tokenizer=tokenizer),
+        lambda: hf_repgeo.profile_sequences(vit, texts=documents, tokenizer=tokenizer),
+        lambda: list(forward_windows(vit, windows, None, "raw", 8, None)),
+    ]
+    for door in doors:
+        with pytest.raises(BadInput, match="ViTModel, no part of which runs on input_ids alone"):
+            door()
+
+
+def test_compare_and_sequences_read_with_the_text_tower(documents, tokenizer):
+    from transformers import CLIPConfig, CLIPModel
+
+    text = SIZES | {"max_position_embeddings": 64, "bos_token_id": 2, "eos_token_id": 3}
+    picture = {name: size for name, size in SIZES.items() if name != "vocab_size"} | {"image_size": 32, "patch_size": 8}
+    clip = seeded(CLIPModel, CLIPConfig(text_config=text, vision_config=picture))
+    report = hf_repgeo.compare(clip, texts=documents, tokenizer=tokenizer, rows=100, measures=[])
+    assert report.unique("stack") == ["decoder"]
+    found = hf_repgeo.profile_sequences(clip, texts=documents, tokenizer=tokenizer, sequences=4, window=16)
+    assert found.unique("layer") == [0, 1, 2]
+
+
+def test_processors_that_are_none_are_refused(vit):
+    images = [np.zeros((32, 32, 3))] * 2
+    for processor, texts, words in [
+        (5, None, "`processor`: got a int; wanted a processor of transformers"),
+        (BertTokenizer, None, "`processor`: got a type"),
+        (dict, ["a", "b"], "`processor`: got a type"),
+        (lambda **_: None, ["a", "b"], "`texts`: got texts beside images for a ViTModel"),
+    ]:
+        with pytest.raises(BadInput, match=words):
+            hf_repgeo.profile(vit, texts, images=images, processor=processor)
 
 
 def test_numbers_of_numpy_and_ranges_are_numbers(encoder, documents, tokenizer, tmp_path):
