@@ -135,7 +135,8 @@ def nearest(rows: torch.Tensor, k: int = 2, progress: Progress | None = None) ->
         TooFewRows: fewer than k + 1 rows.
 
     Cost: m^2 d flops in float32, or in bfloat16 and more for the rows that this cannot prove; memory: one copy of the
-    rows in float32 beside blocks of 4 MiB (on GPU 256 MiB, and up to 1 GiB while distances are recomputed).
+    rows in float32 beside blocks of 4 MiB and a panel of 2,048 rows a thread (on GPU 256 MiB, and up to 1 GiB while
+    distances are recomputed).
 
     Example:
         >>> import torch
@@ -235,12 +236,23 @@ def _search_all(rows: torch.Tensor, found: Neighbors, dtype: torch.dtype, progre
     corners = [(top, start) for top in range(0, n, panel) for start in range(top, n, strip)]
     told = progress and counted(progress, len(corners))
     search = partial(_search_blocks, points, found.candidates.shape[1], rough=dtype == torch.bfloat16, told=told)
-    lists, *others = in_threads(search, [corners[i::threads] for i in range(min(threads, len(corners)))], threads)
+    work = [min(panel, start + strip - top) for top, start in corners]
+    lists, *others = in_threads(search, _even_shares(corners, work, threads), threads)
     for other in others:
         lists.merge(other)
     shares = torch.arange(len(rows), device=rows.device).tensor_split(threads)
     accept = partial(_accept, rows, found=found, points=points, lists=lists)
     return torch.cat(in_threads(lambda share: accept(share, at=share), shares, threads))
+
+
+def _even_shares(items: list, work: list[int], most: int) -> list[list]:
+    """Runs of neighbouring items, at most so many, about equal in work."""
+    shares: list[list] = [[] for _ in range(most)]
+    done = 0
+    for item, own in zip(items, work, strict=True):
+        shares[int((done + own / 2) * most / sum(work))].append(item)
+        done += own
+    return [share for share in shares if share]
 
 
 def _search_blocks(
