@@ -43,7 +43,8 @@ class Jobs:
 
     def __init__(self, models: Path):
         self.models = [self._model(models / name, layers) for name, layers in (("one", 4), ("two", 3))]
-        self.report = hf_repgeo.measure(torch.randn(60, 8), ["anisotropy"])
+        self.report = hf_repgeo.measure(torch.randn(60, 8, generator=torch.Generator().manual_seed(0)), ["anisotropy"])
+        self.owner = f"me/{models.parent.name}"  # names of this run alone: the client keeps what it downloads
         self.double = LoopbackDouble()
         self.double.__enter__()
 
@@ -99,13 +100,15 @@ class Jobs:
         from huggingface_hub import HfApi
 
         api = HfApi(endpoint=self.double.endpoint, token=ME)
-        hf_repgeo.push_report(self.report, f"me/{out.name}", name="killed", api=api, sleep=lambda seconds: None)
+        hf_repgeo.push_report(
+            self.report, f"{self.owner}-{out.name}", name="killed", api=api, sleep=lambda seconds: None
+        )
 
     def push_table(self, out: Path):
         from huggingface_hub import HfApi
 
         api = HfApi(endpoint=self.double.endpoint, token=ME)
-        return hf_repgeo.load_report(f"me/{out.name}", api=api).rows
+        return hf_repgeo.load_report(f"{self.owner}-{out.name}", api=api).rows
 
     def study(self, out: Path) -> None:
         from hf_repgeo.downstream import StudySettings, study
