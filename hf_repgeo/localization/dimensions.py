@@ -1,29 +1,32 @@
 """How many dimensions of the given basis carry a property, are they neighbours, is this basis better than others?
 
-Dimensions are ranked on one part of the groups, and what they hold is read off the two others, so a dimension that
-came first by chance brings nothing. The same is done in randomly rotated bases: there lies what chance gives.
+What dimensions hold is read off two parts of the groups, and they are ranked on all other parts, so a dimension that
+came first by chance brings nothing. The same is done in randomly rotated bases: there lies what chance gives. Noise
+mixes up the ranks, so that a faint property seems to need more dimensions than hold it: how many a property in few
+dimensions would seem to need is simulated.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 
-Parts = Sequence[torch.Tensor]  # cross-covariances (d, C - 1) of the three parts of one division
 
+def cumulative_shares(parts: torch.Tensor) -> torch.Tensor:
+    """What the best k dimensions hold, k = 1 ... d, not divided by the whole: one line for each pair of parts.
 
-def cumulative_shares(parts: Parts) -> torch.Tensor:
-    """What the best k dimensions hold, k = 1 ... d, not divided by the whole: `(3, d)`, one line for each ranking part.
+    What they hold by the product of the pair, whose sum over all dimensions is the whole; the best by all other parts.
 
-    The best by one part; what they hold by the product of the two others, whose sum over all dimensions is the whole.
+    Args:
+        parts: cross-covariances `(..., parts, d, C - 1)`.
+
+    Returns:
+        `(..., pairs, d)` float64.
     """
-    lines = []
-    for ranking in range(3):
-        first, second = (parts[i] for i in range(3) if i != ranking)
-        order = parts[ranking].square().sum(-1).argsort(descending=True)
-        lines.append((first * second).sum(-1)[order].cumsum(0))
-    return torch.stack(lines).double()
+    first, second = torch.combinations(torch.arange(parts.shape[-3])).T
+    one, other = parts[..., first, :, :], parts[..., second, :, :]  # (..., pairs, d, C - 1)
+    ranking = (parts.sum(-3, keepdim=True) - one - other).square().sum(-1)
+    held = (one * other).sum(-1)
+    return held.gather(-1, ranking.argsort(-1, descending=True)).double().cumsum(-1)
 
 
 def mean_curve(lines: torch.Tensor) -> torch.Tensor:
@@ -41,14 +44,17 @@ def smallest_set(curve: torch.Tensor, keep: float) -> int:
     return int((curve >= keep).nonzero()[0]) + 1 if bool((curve >= keep).any()) else len(curve)
 
 
-def dimension_energies(divisions: Sequence[Parts]) -> torch.Tensor:
+def dimension_energies(divisions: torch.Tensor) -> torch.Tensor:
     """What each dimension holds, `(d,)` float64: the mean over all pairs of disjoint parts; noise may make it negative.
 
     Their sum is the variance of the rows between the values of the property, in units of the dimensions' variances.
+
+    Args:
+        divisions: cross-covariances `(divisions, parts, d, C - 1)`.
     """
-    pairs = ((0, 1), (0, 2), (1, 2))
-    total = torch.stack([(parts[a] * parts[b]).sum(-1).double() for parts in divisions for a, b in pairs])
-    return total.mean(0)
+    parts = divisions.shape[1]
+    of_pairs = divisions.double().sum(1).square() - divisions.double().square().sum(1)  # each pair twice
+    return of_pairs.sum(-1).mean(0) / (parts * (parts - 1))
 
 
 def random_set_shares(energies: torch.Tensor, size: int, count: int, generator: torch.Generator) -> torch.Tensor:
@@ -57,32 +63,68 @@ def random_set_shares(energies: torch.Tensor, size: int, count: int, generator: 
     return energies[sets].sum(-1) / energies.sum()
 
 
-def rotated_curves(divisions: Sequence[Parts], count: int, generator: torch.Generator) -> torch.Tensor:
+def rotated_curves(divisions: torch.Tensor, count: int, generator: torch.Generator) -> torch.Tensor:
     """The curve in `count` randomly rotated bases, `(count, d)`.
 
     A rotation acts on the few columns of the cross-covariances alone: their frame is replaced by a random one of as
     many orthonormal columns, which is what a random rotation makes of it.
+
+    Args:
+        divisions: cross-covariances `(divisions, parts, d, C - 1)`.
+        count: of rotations.
+        generator: of their frames.
     """
-    stack = torch.cat([part for parts in divisions for part in parts], dim=1)
-    triangle = torch.linalg.qr(stack).R  # (r, columns)
+    d = divisions.shape[2]
+    triangle = torch.linalg.qr(divisions.movedim(2, 0).flatten(1)).R  # (r, divisions * parts * (C - 1))
     curves = []
     for _ in range(count):
-        frame = torch.linalg.qr(torch.randn(len(stack), len(triangle), generator=generator)).Q
-        turned = (frame @ triangle).unflatten(1, (len(divisions), 3, -1))  # (d, divisions, 3, C - 1)
-        held = turned.square().sum(-1)
-        shared = (turned.roll(1, 2) * turned.roll(-1, 2)).sum(-1)
-        lines = shared.gather(0, held.argsort(0, descending=True)).double().cumsum(0).flatten(1)
-        curves.append(mean_curve(lines.T))
+        frame = torch.linalg.qr(torch.randn(d, len(triangle), generator=generator)).Q
+        turned = (frame @ triangle).view(d, *divisions.shape[:2], -1).movedim(0, 2)
+        curves.append(mean_curve(cumulative_shares(turned).flatten(0, -2)))
     return torch.stack(curves)
 
 
-def neighbour_share(chosen: torch.Tensor, columns: int | None = None) -> torch.Tensor:
-    """Which part of the chosen dimensions has a neighbour among them, at most two dimensions away; 0 to 1.
+def sizes_if_few(
+    parts: torch.Tensor, covariance_factor: torch.Tensor, few: float, keep: float, count: int, generator
+) -> torch.Tensor:
+    """How large the smallest set would seem if `few` dimensions held `keep`: as strong a property under as much noise.
+
+    The property is spread evenly over random dimensions, the hardest case to find; the noise has the covariance of the
+    rows and the variance that the parts differ by.
+
+    Args:
+        parts: cross-covariances `(parts, d, C - 1)` of one division.
+        covariance_factor: Cholesky factor `(d, d)` of the covariance of the rows.
+        few: how many dimensions.
+        keep: the share that they hold.
+        count: of simulations.
+        generator: of dimensions, directions and noise.
+
+    Returns:
+        `(count,)` float64.
+    """
+    d, width = parts.shape[1:]
+    held = max(1, min(d, round(few / keep)))
+    strength = max(0.0, float(cumulative_shares(parts)[:, -1].mean()))
+    factor = covariance_factor.float()
+    noise = float(parts.var(0).mean() / factor.square().sum(-1).mean()) ** 0.5
+    sizes = []
+    for _ in range(count):
+        directions = torch.nn.functional.normalize(torch.randn(held, width, generator=generator), dim=-1)
+        at = torch.randperm(d, generator=generator)[:held]
+        drawn = noise * (torch.randn(len(parts), width, d, generator=generator) @ factor.T).mT
+        drawn[:, at] += (strength / held) ** 0.5 * directions
+        sizes.append(smallest_set(mean_curve(cumulative_shares(drawn)), keep))
+    return torch.tensor(sizes, dtype=torch.float64)
+
+
+def neighbour_share(held: torch.Tensor, columns: int | None = None) -> torch.Tensor:
+    """Which part of what chosen dimensions hold lies in such as have a chosen neighbour, at most two away; 0 to 1.
 
     Two, because in a block some dimensions carry next to nothing, and the smallest set leaves these out.
 
     Args:
-        chosen: bool `(..., d)`.
+        held: `(..., d)`, what each chosen dimension holds, 0 where it is not chosen; bool: all the same.
         columns: of the array that the embedding is seen as, row by row: dimensions above and below are neighbours too.
             None: only dimensions before and after.
 
@@ -93,14 +135,14 @@ def neighbour_share(chosen: torch.Tensor, columns: int | None = None) -> torch.T
         >>> neighbour_share(torch.tensor([1, 0, 1, 0, 0, 1]).bool()).item()
         0.6666666666666666
     """
+    chosen = held > 0
     beside = torch.zeros_like(chosen)
     for step in {1, 2, columns or 1}:
         beside[..., step:] |= chosen[..., :-step]
         beside[..., :-step] |= chosen[..., step:]
-    return (chosen & beside).sum(-1).double() / chosen.sum(-1)
+    return (held * beside).sum(-1).double() / held.sum(-1)
 
 
-def random_sets(d: int, size: int, count: int, generator: torch.Generator) -> torch.Tensor:
-    """bool `(count, d)` with `size` dimensions each."""
-    sets = torch.rand(count, d, generator=generator).argsort(-1)[:, :size]
-    return torch.zeros(count, d, dtype=torch.bool).scatter_(1, sets, True)
+def random_places(held: torch.Tensor, count: int, generator: torch.Generator) -> torch.Tensor:
+    """The same numbers `(d,)` in `count` random orders, `(count, d)`."""
+    return held[torch.rand(count, len(held), generator=generator).argsort(-1)]

@@ -133,11 +133,16 @@ def shrunk_covariance(x: torch.Tensor) -> torch.Tensor:
     return weight * target + (1 - weight) * sample + 1e-6 * max(level, 1e-12) * torch.eye(d, dtype=torch.float64)
 
 
-def thirds(groups: torch.Tensor, generator: torch.Generator) -> list[torch.Tensor]:
-    """Three parts of the rows that share no group: places of each, the groups drawn at random."""
+def divided(groups: torch.Tensor, parts: int, generator: torch.Generator) -> list[torch.Tensor]:
+    """Parts of the rows that share no group: places of each, the groups drawn at random."""
     count = int(groups.max()) + 1
-    part = (torch.randperm(count, generator=generator) % PARTS)[groups]
-    return [(part == which).nonzero().flatten() for which in range(PARTS)]
+    part = (torch.randperm(count, generator=generator) % parts)[groups]
+    return [(part == which).nonzero().flatten() for which in range(parts)]
+
+
+def thirds(parts: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """Three parts, made by joining 3 or 6."""
+    return [torch.cat(list(parts[which::PARTS])) for which in range(PARTS)]
 
 
 def cross_covariance(x: torch.Tensor, values: Values, part: torch.Tensor) -> torch.Tensor:

@@ -15,9 +15,9 @@ from collections.abc import Sequence
 import torch
 
 from ..errors import BadInput
-from .dimensions import Parts
 from .effects import check_rows, read_values
 
+Parts = Sequence[torch.Tensor] | torch.Tensor  # cross-covariances (d, C - 1) of the three parts of one division
 PAIRS = ((0, 1), (0, 2), (1, 2))
 
 

@@ -16,9 +16,10 @@ from .dimensions import (
     dimension_energies,
     mean_curve,
     neighbour_share,
+    random_places,
     random_set_shares,
-    random_sets,
     rotated_curves,
+    sizes_if_few,
     smallest_set,
 )
 from .effects import (
@@ -26,6 +27,7 @@ from .effects import (
     agreement,
     check_rows,
     cross_covariance,
+    divided,
     kernel_between_groups,
     read_values,
     relative_to_group,
@@ -41,6 +43,7 @@ LEAST_NULLS = 200
 MOST_ROWS = 8192
 NEIGHBOURLY = 0.5  # of the way from random sets to neighbours throughout, for the smallest set to be called a block
 MOST_COLUMNS = 12  # of cross-covariances that are rotated together; more divisions hardly move the curve
+SIXTHS = 12  # groups, and at most as many values, for six parts: twice as many rows rank the dimensions as with three
 BEYOND = 3.0  # standard deviations of chance: what a reader must tell to be believed, and be there to be divided up
 
 
@@ -66,14 +69,16 @@ class Where:
         accuracy: of a linear reader on groups it was not fitted to, and over divisions of these.
         chance: accuracy of always saying the most frequent value.
         dimensions: the fewest dimensions that hold `keep` of the variance between values, and over divisions.
+        few_dimensions: how many it would seem to take if `few` dimensions held `keep`, with as much noise (95 %); None
+            where the fewest are few.
         chosen: which dimensions these are, the strongest first.
         random_share: what random sets of as many dimensions hold.
         rotated_dimensions: how many dimensions it takes in randomly rotated bases.
         area: under the curve of share against number of dimensions, and in rotated bases (95 %): 0.5 is an even spread.
         rotated_area: the same in randomly rotated bases.
-        neighbours: part of the smallest set with a neighbour in it, at most two dimensions away.
-        random_neighbours: the same of random sets of as many dimensions.
-        rank: the fewest directions of any basis that hold `keep` of it, and over divisions.
+        neighbours: part of what the smallest set holds in dimensions with a neighbour in it, at most two away.
+        random_neighbours: the same if these dimensions lay at random.
+        rank: the fewest directions of any basis that hold `keep` of what a reader tells by, and over divisions.
         left: share of what a reader tells by that is left on new groups when these directions are erased.
         inlp: directions that iterated projection takes out before a reader tells less than `1 - keep`; None: too many
             rounds.
@@ -81,8 +86,9 @@ class Where:
             `"dimensions"` the smallest set, `"random"` as many dimensions at random.
         tiles: locality index of the regions given (`locality_index` of what each holds), with the 95 % of shuffled
             dimensions; None without regions.
-        p_present, p_basis, p_neighbours: one-sided p-values, corrected by Holm over the properties of the call: of the
-            property being there, of this basis being better than a rotated one, of the smallest set being neighbours.
+        p_present, p_basis, p_neighbours, p_many: one-sided p-values, corrected by Holm over the properties of the call:
+            of the property being there, of this basis being better than a rotated one, of the smallest set being
+            neighbours, of it taking more than `few` dimensions.
         curve: share held by the best 1, 2, 4 ... dimensions, as `[k, share, rotated low, rotated high]`.
         n_null: draws of chance behind each p-value.
     """
@@ -95,6 +101,7 @@ class Where:
     chance: float
     p_present: float
     dimensions: Interval | None = None
+    few_dimensions: Interval | None = None
     chosen: list[int] = field(default_factory=list)
     random_share: Interval | None = None
     rotated_dimensions: Interval | None = None
@@ -109,6 +116,7 @@ class Where:
     tiles: Interval | None = None
     p_basis: float | None = None
     p_neighbours: float | None = None
+    p_many: float | None = None
     curve: list[list[float]] = field(default_factory=list)
     n_null: int = LEAST_NULLS
 
@@ -140,8 +148,10 @@ def where_is(
     - *block* or *scattered few* if `few` of the dimensions hold `keep` of the variance between the values and a rotated
       basis needs more (`p_basis <= alpha`); a block if they have neighbours among them
       (`p_neighbours <= alpha`, and at least half of the way from random sets to neighbours throughout)
-    - *rotated subspace* if so few directions of another basis do
-    - else *distributed*; *cannot tell* where the values' variance is too faint to be divided up
+    - *rotated subspace* if it takes more dimensions than a property in `few` would seem to take under as much noise
+      (`p_many <= alpha`), and so few directions of another basis do
+    - *distributed* if it takes many of both
+    - else *cannot tell*: the property is there, and too faint to say where
 
     A property of two values lies in one direction, for any linear reader: spread over all dimensions, it is a rotated
     subspace of rank 1. Only many values can be distributed.
@@ -154,7 +164,7 @@ def where_is(
             row is a group of its own.
         n_null: shufflings, rotations and random sets; at least 200, and `properties / alpha`, or no corrected p-value
             could reach `alpha`.
-        divisions: of the groups into thirds; intervals are over these.
+        divisions: of the groups into parts; intervals are over these.
         keep: the share that the smallest set has to hold.
         few: which part of the dimensions counts as few; 1/16 of 768 is 48.
         alpha: of the corrected p-values.
@@ -187,10 +197,10 @@ def where_is(
     x = check_rows(rows)
     _check(rows, labels, groups, n_null, divisions, keep, few, alpha)
     x, labels, groups = _drawn(x, labels, groups, seed)
-    finder = _Finder(x, n_null, divisions, keep, columns, regions, seed)
+    finder = _Finder(x, n_null, divisions, keep, few * x.shape[1], columns, regions, seed)
     read = {name: read_values(values, groups, name) for name, values in labels.items()}
     found = {name: finder.find(values) for name, values in read.items()}
-    for which in ("p_present", "p_basis", "p_neighbours"):
+    for which in ("p_present", "p_basis", "p_neighbours", "p_many"):
         tested = [one for one in found.values() if getattr(one, which) is not None]
         for one, corrected in zip(tested, holm([getattr(one, which) for one in tested]), strict=True):
             setattr(one, which, corrected)
@@ -259,8 +269,8 @@ class _Space:
 class _Finder:
     """What the properties of one call share: rows, their whitened form, settings."""
 
-    def __init__(self, x: torch.Tensor, n_null: int, divisions: int, keep: float, columns, regions, seed: int):
-        self.x, self.n_null, self.divisions, self.keep, self.seed = x, n_null, divisions, keep, seed
+    def __init__(self, x, n_null: int, divisions: int, keep: float, few: float, columns, regions, seed: int):
+        self.x, self.n_null, self.divisions, self.keep, self.few, self.seed = x, n_null, divisions, keep, few, seed
         self.columns, self.regions = columns, regions
         self.spaces: dict[bytes, _Space] = {}
         self.kernels: dict[bytes, list[torch.Tensor]] = {}
@@ -288,9 +298,10 @@ class _Finder:
         generator = torch.Generator().manual_seed(self.seed)
         space = self.space(values, values.several_a_group)
         read, between = self.agreements(space, values, generator)
-        parted = [thirds(values.groups, generator) for _ in range(self.divisions)]
+        parts = 6 if len(values.names) <= SIXTHS <= int(values.groups.max()) + 1 else 3
+        parted = [divided(values.groups, parts, generator) for _ in range(self.divisions)]
         white = self.space(values, paired=False).white
-        accuracy = _interval([_accuracy(white, values, parts) for parts in parted])
+        accuracy = _interval([_accuracy(white, values, thirds(parts)) for parts in parted])
         counts = (len(values.codes), int(values.groups.max()) + 1, len(values.names))
         chance = float(values.shares.max())
         found = Where("cannot tell", *counts, accuracy, chance, _p_value(read), n_null=self.n_null)
@@ -302,44 +313,49 @@ class _Finder:
 
     def _divide(self, found: Where, space: _Space, values: Values, parted, generator) -> None:
         """Adds dimensions, neighbours, rotations, subspaces and exchanges."""
-        effects = [[cross_covariance(space.x, values, part) for part in parts] for parts in parted]
-        lines = torch.cat([cumulative_shares(parts) for parts in effects])
-        curve = mean_curve(lines)
+        effects = torch.stack([_effects(space.x, values, parts) for parts in parted])
+        lines = cumulative_shares(effects)  # (divisions, pairs, d)
+        curve = mean_curve(lines.flatten(0, 1))
         size = smallest_set(curve, self.keep)
-        each = [smallest_set(mean_curve(lines[i : i + 3]), self.keep) for i in range(0, len(lines), 3)]
+        each = [smallest_set(mean_curve(own), self.keep) for own in lines]
         found.dimensions = Interval(size, min(each), max(each))
         energies = dimension_energies(effects)
         found.chosen = energies.argsort(descending=True)[:size].tolist()
         found.random_share = _chance(random_set_shares(energies, size, self.n_null, generator))
         self._rotate(found, effects, curve, generator)
-        self._neighbours(found, len(energies), generator)
+        self._neighbours(found, energies, generator)
+        if size > self.few:
+            sizes = sizes_if_few(effects[0], space.factor, self.few, self.keep, self.n_null, generator)
+            found.few_dimensions, found.p_many = _chance(sizes), _p_value(torch.cat([torch.tensor([size]), sizes]))
         if self.regions is not None:
             found.tiles = _tile_index(energies, self.regions, self.n_null, generator)
-        self._subspaces(found, space, values, parted, effects)
+        self._subspaces(found, space, values, [thirds(parts) for parts in parted])
 
-    def _neighbours(self, found: Where, d: int, generator) -> None:
-        chosen = torch.zeros(1, d, dtype=torch.bool).index_fill_(1, torch.tensor(found.chosen), True)
-        sets = random_sets(d, len(found.chosen), self.n_null, generator)
-        shares = neighbour_share(torch.cat([chosen, sets]), self.columns)
+    def _neighbours(self, found: Where, energies: torch.Tensor, generator) -> None:
+        held = torch.zeros_like(energies)
+        held[found.chosen] = energies[found.chosen].clamp(min=1e-300)
+        placed = torch.cat([held[None], random_places(held, self.n_null, generator)])
+        shares = neighbour_share(placed, self.columns)
         found.neighbours, found.random_neighbours = float(shares[0]), _chance(shares[1:])
         found.p_neighbours = _p_value(shares)
 
-    def _subspaces(self, found: Where, space: _Space, values: Values, parted, effects) -> None:
-        ranks = [subspace_rank(spectrum([parts]), self.keep) for parts in effects]
-        rank = subspace_rank(spectrum(effects), self.keep)
+    def _subspaces(self, found: Where, space: _Space, values: Values, parted) -> None:
+        """Directions are counted in whitened rows: there noise is alike in all, and no basis is special."""
+        plain, white = ([_effects(x, values, parts) for parts in parted] for x in (space.x, space.white))
+        ranks = [subspace_rank(spectrum([parts]), self.keep) for parts in white]
+        rank = subspace_rank(spectrum(white), self.keep)
         found.rank = Interval(rank, min(ranks), max(ranks))
-        white = [[cross_covariance(space.white, values, part) for part in parts] for parts in parted]
         found.left = left_after_erasing(white, rank)
-        found.inlp = inlp_rank(effects[0], space.covariance, 1 - self.keep)
+        found.inlp = inlp_rank(plain[0], space.covariance, 1 - self.keep)
         size = len(found.chosen)
-        exchanged = torch.tensor([carried(parts, space.factor, rank, size) for parts in effects]).mean(0).tolist()
+        exchanged = torch.tensor([carried(parts, space.factor, rank, size) for parts in plain]).mean(0).tolist()
         found.exchange = dict(zip(("subspace", "dimensions", "random"), exchanged, strict=True))
 
-    def _rotate(self, found: Where, effects, curve: torch.Tensor, generator) -> None:
+    def _rotate(self, found: Where, effects: torch.Tensor, curve: torch.Tensor, generator) -> None:
         """Compares the curve with that of rotated bases; as many divisions as the dimensions have room for."""
-        d, width = effects[0][0].shape
-        some = effects[: max(1, MOST_COLUMNS // (3 * width))]
-        own = mean_curve(torch.cat([cumulative_shares(parts) for parts in some]))
+        _, parts, d, width = effects.shape
+        some = effects[: max(1, MOST_COLUMNS // (parts * width))]
+        own = mean_curve(cumulative_shares(some).flatten(0, 1))
         turned = rotated_curves(some, self.n_null, generator)
         found.area, found.rotated_area = float(own.mean()), _chance(turned.mean(-1))
         found.p_basis = _p_value(torch.cat([own.mean()[None], turned.mean(-1)]))
@@ -348,6 +364,11 @@ class _Finder:
         at = sorted({*(2**i for i in range(d.bit_length()) if 2**i < d), d})
         bounds = turned.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64), dim=0)
         found.curve = [[k, float(curve[k - 1]), *bounds[:, k - 1].tolist()] for k in at]
+
+
+def _effects(x: torch.Tensor, values: Values, parts: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Cross-covariances `(parts, d, C - 1)`."""
+    return torch.stack([cross_covariance(x, values, part) for part in parts])
 
 
 def _whitener(covariance: torch.Tensor) -> torch.Tensor:
@@ -415,4 +436,6 @@ def _verdict(found: Where, few: float, alpha: float) -> str:
     if found.dimensions.value <= few and found.p_basis <= alpha:
         neighbourly = _neighbourly(found) and found.p_neighbours <= alpha
         return "block" if neighbourly else "scattered few"
+    if found.p_many is None or found.p_many > alpha:
+        return "cannot tell"
     return "rotated subspace" if found.rank.value <= few else "distributed"

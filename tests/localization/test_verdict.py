@@ -18,11 +18,11 @@ from hf_repgeo.localization.effects import (
     agreement,
     check_rows,
     cross_covariance,
+    divided,
     kernel_between_groups,
     read_values,
     shrunk_covariance,
     shuffled_codes,
-    thirds,
 )
 from hf_repgeo.localization.subspaces import erase, inlp_rank, spectrum, subspace_rank
 from hf_repgeo.localization.verdict import VERDICTS, where_is
@@ -180,9 +180,10 @@ def test_shuffled_labels_move_as_whole_groups():
     assert all(set(codes.tolist()) == {0, 1} for codes in shuffled_codes(uneven, 5, drawn(0)))
 
 
-def test_thirds_share_no_group():
+@pytest.mark.parametrize("count", [3, 6])
+def test_parts_share_no_group(count):
     groups = torch.tensor([i // 7 for i in range(70)])
-    parts = thirds(groups, drawn(0))
+    parts = divided(groups, count, drawn(0))
     assert sorted(torch.cat(parts).tolist()) == list(range(70))
     assert all(not set(groups[a].tolist()) & set(groups[b].tolist()) for a, b in zip(parts, parts[1:], strict=False))
 
@@ -191,7 +192,7 @@ def test_the_curve_of_exact_effects_by_hand():
     """Three parts that agree: dimensions hold the squares of their effects, the largest first."""
     effect = torch.tensor([[3.0], [1.0], [2.0], [0.0]])
     curve = mean_curve(torch.stack([torch.tensor([9.0, 13.0, 14.0, 14.0], dtype=torch.float64)] * 3))
-    assert torch.allclose(mean_curve(cumulative_shares([effect] * 3)), curve)
+    assert torch.allclose(mean_curve(cumulative_shares(torch.stack([effect] * 3))), curve)
     assert smallest_set(curve, 0.9) == 2 and smallest_set(curve, 0.95) == 3
 
 
@@ -199,7 +200,9 @@ def test_a_rotated_direction_takes_the_dimensions_that_a_normal_one_does():
     """In a random basis the entries of one direction are normal: 90 % of their squares lie in 48.6 % of them."""
     effect = torch.zeros(2000, 1)
     effect[0] = 1.0
-    sizes = torch.tensor([smallest_set(curve, 0.9) for curve in rotated_curves([[effect] * 3], 20, drawn(0))])
+    sizes = torch.tensor(
+        [smallest_set(curve, 0.9) for curve in rotated_curves(effect.expand(1, 3, -1, -1), 20, drawn(0))]
+    )
     z = torch.randn(2_000_000, generator=drawn(1)).square().sort(descending=True).values
     wanted = int((z.cumsum(0) / z.sum() >= 0.9).nonzero()[0]) / len(z)
     assert float(sizes.double().mean()) / 2000 == pytest.approx(wanted, abs=0.01)
