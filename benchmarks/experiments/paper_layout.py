@@ -246,12 +246,13 @@ def main() -> None:
     parser.add_argument("model")
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--pooling", default="cls")
+    parser.add_argument("--divisions", nargs="+", type=int, default=list(DIVISIONS))
     parser.add_argument("--minutes", type=float, default=float("inf"))
     options = parser.parse_args()
     encoder, log, ends = encoder_of(options), options.output / "layout.jsonl", time.monotonic() + 60 * options.minutes
     done = {line["slug"]: line for line in map(json.loads, log.open())} if log.exists() else {}
     for run in all_runs():
-        if run.slug in done or time.monotonic() > ends:
+        if run.slug in done or run.division not in options.divisions or time.monotonic() > ends:
             continue
         line = {"slug": run.slug, "encoder": encoder.short, **asdict(run), **trained(run, encoder, options.output)}
         if run.kind in KINDS[:2]:

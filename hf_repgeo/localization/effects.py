@@ -19,6 +19,7 @@ PARTS = 3
 LEAST_GROUPS = 6
 PAIRS_AT_ONCE = 2**24
 MANY_VALUES = 16
+NO_VALUE = ("None", "nan", "<NA>", "NaT")
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ def check_rows(rows: torch.Tensor) -> torch.Tensor:
 
 
 def read_values(labels: Sequence, groups: Sequence[Hashable] | None, name: str) -> Values:
-    """The values of a property; rows whose label is None or empty do not have it.
+    """The values of a property; rows whose label is None, NaN or empty do not have it.
 
     Args:
         labels: one a row.
@@ -79,7 +80,7 @@ def read_values(labels: Sequence, groups: Sequence[Hashable] | None, name: str) 
         BadInput: fewer than two values, or a value that occurs in fewer than three groups.
         TooFewRows: fewer than six groups.
     """
-    held = [i for i, label in enumerate(labels) if label is not None and str(label) != ""]
+    held = [i for i, label in enumerate(labels) if not lacks(label)]
     told = [str(labels[i]) for i in held]
     names = sorted(set(told))
     if len(names) < 2:
@@ -94,6 +95,12 @@ def read_values(labels: Sequence, groups: Sequence[Hashable] | None, name: str) 
     return Values(torch.tensor(held), codes, names, shares, _unit_vectors(shares), torch.tensor(own))
 
 
+def lacks(label: object) -> bool:
+    """Whether a label says that a row has no value: None, NaN (of Python, numpy or pandas) or nothing but spaces."""
+    told = str(label).strip()
+    return told == "" or (not isinstance(label, str) and told in NO_VALUE)
+
+
 def _check_spread(told: list[str], groups: list[int], name: str) -> None:
     found: dict[str, set[int]] = {}
     for label, group in zip(told, groups, strict=True):
@@ -101,7 +108,8 @@ def _check_spread(told: list[str], groups: list[int], name: str) -> None:
     rare = min(found, key=lambda label: len(found[label]))
     if len(found[rare]) < PARTS:
         came = f"the value {rare!r} in {len(found[rare])} group(s)"
-        cure = "Add sentences of it, or leave its rows' label empty."
+        many = len(found) * PARTS > len(told)
+        cure = "Sort them into a few values." if many else "Add sentences of it, or leave its rows' label empty."
         raise BadInput(f"labels[{name!r}]", came=came, wanted=f"every value in at least {PARTS} groups", cure=cure)
 
 

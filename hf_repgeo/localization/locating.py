@@ -52,7 +52,7 @@ def locate(
     Args:
         sentences: a file with the columns `text`, one or more of values (each a property) and, where sentences share
             material, `group`: `.csv`, `.tsv` or `.txt` separated by commas, semicolons or tabs, `.jsonl`, `.json`,
-            `.parquet`; a `datasets.Dataset`; or column -> values.
+            `.parquet`; a `datasets.Dataset`; a pandas DataFrame; or column -> values.
         encoder: a Hub id, a folder, `"pip:PACKAGE"`, a model in memory, or a SentenceTransformer.
         out: folder to write: report, figures, and one folder a property with the trained model and its card.
         layer: of `hidden_states`, -1 the last.

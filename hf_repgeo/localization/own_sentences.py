@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import BadInput, UnknownName
+from .effects import lacks
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -44,7 +45,7 @@ def read_sentences(sentences: str | Path | Dataset | Mapping, properties: Sequen
     Args:
         sentences: a file with the columns `text`, one or more of values, and if wanted `group`: `.csv`, `.tsv` or
             `.txt` (comma, semicolon or tab, told by the header), `.jsonl`, `.json` or `.parquet`; a
-            `datasets.Dataset`; or column -> values.
+            `datasets.Dataset`; a pandas DataFrame; or column -> values.
         properties: columns to take as properties; default: all but `text` and `group`.
 
     Raises:
@@ -72,9 +73,10 @@ def _column_names(sentences: Any) -> list[str]:
     if isinstance(sentences, Mapping) and all(hasattr(part, "column_names") for part in sentences.values()):
         cure = f"Pass one of them, such as data[{next(iter(sentences), 'train')!r}]."
         raise BadInput("sentences", came=f"a {type(sentences).__name__} of splits", wanted="one data set", cure=cure)
-    names = getattr(sentences, "column_names", None) or (list(sentences) if isinstance(sentences, Mapping) else None)
+    tables = [getattr(sentences, name, None) for name in ("column_names", "columns")]  # of datasets, of pandas
+    names = next((t for t in tables if t is not None), list(sentences) if isinstance(sentences, Mapping) else None)
     if names is None:
-        wanted = "a file, a datasets.Dataset, or columns by name"
+        wanted = "a file, a datasets.Dataset, a DataFrame, or columns by name"
         raise BadInput("sentences", came=f"a {type(sentences).__name__}", wanted=wanted)
     return list(names)
 
@@ -160,6 +162,7 @@ def _sentences(records, lines, source: str, properties: Sequence[str] | None, un
     if TEXT not in names:
         raise BadInput("sentences", came=f"{source} with the columns {', '.join(names) or 'none'}", wanted=WANTED)
     found = [name for name in names if name not in (TEXT, GROUP)]
+    properties = [properties] if isinstance(properties, str) else properties
     unknown = [name for name in properties or () if name not in found]
     if unknown:
         raise UnknownName("property", unknown[0], found)
@@ -190,4 +193,4 @@ def _keep(kept: dict, text: Any, values: dict, place: str, line: int) -> None:
 
 
 def _value(value: Any) -> str | None:
-    return None if value is None or str(value).strip() == "" else str(value).strip()
+    return None if lacks(value) else str(value).strip()

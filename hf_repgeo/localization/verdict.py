@@ -158,7 +158,7 @@ def where_is(
 
     Args:
         rows: `(n, hidden_size)`, such as sentence embeddings. Dimensions count in units of their standard deviation.
-        labels: property -> one value a row; None or `""` where a row does not have the property.
+        labels: property -> one value a row; None, NaN or `""` where a row does not have the property.
         groups: one a row: rows of a group share material, such as a lexical frame, and never stand on both sides of a
             division. If every group holds several values, rows are taken relative to their group's mean. None: every
             row is a group of its own.
@@ -195,7 +195,7 @@ def where_is(
         ('block', [40, 41, 42, 43, 44, 45])
     """
     x = check_rows(rows)
-    _check(rows, labels, groups, n_null, divisions, keep, few, alpha)
+    _check(rows, labels, groups, n_null, divisions, keep, few, alpha, seed)
     x, labels, groups = _drawn(x, labels, groups, seed)
     finder = _Finder(x, n_null, divisions, keep, few * x.shape[1], columns, regions, seed)
     read = {name: read_values(values, groups, name) for name, values in labels.items()}
@@ -209,10 +209,12 @@ def where_is(
     return found
 
 
-def _check(rows, labels, groups, n_null, divisions, keep, few, alpha) -> None:
+def _check(rows, labels, groups, n_null, divisions, keep, few, alpha, seed) -> None:
     for name, value, least in (("n_null", n_null, LEAST_NULLS), ("divisions", divisions, 2)):
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise BadInput(name, came=repr(value), wanted=f"an integer, at least {least}")
+    if isinstance(seed, bool) or not isinstance(seed, int):
+        raise BadInput("seed", came=repr(seed), wanted="an integer")
     for name, share in (("keep", keep), ("few", few), ("alpha", alpha)):
         if not 0 < share < 1:
             raise BadInput(name, came=repr(share), wanted="a number between 0 and 1")

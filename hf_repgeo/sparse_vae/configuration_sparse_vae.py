@@ -81,6 +81,13 @@ def array_shape(hidden_size):
     return [long, short] if (long & -long) >= (short & -short) else [short, long]
 
 
+def _number(name, value, positive=False):
+    wrong = isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value)
+    if wrong or value < 0 or (positive and value == 0):
+        raise ValueError(f"`{name}`: got {value!r}; wanted a {'positive' if positive else 'non-negative'} number.")
+    return value
+
+
 class SparseVAEConfig(PreTrainedConfig):
     """Settings of `SparseVAEForSentenceEmbedding`; the defaults are those of the preset `sparse_units`.
 
@@ -179,7 +186,7 @@ class SparseVAEConfig(PreTrainedConfig):
         self.mask = _choice("mask", mask, MASKS)
         self.latents_per_unit = _positive("latents_per_unit", latents_per_unit)
         self.mask_scope = _choice("mask_scope", mask_scope, MASK_SCOPES)
-        self.mask_temperature = mask_temperature
+        self.mask_temperature = _number("mask_temperature", mask_temperature, positive=True)
         self.mask_seed = mask_seed
         self.decoder_mask = _choice("decoder_mask", decoder_mask, DECODER_MASKS)
         self.trainable_masked_weights = trainable_masked_weights
@@ -187,8 +194,8 @@ class SparseVAEConfig(PreTrainedConfig):
         self.decoder_activation = _choice("decoder_activation", decoder_activation, ACTIVATIONS)
         self.output_activation = _choice("output_activation", output_activation, ACTIVATIONS)
         self.sample_in_eval = sample_in_eval
-        self.beta = beta
-        self.margin = margin
+        self.beta = _number("beta", beta)
+        self.margin = _number("margin", margin)
         self.permutation_seed = permutation_seed
         self.compat = _choice("compat", compat, (None, "released"))
         self.encoder = encoder
@@ -294,7 +301,7 @@ class SparseVAEForBLMConfig(SparseVAEConfig):
         self.sequence_channels = _positive("sequence_channels", sequence_channels)
         self.sequence_kernel = _pair("sequence_kernel", sequence_kernel)
         self.answer_channels = _positive("answer_channels", answer_channels)
-        self.sentence_beta = sentence_beta
+        self.sentence_beta = _number("sentence_beta", sentence_beta)
         self.sentence_negatives = _choice("sentence_negatives", sentence_negatives, ("instance", "cyclic"))
         super().__init__(**kwargs)
         if self.sequence_kernel[0] > self.sequence_length or self.sequence_kernel[1] > self.latent_dim:
@@ -353,8 +360,8 @@ class BLMBaselineConfig(PreTrainedConfig):
         self.kernel = _pair("kernel", kernel)
         self.sequence_kernel = _positive("sequence_kernel", sequence_kernel)
         self.latent_dim = _positive("latent_dim", latent_dim)
-        self.beta = beta
-        self.margin = margin
+        self.beta = _number("beta", beta)
+        self.margin = _number("margin", margin)
         if self.shape[0] * self.shape[1] != self.hidden_size:
             raise ValueError(f"`shape`: got {self.shape}; wanted two factors of `hidden_size` {self.hidden_size}.")
         super().__init__(**kwargs)

@@ -51,6 +51,15 @@ def test_every_layout_gives_the_same_sentences(tmp_path):
         assert (read.texts, read.labels, read.groups) == (wanted.texts, wanted.labels, wanted.groups), path
 
 
+def test_a_data_frame_is_read_and_its_nan_means_none():
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame({"text": ["a", "b", "c"], "number": [1.0, None, 2.0], "kind": ["x", None, "y"]})
+    assert read_sentences(frame).labels == {"number": ["1.0", None, "2.0"], "kind": ["x", None, "y"]}
+    assert list(read_sentences(frame, "kind").labels) == ["kind"]
+    with pytest.raises(BadInput, match="row 1: no group"):
+        read_sentences(frame.rename(columns={"number": "group"}))
+
+
 def test_quotes_hold_separators_and_empty_cells_mean_none(tmp_path):
     path = tmp_path / "s.csv"
     path.write_text('\ufefftext,number\n"a key, lost",s\nkeys,\n"a key, lost",s\n', encoding="utf-8")

@@ -110,10 +110,39 @@ def test_pairs_within_groups_see_through_what_groups_share():
     assert found.verdict == "block" and sorted(found.chosen) == [10, 11, 12]
 
 
-def test_a_label_that_is_none_or_empty_leaves_its_row_out():
+def test_a_label_that_is_none_nan_or_empty_leaves_its_row_out():
     x, labels = planted(2)
-    y = [value if i % 3 else (None if i % 2 else "") for i, value in enumerate(labels["block"])]
-    assert where_is(x, {"half": y})["half"].n == sum(value not in (None, "") for value in y)
+    nothing = [None, "", " ", math.nan]
+    y = [value if i % 3 else nothing[i % 4] for i, value in enumerate(labels["block"])]
+    found = where_is(x, {"half": y})["half"]
+    assert found.n == sum(i % 3 > 0 for i in range(N)) and found.values == 2
+
+
+def faint(seed, place):
+    """Two values 1.5 standard deviations apart in twelve dimensions, of 360 rows."""
+    generator = drawn(seed)
+    y = torch.randperm(360, generator=generator) % 2
+    code = torch.nn.functional.normalize(torch.randn(12, generator=generator), dim=0)
+    return torch.randn(360, D, generator=generator) + 1.5 * (y[:, None] - 0.5) * (code @ place(generator)), y.tolist()
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_a_faint_property_of_few_dimensions_is_never_said_to_need_many(seed):
+    """Noise mixes up the ranks, so that twelve dimensions look like a hundred: the verdict knows that they may."""
+    x, y = faint(seed, lambda generator: torch.eye(D)[torch.randperm(D, generator=generator)[:12]])
+    found = where_is(x, {"y": y}, seed=seed)["y"]
+    assert found.verdict in ("scattered few", "cannot tell", "absent")
+    assert found.verdict != "cannot tell" or found.dimensions.value <= found.few_dimensions.high
+
+
+def test_noise_along_two_directions_hides_none_of_the_property():
+    """They hold three quarters of the variance: in rows as they are, 39 directions of the values looked like nine."""
+    generator = drawn(0)
+    x = torch.randn(N, D, generator=generator)
+    x += 20 * torch.randn(N, 2, generator=generator) @ torch.linalg.qr(torch.randn(D, 2, generator=generator)).Q.T
+    y = torch.arange(N) % 40
+    found = where_is(x + 0.5 * torch.randn(40, D, generator=generator)[y], {"who": y.tolist()})["who"]
+    assert found.verdict == "distributed" and found.rank.value > 25
 
 
 def test_absent_properties_pass_as_rarely_as_promised():
@@ -208,6 +237,11 @@ def test_a_rotated_direction_takes_the_dimensions_that_a_normal_one_does():
     assert float(sizes.double().mean()) / 2000 == pytest.approx(wanted, abs=0.01)
 
 
+def test_what_holds_little_hardly_counts_among_neighbours():
+    held = torch.tensor([4.0, 0.0, 3.0, 0.0, 0.0, 0.0, 1.0])
+    assert neighbour_share(held).item() == pytest.approx(7 / 8)
+
+
 def test_neighbours_lie_beside_or_above():
     chosen = torch.zeros(12, dtype=torch.bool).index_fill_(0, torch.tensor([0, 4, 11]), True)
     assert neighbour_share(chosen).item() == 0.0
@@ -287,6 +321,8 @@ X, Y = torch.randn(60, 8, generator=drawn(0)), [i % 2 for i in range(60)]
         ({"groups": ["g"] * 60}, TooFewRows, "`groups`: got 1 with 'y'|the value '0' in 1 group"),
         ({"groups": [1]}, BadInput, "`groups`: got 1 entries"),
         ({"keep": 1.5}, BadInput, "`keep`"),
+        ({"seed": "first"}, BadInput, "`seed`: got 'first'"),
+        ({"labels": {"y": [i / 7 for i in range(60)]}}, BadInput, "Sort them into a few values"),
         ({"divisions": 1}, BadInput, "`divisions`"),
         ({"rows": torch.zeros(3)}, BadInput, r"wanted a tensor \(n, hidden_size\)"),
         ({"rows": torch.full((60, 8), math.nan)}, NonFiniteRows, "60 rows"),

@@ -225,6 +225,8 @@ def test_frozen_masked_weights_get_no_gradient():
         ({"mask": "half"}, "`mask`: got 'half'; wanted one of 'none', 'random'"),
         ({"padding": "same"}, "`padding`: got 'same'"),
         ({"latents_per_unit": 6}, "wanted at most 5"),
+        ({"beta": float("nan")}, "`beta`: got nan; wanted a non-negative number"),
+        ({"mask": "learned", "mask_temperature": 0}, "`mask_temperature`: got 0; wanted a positive number"),
         ({"channels": 0}, "`channels`: got 0; wanted a positive integer"),
         ({"pooling": "max"}, "`pooling`: got 'max'"),
     ],
