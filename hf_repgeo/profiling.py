@@ -276,6 +276,9 @@ def profile(
     every = rows == "all"
     if isinstance(rows, str) and (media or not every):
         raise BadInput("rows", came=repr(rows), wanted="a number, or 'all' with texts")
+    if media and (pooling != "tokens" or window is not None):
+        came = f"pooling={pooling!r} and window={window} beside images or audio"
+        raise BadInput("pooling", came=came, wanted="'tokens' and no window: rows are patches, frames or tokens")
     policies = _policies("all" if every and tokens is None else tokens, media)
     oversample = oversample_for(policies or []) if oversample is None else as_count("oversample", oversample, 1)
     if processor is not None and not media:

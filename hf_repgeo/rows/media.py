@@ -26,8 +26,8 @@ def read_images(given: Any) -> Iterator[Image]:
 
     Args:
         given: a file, a folder, or an iterable of files, PIL images, arrays `(height, width, 3)` or `(height, width)`
-            of bytes or of numbers in [0, 1], `(3, height, width)` tensors, or what a `datasets` column of images holds,
-            decoded or not.
+            of whole numbers from 0 to 255 or of fractions from 0 to 1, `(3, height, width)` tensors, or what a
+            `datasets` column of images holds, decoded or not.
 
     Raises:
         BadInput: nothing in it, or something that is not image.
@@ -55,8 +55,20 @@ def _image(item: Any, pillow) -> Image:
     array = np.asarray(item)
     if array.ndim == 3 and array.shape[0] in (1, 3) and array.shape[2] not in (1, 3):
         array = np.moveaxis(array, 0, 2)
-    scaled = array if array.dtype == np.uint8 else np.clip(array * 255.0, 0, 255).round().astype(np.uint8)
-    return pillow.fromarray(scaled.squeeze(-1) if scaled.ndim == 3 and scaled.shape[2] == 1 else scaled)
+    if array.ndim not in (2, 3) or not array.size or (array.ndim == 3 and array.shape[2] not in (1, 3, 4)):
+        raise ValueError("no image of one, three or four channels")
+    pixels = _bytes(array)
+    return pillow.fromarray(pixels.squeeze(-1) if pixels.ndim == 3 and pixels.shape[2] == 1 else pixels)
+
+
+def _bytes(array: np.ndarray) -> np.ndarray:
+    """Pixels as bytes: whole numbers as they are, others times 255."""
+    whole = array.dtype.kind in "iu"
+    least, most = (array.min(), array.max()) if array.dtype.kind in "iufb" else (np.nan, np.nan)
+    slack = 0 if whole else 1e-3  # of interpolation
+    if not (-slack <= least and most <= (255 if whole else 1) + slack):  # NaN too
+        raise ValueError(f"{array.dtype} from {least} to {most}: neither whole numbers to 255 nor fractions to 1")
+    return (array if whole else (array * 255.0).round().clip(0, 255)).astype(np.uint8)
 
 
 def read_sounds(given: Any, rate: int) -> Iterator[np.ndarray]:
@@ -64,7 +76,8 @@ def read_sounds(given: Any, rate: int) -> Iterator[np.ndarray]:
 
     Args:
         given: a file, a folder, or an iterable of files, arrays `(samples,)` at that rate, or what a `datasets` column
-            of audio holds, decoded (`array` and `sampling_rate`) or not (`bytes` or `path`).
+            of audio holds, decoded (`array` and `sampling_rate`) or not (`bytes` or `path`). Samples are fractions from
+            -1 to 1, or signed integers, which are taken as fractions of their largest.
         rate: samples a second that the model wants; sounds of another rate are resampled behind a low-pass filter.
 
     Raises:
@@ -74,7 +87,7 @@ def read_sounds(given: Any, rate: int) -> Iterator[np.ndarray]:
     for item in _items(given, SOUND_FILES, "audio", SOUND_FORMS):
         try:
             samples, own_rate = _sound(item, rate)
-            yield _at_rate(_one_channel(np.asarray(samples, dtype=np.float32)), own_rate, rate)
+            yield _at_rate(_one_channel(_fractions(np.asarray(samples))), own_rate, rate)
         except (OSError, RuntimeError, TypeError, ValueError, KeyError) as error:
             if isinstance(error, (BadInput, MissingExtra)):
                 raise
@@ -94,6 +107,12 @@ def _sound(item: Any, rate: int) -> tuple[Any, int]:
     except ImportError:
         raise MissingExtra("soundfile", "audio", "decoding sound files") from None
     return soundfile.read(item if isinstance(item, io.BytesIO) else str(item), dtype="float32")
+
+
+def _fractions(samples: np.ndarray) -> np.ndarray:
+    """Samples as float32; whole numbers, as a sound card gives them, become fractions of the largest."""
+    largest = -float(np.iinfo(samples.dtype).min) if samples.dtype.kind == "i" else 1.0
+    return samples.astype(np.float32) / np.float32(largest)
 
 
 def _one_channel(samples: np.ndarray) -> np.ndarray:

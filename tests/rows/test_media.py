@@ -295,6 +295,54 @@ def test_heads_of_an_image_tower_are_counted_by_its_own_configuration():
     assert sorted(counts.count(stack) for stack in set(counts)) == [2, 4]
 
 
+# --- arrays of other kinds -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int64", "int16", "uint16"])
+def test_whole_numbers_are_pixels_from_0_to_255_whatever_their_type(dtype):
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 3))
+    [image] = read_images([pixels.astype(dtype)])
+    assert np.array_equal(np.asarray(image), pixels)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_fractions_are_pixels_from_0_to_1(dtype):
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 3))
+    [image] = read_images([(pixels / 255).astype(dtype)])
+    assert np.array_equal(np.asarray(image), pixels)
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.full((8, 8, 3), np.nan),
+        np.full((8, 8, 3), np.inf),
+        np.full((8, 8, 3), 255.0),
+        np.full((8, 8, 3), -0.5),
+        np.full((8, 8, 3), 300),
+        np.full((8, 8, 3), -1),
+        np.zeros((0, 0, 3)),
+        np.zeros(5),
+        np.zeros((8, 8, 2)),
+        np.zeros((1, 8, 8, 3)),
+        np.zeros((8, 8), dtype=complex),
+    ],
+)
+def test_an_array_that_is_no_image_is_refused(array):
+    with pytest.raises(BadInput, match="`images`: got"):
+        list(read_images([array]))
+
+
+def test_samples_of_a_sound_card_are_fractions_of_the_largest():
+    samples = np.array([-(2**15), 0, 2**14, 2**15 - 1])
+    expected = np.array([-1, 0, 0.5, 1 - 2**-15], dtype=np.float32)
+    for dtype, factor in (("int16", 1), ("int32", 2**16)):
+        [sound] = read_sounds([(samples * factor).astype(dtype)], 16_000)
+        assert np.array_equal(sound, expected)
+    [sound] = read_sounds([expected], 16_000)
+    assert np.array_equal(sound, expected)
+
+
 # --- sounds and images among text ------------------------------------------------------------------------------------
 
 

@@ -112,6 +112,12 @@ def test_compare_and_sequences_read_with_the_text_tower(documents, tokenizer):
     assert found.unique("layer") == [0, 1, 2]
 
 
+@pytest.mark.parametrize("option", [{"pooling": "cls"}, {"window": 16}])
+def test_options_of_texts_are_refused_beside_images(vit, option):
+    with pytest.raises(BadInput, match="beside images or audio; wanted 'tokens' and no window"):
+        hf_repgeo.profile(vit, images=[np.zeros((32, 32, 3))], **option)
+
+
 def test_processors_that_are_none_are_refused(vit):
     images = [np.zeros((32, 32, 3))] * 2
     for processor, texts, words in [

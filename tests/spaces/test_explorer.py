@@ -3,8 +3,8 @@
 import importlib.util
 import json
 import os
+import re
 import sys
-from importlib.metadata import version
 from pathlib import Path
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
@@ -24,6 +24,7 @@ from hf_repgeo.gradio_app.models import profile_model  # noqa: E402
 from hf_repgeo.gradio_app.sentence import MAX_SENTENCE, known_sentences  # noqa: E402
 
 SPACE = Path(__file__).parents[2] / "spaces" / "explorer"
+GRADIO = re.search(r"^gradio==(.+)$", (SPACE.parents[1] / "constraints.txt").read_text(), re.MULTILINE)[1]
 DECODER, ENCODER = "SmolLM2-135M", "all-MiniLM-L6-v2"
 TABS = ("finding", "model", "compare", "tokens", "sentence", "training", "atlas")
 
@@ -68,7 +69,7 @@ def test_the_front_matter_says_what_was_tested():
     from huggingface_hub import SpaceCard
 
     card = SpaceCard.load(SPACE / "README.md")
-    assert card.data.sdk == "gradio" and card.data.sdk_version == version("gradio")
+    assert card.data.sdk == "gradio" and card.data.sdk_version == GRADIO
     assert (SPACE / card.data.app_file).is_file() and (SPACE / card.data.thumbnail).is_file()
     assert len(card.data.short_description) <= 60 and card.data.license == "apache-2.0"
     assert (SPACE / "requirements.txt").read_text() == "hf_repgeo[demo,evaluate,spaces]\n"

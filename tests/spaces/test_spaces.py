@@ -5,7 +5,6 @@ import importlib.util
 import os
 import re
 import sys
-from importlib.metadata import version
 from pathlib import Path
 
 os.environ["HF_EVALUATE_OFFLINE"] = "1"
@@ -35,6 +34,7 @@ from hf_repgeo.gradio_app.scale import scale_figure  # noqa: E402
 
 NAMES = tuple(MEASUREMENTS)
 SPACES = Path(__file__).parents[2] / "spaces"
+GRADIO = re.search(r"^gradio==(.+)$", (SPACES.parent / "constraints.txt").read_text(), re.MULTILINE)[1]
 PURE = {"anisotropy": anisotropy, "intrinsic_dimension": intrinsic_dimension, "patchiness": patchiness}
 FEW_CELLS = {"codebooks": 2, "bits": 3}
 
@@ -110,7 +110,7 @@ def test_the_front_matter_says_what_was_tested(name):
     from huggingface_hub import SpaceCard
 
     card = SpaceCard.load(SPACES / name / "README.md")
-    assert card.data.sdk == "gradio" and card.data.sdk_version == version("gradio")
+    assert card.data.sdk == "gradio" and card.data.sdk_version == GRADIO
     assert card.data.app_file == "app.py" and (SPACES / name / card.data.app_file).is_file()
     assert card.data.tags == ["evaluate", "measurement"] and card.data.license == "apache-2.0"
     assert card.data.title == name.replace("_", " ").capitalize() and card.data.emoji
