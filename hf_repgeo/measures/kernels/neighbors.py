@@ -240,7 +240,7 @@ def _search_all(rows: torch.Tensor, found: Neighbors, dtype: torch.dtype, progre
     lists, *others = in_threads(search, _even_shares(corners, work, threads), threads)
     for other in others:
         lists.merge(other)
-    shares = torch.arange(len(rows), device=rows.device).tensor_split(threads)
+    shares = torch.arange(len(rows), device=rows.device).tensor_split(1 + len(others))
     accept = partial(_accept, rows, found=found, points=points, lists=lists)
     return torch.cat(in_threads(lambda share: accept(share, at=share), shares, threads))
 
