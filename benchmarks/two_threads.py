@@ -69,10 +69,10 @@ def main() -> None:
     ]
     for shape in shapes:
         table += lines(*shape, options.calls)
+        print("\n".join(table[-len(WORK) :]), flush=True)
     where = f"{processor()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}"
     made = f"`python benchmarks/two_threads.py`, {datetime.date.today()}, {where} (this benchmark counted)."
     text = "\n".join(["# What a second thread gains, by the clock", "", made, "", *table, ""])
-    print(text)
     if options.rows is None:
         TARGET.write_text(text)
 

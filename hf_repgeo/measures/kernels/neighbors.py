@@ -248,9 +248,9 @@ def _search_all(rows: torch.Tensor, found: Neighbors, dtype: torch.dtype, progre
 def _even_shares(items: list, work: list[int], most: int) -> list[list]:
     """Runs of neighbouring items, at most so many, about equal in work."""
     shares: list[list] = [[] for _ in range(most)]
-    done = 0
+    done, total = 0, sum(work)
     for item, own in zip(items, work, strict=True):
-        shares[int((done + own / 2) * most / sum(work))].append(item)
+        shares[int((done + own / 2) * most / total)].append(item)
         done += own
     return [share for share in shares if share]
 
