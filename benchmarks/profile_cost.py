@@ -4,7 +4,8 @@
 
 The forward pass is over 8 windows of 512 tokens, as many tokens as a batch has rows. A profile is everything that
 `hf_repgeo.profile` does with a model in memory: cutting the text, the forward pass, every default measure with its
-standard error in every layer, the report. `gpt2-random` is a decoder of 12 layers, 768 wide, with random weights.
+standard error in every layer, the report; imports and the model's weights are loaded before. `gpt2-random` is a decoder
+of 12 layers, 768 wide, with random weights.
 """
 
 import argparse
