@@ -41,8 +41,9 @@ def choose_dimensions(
 
     For k = d/2, d/4 ... down to 8: the first k columns, k drawn columns, and the k strongest principal directions (of
     the rows as they are, not centred, since these keep cosines) fitted on rows that are no queries. The score is the
-    share of the ten nearest rows that stay, or with pairs the mean reciprocal rank of the true document. The least k
-    that surely keeps enough on one half of the queries is scored on the other.
+    share of the ten nearest rows that stay, or with pairs the mean reciprocal rank of the true document. Of each
+    size the way that is best on one half of the queries is tried, the least k first: it must surely keep enough on both
+    halves.
 
     Args:
         data: a matrix of embeddings (array, tensor, `.npy`, `.safetensors`, `.parquet`), or a model: Hub id, folder,
@@ -123,17 +124,17 @@ def _principal(searched: SearchedRows, most: int) -> torch.Tensor:
 
 def _decided(searched: SearchedRows, scores: dict, kept: float, seed: int) -> Decision:
     choosing, scoring = halves(searched.target, seed)
-    full = next(iter(scores.values()))
+    whole, full = next(iter(scores.items()))
     d = searched.rows.shape[1]
 
     def left_over(key: tuple[str, int], half: np.ndarray) -> Interval:
         return mean_interval((scores[key] - kept * full)[half], searched.target[half], seed)
 
-    enough = [key for key in scores if key[0] == "all" or surely_above(left_over(key, choosing), 0)]
-    way, k = min(enough, key=lambda key: (key[1], -scores[key][choosing].mean()))
-    left = left_over((way, k), scoring)
+    sure = [key for key in _best_ways(scores, choosing) if surely_above(left_over(key, choosing), 0)]
+    kept_by = {key: left_over(key, scoring) for key in sure}
+    way, k = next((key for key in sure if surely_above(kept_by[key], 0)), sure[0] if sure else whole)
     share = mean_interval(scores[way, k][scoring], searched.target[scoring], seed)
-    verdict, answer = _said(way, k, d, left, share, searched.score_name, kept)
+    verdict, answer = _said(way, k, d, kept_by.get((way, k)), share, searched.score_name, kept)
     dimension, note = _dimension_note(searched, scores)
     return Decision(
         "How far can it be truncated?",
@@ -157,8 +158,16 @@ def _decided(searched: SearchedRows, scores: dict, kept: float, seed: int) -> De
     )
 
 
-def _said(way: str, k: int, d: int, left: Interval, share: Interval, name: str, kept: float) -> tuple[str, str]:
-    if way == "all":
+def _best_ways(scores: dict[tuple[str, int], np.ndarray], half: np.ndarray) -> list[tuple[str, int]]:
+    """The best way to each size on one half of the queries, the smallest size first."""
+    best: dict[int, tuple[str, int]] = {}
+    for way, k in sorted((key for key in scores if key[0] != "all"), key=lambda key: scores[key][half].mean()):
+        best[k] = way, k
+    return [best[k] for k in sorted(best)]
+
+
+def _said(way: str, k: int, d: int, left: Interval | None, share: Interval, name: str, kept: float) -> tuple[str, str]:
+    if left is None:
         return "keep all", f"no truncation that was tried keeps {kept:.0%} of the {name} of all {d} columns."
     ways = {"first": "the first columns", "drawn": "drawn columns", "principal": "principal directions"}
     if left.low is None or left.low < 0:
