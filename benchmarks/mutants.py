@@ -241,6 +241,8 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--least", type=float, default=1.0)
     options = parser.parse_args()
+    if options.sample and not options.map:
+        parser.error("--sample wants --map: which tests judge a line")
     if options.map and not options.map.exists():
         command = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import mutants; mutants.write_map"
         subprocess.run([sys.executable, "-c", f"{command}(mutants.Path({str(options.map.absolute())!r}))"], check=True)
