@@ -50,7 +50,13 @@ def measured_curves(reports: dict[str, ReportTable], measure: str, tokens: list[
         for style, policy in enumerate(tokens):
             stacks = layer_rows(report, measure, policy)
             for number, (stack, rows) in enumerate(stacks.items()):
-                title = ", ".join([name, *[stack] * (len(stacks) > 1), *[WORDS[policy]] * (len(tokens) > 1)])
+                title = ", ".join(
+                    [
+                        *[name] * (len(reports) > 1 or len(tokens) == 1),
+                        *[stack] * (len(stacks) > 1),
+                        *[WORDS[policy]] * (len(tokens) > 1),
+                    ]
+                )
                 curves.append(curve_of(title, rows, place=place, style=style + number))
         rows = next(iter(layer_rows(report, measure, tokens[0]).values()), [])
         chances.append(chance_of(f"chance, {name}" if len(reports) > 1 else "chance", rows, place))

@@ -96,7 +96,7 @@ def curves_figure(
     _dress(figure, unit, height)
     figure.update_yaxes(range=limits, rangemode="tozero" if limits is None else "normal")
     if limits is None and _far(curves, chance):
-        figure.update_yaxes(type="log", title=f"{unit}, logarithmic")
+        figure.update_yaxes(type="log", dtick="D2", title=f"{unit}, logarithmic")  # labels at 1, 2 and 5
     if relative:
         figure.update_xaxes(tickvals=[0, 0.25, 0.5, 0.75, 1], ticktext=["embeddings", "", "middle", "", "last layer"])
         figure.update_xaxes(range=[-0.07, 1.07], title=None)

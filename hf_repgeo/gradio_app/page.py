@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import MissingExtra, RepgeoError
+from ..measures import MEASURES
+from ..plots import DEFAULT_PANELS
 from ..report_table import ReportTable
 from ..writing import write_whole
 from .figures import PAGE_CSS
@@ -214,6 +216,18 @@ def whole(low: int, high: int) -> Callable[[str], int]:
 
 
 # --- parts of a tab -------------------------------------------------------------------------------------------------
+
+
+def plots_in_pairs(figures: list[Any]) -> list[gr.Plot]:
+    """A plot for each default panel, two beside each other, under its name and what larger values mean."""
+    plots = []
+    for start in range(0, len(DEFAULT_PANELS), 2):
+        with gr.Row():
+            for measure, figure in list(zip(DEFAULT_PANELS, figures))[start : start + 2]:
+                with gr.Column(min_width=320):
+                    gr.Markdown(f"**{measure.replace('_', ' ').capitalize()}**: {MEASURES[measure].direction}.")
+                    plots.append(gr.Plot(figure, show_label=False))
+    return plots
 
 
 def code_block(code: str, title: str = "The code that made this") -> gr.Code:

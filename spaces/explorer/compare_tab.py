@@ -9,8 +9,7 @@ from hf_repgeo.errors import BadInput
 from hf_repgeo.gradio_app.code import code_of
 from hf_repgeo.gradio_app.curves import TOKENS, WITH, WORDS, layer_rows, measure_figure, measured_curves
 from hf_repgeo.gradio_app.finding import DECODER, ENCODER, NAMES, packaged_reports
-from hf_repgeo.gradio_app.page import Address, as_json, code_block, described, files_for, in_sentences
-from hf_repgeo.measures import MEASURES
+from hf_repgeo.gradio_app.page import Address, as_json, code_block, described, files_for, in_sentences, plots_in_pairs
 from hf_repgeo.plots import DEFAULT_PANELS
 from hf_repgeo.report_text import number
 
@@ -32,13 +31,7 @@ def build(address: Address, mine: gr.State) -> None:
     address.add("tokens", tokens, TOKENS.values())
     values = show(NAMES[DECODER], NAMES[ENCODER], WITH, {})
     words = gr.Markdown(values[0])
-    plots = []
-    for start in range(0, len(DEFAULT_PANELS), 2):
-        with gr.Row():
-            for measure, figure in list(zip(DEFAULT_PANELS, values[1:]))[start : start + 2]:
-                with gr.Column(min_width=320):
-                    gr.Markdown(f"**{measure.replace('_', ' ').capitalize()}**: {MEASURES[measure].direction}.")
-                    plots.append(gr.Plot(figure, show_label=False))
+    plots = plots_in_pairs(values[1:])
     with gr.Accordion("Numbers, with standard errors", open=False):
         numbers = gr.Dataframe(values[5], headers=HEADERS, interactive=False, show_label=False, max_height=400)
     made = code_block(values[6])

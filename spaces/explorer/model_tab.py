@@ -12,7 +12,7 @@ from hf_repgeo.gradio_app.curves import WITH, WITHOUT, layer_rows, measure_figur
 from hf_repgeo.gradio_app.inputs import MAX_TEXT, PACKAGED_MODEL
 from hf_repgeo.gradio_app.jobs import Job, Stopped
 from hf_repgeo.gradio_app.models import MAX_PARAMETERS, measure_model, name_of
-from hf_repgeo.gradio_app.page import Address, as_json, code_block, described, files_for, in_sentences
+from hf_repgeo.gradio_app.page import Address, as_json, code_block, described, files_for, in_sentences, plots_in_pairs
 from hf_repgeo.plots import DEFAULT_PANELS
 
 ABOUT = f"an id on the Hub; safetensors, at most {MAX_PARAMETERS // 10**6} million parameters"
@@ -36,7 +36,7 @@ def build(address: Address, mine: gr.State) -> None:
         stop = gr.Button("Stop", min_width=120)
     status = gr.Markdown("About half a minute for a small model: 4,096 tokens.", elem_classes="status")
     with gr.Column(visible=False) as results:
-        plots = [gr.Plot(show_label=False) for _ in DEFAULT_PANELS]
+        plots = plots_in_pairs([None] * len(DEFAULT_PANELS))
         made = code_block("")
         files = gr.File(label="The report as JSON", file_count="multiple", interactive=False)
     outputs = [status, results, *plots, made, files, mine]
