@@ -50,7 +50,8 @@ def measured_curves(reports: dict[str, ReportTable], measure: str, tokens: list[
         for style, policy in enumerate(tokens):
             stacks = layer_rows(report, measure, policy)
             for number, (stack, rows) in enumerate(stacks.items()):
-                title = ", ".join(
+                named = [name] * (len(reports) > 1 or len(tokens) == 1)
+                title = ", ".join([*named, *[stack] * (len(stacks) > 1), *[WORDS[policy]] * (len(tokens) > 1)])
                     [
                         *[name] * (len(reports) > 1 or len(tokens) == 1),
                         *[stack] * (len(stacks) > 1),
