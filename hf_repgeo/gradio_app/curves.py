@@ -52,12 +52,6 @@ def measured_curves(reports: dict[str, ReportTable], measure: str, tokens: list[
             for number, (stack, rows) in enumerate(stacks.items()):
                 named = [name] * (len(reports) > 1 or len(tokens) == 1)
                 title = ", ".join([*named, *[stack] * (len(stacks) > 1), *[WORDS[policy]] * (len(tokens) > 1)])
-                    [
-                        *[name] * (len(reports) > 1 or len(tokens) == 1),
-                        *[stack] * (len(stacks) > 1),
-                        *[WORDS[policy]] * (len(tokens) > 1),
-                    ]
-                )
                 curves.append(curve_of(title, rows, place=place, style=style + number))
         rows = next(iter(layer_rows(report, measure, tokens[0]).values()), [])
         chances.append(chance_of(f"chance, {name}" if len(reports) > 1 else "chance", rows, place))
