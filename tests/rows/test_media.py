@@ -347,15 +347,13 @@ def test_samples_of_a_sound_card_are_fractions_of_the_largest():
 
 
 def test_rows_of_qwen2_audio_are_tokens_of_text_and_of_sound_and_frames_without_silence():
+    import transformers
     from tiny import SIZES, make_tokenizer
-    from transformers import (
-        Qwen2AudioConfig,
-        Qwen2AudioModel,
-        Qwen2AudioProcessor,
-        Qwen2Config,
-        WhisperFeatureExtractor,
-    )
+    from transformers import Qwen2AudioConfig, Qwen2AudioProcessor, Qwen2Config, WhisperFeatureExtractor
     from transformers.models.qwen2_audio.configuration_qwen2_audio import Qwen2AudioEncoderConfig
+
+    if not hasattr(transformers, "Qwen2AudioModel"):
+        pytest.skip("this transformers has Qwen2-Audio with its head only")
 
     tokenizer = make_tokenizer(special=False)
     tokenizer.add_special_tokens({"additional_special_tokens": ["<|AUDIO|>", "<|audio_bos|>", "<|audio_eos|>"]})
@@ -367,7 +365,7 @@ def test_rows_of_qwen2_audio_are_tokens_of_text_and_of_sound_and_frames_without_
         text_config=Qwen2Config(**SIZES | {"vocab_size": len(tokenizer)}, num_key_value_heads=2),
         audio_token_index=tokenizer.convert_tokens_to_ids("<|AUDIO|>"),
     )
-    model = seeded(Qwen2AudioModel, config)
+    model = seeded(transformers.Qwen2AudioModel, config)
     texts = ["the cat sees the dog", "a house", "old"]
     items = list(speech_items(model, processor, WAVES, texts))
     heard = [int(item.media_tokens.sum()) for item in items]
