@@ -23,7 +23,7 @@ from .tables import read_scores
 FOLDS = 5
 LEAST_PER_CLASS = FOLDS
 LEAST_CANDIDATES = 8  # to ask whether geometry adds to the probe over them
-QUESTION = ("frames", "chunks")  # in the shipped study: the outcome, and the probe that stands in for it
+QUESTION = ("tuned_frames", "frames")  # in the shipped study: the outcome, and the probe of the same sentences
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from .run_file import Run
 logger = logging.getLogger(__name__)
 
 WRITE_SPEED = 300e6  # bytes a second, of a slow disk
-WORTH = 0.2  # writing may take this share of the forward pass that it can save
+WORTH = 0.05  # writing may take this share of the forward pass that it can save
 
 
 class KeptRows:
