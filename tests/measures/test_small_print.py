@@ -6,7 +6,8 @@ import torch
 from hf_repgeo.errors import UnknownName
 from hf_repgeo.measures import PointCloud, levina_bickel, mean_cosine, patchiness
 from hf_repgeo.measures.hubs import local_dimension
-from hf_repgeo.measures.pairs import CloudPair, linear_cka, linearity_score, redrawn_scatter
+from hf_repgeo.measures.kernels.quantizers import complete_options
+from hf_repgeo.measures.pairs import CloudPair, linear_cka, linearity_score, redrawn_scatter, subspace_novelty
 
 
 @pytest.fixture
@@ -55,3 +56,13 @@ def test_an_error_of_two_draws_has_one_degree_of_freedom(rows):
 def test_too_few_rows_for_the_cells_say_how_many_cells_there_are(rows):
     found = patchiness(PointCloud(rows[:30]), codebooks=1, bits=5)
     assert found.value is None and found.warnings[0] == "too_few_rows: 30 rows cannot fill 32 cells; use fewer bits"
+
+
+def test_leading_directions_are_at_most_one_fewer_than_the_rows(rows):
+    found = subspace_novelty(CloudPair(rows[:4], rows[4:8]), directions=5)
+    assert found.details == {"directions": 3, "chance": pytest.approx(1 - 3 / 5)}
+
+
+@pytest.mark.parametrize("quantizer, cells", [("product", 64), ("residual", 64), ("additive", 256)])
+def test_quantizers_have_the_cells_that_the_documentation_names(rows, quantizer, cells):
+    assert complete_options(8, quantizer=quantizer)["bits"] == cells.bit_length() - 1
