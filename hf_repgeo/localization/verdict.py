@@ -143,8 +143,9 @@ def where_is(
 
     Every number is of linear readers and of groups that they were not fitted to. The verdict:
 
-    - *absent* unless labels shuffled over groups do worse: `p_present <= alpha`, and by three of their standard
-      deviations, so that of a hundred properties that are not there fewer than one is called present
+    - *absent* unless labels shuffled over groups do worse (`p_present <= alpha`), and by three of their standard
+      deviations or with an accuracy three standard errors above chance, each group one draw: of a hundred properties
+      that are not there fewer than one is called present
     - *block* or *scattered few* if `few` of the dimensions hold `keep` of the variance between the values and a rotated
       basis needs more (`p_basis <= alpha`); a block if they have neighbours among them
       (`p_neighbours <= alpha`, and at least half of the way from random sets to neighbours throughout)
@@ -307,7 +308,7 @@ class _Finder:
         counts = (len(values.codes), int(values.groups.max()) + 1, len(values.names))
         chance = float(values.shares.max())
         found = Where("cannot tell", *counts, accuracy, chance, _p_value(read), n_null=self.n_null)
-        if not _stands_out(read):
+        if not _stands_out(read) and not _well_read(accuracy.value, chance, counts[1]):
             found.verdict = "absent"
         elif _stands_out(between):
             self._divide(found, space, values, parted, generator)
@@ -407,6 +408,11 @@ def _tile_index(energies: torch.Tensor, regions: torch.Tensor, count: int, gener
 def _stands_out(statistics: torch.Tensor) -> bool:
     """Whether the first entry lies `BEYOND` standard deviations above the others."""
     return float(statistics[0] - statistics[1:].mean()) >= BEYOND * float(statistics[1:].std())
+
+
+def _well_read(accuracy: float, chance: float, groups: int) -> bool:
+    """Whether new groups are read `BEYOND` standard deviations better than by chance, were each group one draw."""
+    return accuracy - chance >= BEYOND * (chance * (1 - chance) / groups) ** 0.5
 
 
 def _p_value(statistics: torch.Tensor) -> float:

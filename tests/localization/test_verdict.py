@@ -25,7 +25,7 @@ from hf_repgeo.localization.effects import (
     shuffled_codes,
 )
 from hf_repgeo.localization.subspaces import erase, inlp_rank, spectrum, subspace_rank
-from hf_repgeo.localization.verdict import VERDICTS, where_is
+from hf_repgeo.localization.verdict import VERDICTS, _well_read, where_is
 from hf_repgeo.localization.where_report import plot_where, where_report
 
 D, N = 256, 480
@@ -154,6 +154,11 @@ def test_absent_properties_pass_as_rarely_as_promised():
         labels = {str(i): (torch.randperm(120, generator=generator) % 2).tolist() for i in range(10)}
         passed += sum(one.verdict != "absent" for one in where_is(x, labels, seed=seed).values())
     assert passed <= 2
+
+
+def test_what_is_read_well_is_not_absent_though_shuffled_labels_scatter_widely():
+    """A few massive groups make shuffled labels scatter; 0.85 of 32 groups is 4 standard errors above one half."""
+    assert _well_read(0.85, 0.5, 32) and not _well_read(0.70, 0.5, 32) and not _well_read(0.95, 0.93, 100)
 
 
 def test_p_values_of_nothing_are_uniform():
