@@ -16,6 +16,7 @@ from ..measures.inputs import as_groups, as_seed
 from .processes import current_team
 
 LARGEST = 1e140  # unit of a block whose squares still have room in float64, summed over any number of rows
+SMALLEST = 1e-140  # unit of kept rows whose squares still have all their digits
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # constants of SplitMix64
 
 
@@ -174,7 +175,7 @@ class RowStream:
             groups: `(rows of the stream,)`, as in `PointCloud`; default: the labels taken with the rows, if any.
 
         Raises:
-            BadInput: fewer than two rows, or `groups` of another length.
+            BadInput: fewer than two rows, `groups` of another length, or entries whose squares vanish.
         """
         if self.seen == 0:
             raise BadInput("X", came="an empty stream", wanted="at least two rows")
@@ -185,6 +186,9 @@ class RowStream:
         cloud = PointCloud(self.kept(), groups=groups, seed=self.seed)
         cloud.given_dtype = self.dtype or cloud.given_dtype
         if self.seen > cloud.n:
+            if cloud.unit < SMALLEST:
+                wanted = "entries whose squares float64 can sum, from 1e-140; multiply all rows by a constant"
+                raise BadInput("X", came=f"entries of {cloud.unit:.0e} in a stream", wanted=wanted)
             cloud.stream(self.moments.on(cloud.rows.device))
         return cloud
 

@@ -159,3 +159,16 @@ def test_blocks_of_another_width_are_refused(X):
 def test_entries_whose_squares_float64_cannot_sum_are_refused_in_a_stream(X):
     with pytest.raises(BadInput, match="entries of .e.16. in a stream; wanted entries whose squares"):
         cloud_of_stream([X[:50].astype(float), X[50:100].astype(float) * 1e163], max_rows=10)
+    tiny = X[:100].astype(float) * 1e-160
+    with pytest.raises(BadInput, match="entries of .e-16. in a stream; wanted .* multiply all rows by a constant"):
+        cloud_of_stream([tiny], max_rows=10)
+    assert cloud_of_stream([tiny], max_rows=100).n == 100  # all rows are kept, and rescaled
+
+
+def test_a_streams_spectrum_has_no_unit_between_the_entries_it_refuses(X):
+    rows = X[:400].astype(float)
+    shares = [
+        evaluate_all(cloud_of_stream([rows * scale], max_rows=50), [("anisotropy", "razzhigaev")])[0].value
+        for scale in (1.0, 1e-135, 1e135)
+    ]
+    assert shares == pytest.approx([shares[0]] * 3, rel=1e-12)
