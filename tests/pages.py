@@ -43,10 +43,10 @@ def deep_folder(tokenizer, tmp_path_factory):
 @pytest.fixture
 def tiny_models(deep_folder, monkeypatch):
     """The names of models in the README lead to the tiny one; any other name goes its own way."""
-    place = models._place
+    place = models.resolved_place
     known = {"bert-base-uncased"}
     monkeypatch.setattr(
-        models, "_place", lambda name, revision: place(str(deep_folder) if name in known else name, revision)
+        models, "resolved_place", lambda name, revision: place(str(deep_folder) if name in known else name, revision)
     )
 
 

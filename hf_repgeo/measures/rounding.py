@@ -8,6 +8,7 @@ what neighbours and small eigenvalues are made of.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -69,7 +70,8 @@ def variance_loss(cloud: PointCloud) -> tuple[str, ...]:
 
 def neighbor_loss(cloud: PointCloud, first: torch.Tensor) -> tuple[str, ...]:
     """A warning where rounding makes up 2 % of the squared distances `first` to the nearest neighbours, `(n,)`."""
-    share = 2 * cloud.once(rounding_noise) / float(first.median()) ** 2
+    noise = cloud.once(rounding_noise)
+    share = 2 * noise / max(float(first.median()) ** 2, sys.float_info.min) if noise else 0.0
     if share <= LOSS:
         return ()
     return (f"rounding: {_of(cloud)} makes up {min(share, 1):.0%} of the squared distances to neighbours; {CURE}",)

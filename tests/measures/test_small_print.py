@@ -66,3 +66,14 @@ def test_leading_directions_are_at_most_one_fewer_than_the_rows(rows):
 @pytest.mark.parametrize("quantizer, cells", [("product", 64), ("residual", 64), ("additive", 256)])
 def test_quantizers_have_the_cells_that_the_documentation_names(rows, quantizer, cells):
     assert complete_options(8, quantizer=quantizer)["bits"] == cells.bit_length() - 1
+
+
+def test_a_map_fitted_on_one_row_guesses_that_rows_image():
+    two = torch.tensor([[0.0], [1.0]], dtype=torch.float64)
+    assert linearity_score(CloudPair(two, two)).value == pytest.approx(0)
+
+
+def test_a_huge_outlier_leaves_the_dimension_of_the_other_rows(rows):
+    far = rows[:30, :1].clone()
+    far[0] = 1e163
+    assert levina_bickel(PointCloud(far)).value == pytest.approx(1, abs=0.2)  # the squares of distances vanish

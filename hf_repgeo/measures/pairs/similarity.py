@@ -198,8 +198,10 @@ def _residual(pair: CloudPair, left_out: torch.Tensor | None, scored: torch.Tens
     """Squared error on the folds `scored` (default: all) of the map fitted without the folds `left_out`."""
     fit = _Moments(pair, slice(None) if left_out is None else ~left_out)
     test = _Moments(pair, slice(None) if scored is None else scored)
-    ridge = RIDGE * fit.xx.diagonal().mean() * torch.eye(len(fit.xx), dtype=fit.xx.dtype, device=fit.xx.device)
-    weights = torch.linalg.solve(fit.xx + ridge, fit.xy)
+    scale = fit.xx.diagonal().mean()
+    ridge = RIDGE * scale * torch.eye(len(fit.xx), dtype=fit.xx.dtype, device=fit.xx.device)
+    spread = float(scale) > 0  # one row, or equal ones, say nothing of a map: the best guess is their mean
+    weights = torch.linalg.solve(fit.xx + ridge, fit.xy) if spread else torch.zeros_like(fit.xy)
     offset = (fit.y - fit.x @ weights) / fit.n  # the map is x -> offset + x weights
     predicted = (weights * (test.raw_xx @ weights)).sum() + 2 * (test.x @ weights) @ offset + test.n * offset @ offset
     return test.yy - 2 * (test.y @ offset + (weights * test.raw_xy).sum()) + predicted
