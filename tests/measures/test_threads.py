@@ -1,8 +1,6 @@
-"""Work spread over threads gives what one thread gives, and leaves PyTorch's settings as they were."""
+"""Any number of threads gives what one thread gives."""
 
 from __future__ import annotations
-
-import threading
 
 import pytest
 import torch
@@ -11,8 +9,6 @@ from hf_repgeo.measures import PointCloud, patchiness
 from hf_repgeo.measures.kernels import neighbors
 from hf_repgeo.measures.kernels.neighbors import nearest, nearest_of
 from hf_repgeo.measures.kernels.quantizers import quantize
-from hf_repgeo.measures.kernels.switch import family, kernels
-from hf_repgeo.measures.kernels.threads import in_threads, side_by_side
 
 
 @pytest.fixture
@@ -55,45 +51,3 @@ def test_cells_are_the_same_to_the_last_bit_on_any_number_of_threads(threads):
         threads(count)
         assert torch.equal(quantize(rows, bits=4).codes, alone.codes)
         assert patchiness(PointCloud(rows), bits=4).value == value
-
-
-def test_fewer_blocks_than_threads_give_the_exact_neighbours(threads):
-    threads(4)
-    assert nearest(torch.tensor([[0.0], [1.0], [3.0]])).distances.tolist() == [[1.0, 3.0], [1.0, 2.0], [2.0, 3.0]]
-
-
-def test_parts_run_without_gradients_on_their_share_of_the_cores_and_with_the_kernels_of_the_caller(threads):
-    threads(4)
-    seen = in_threads(lambda _: (torch.get_num_threads(), torch.is_grad_enabled()), [0, 1], 4)
-    assert seen == [(2, False)] * 2 and torch.is_grad_enabled()
-    with kernels("reference"):
-        assert in_threads(lambda _: family(), [0, 1], 2) == ["reference"] * 2
-        assert side_by_side(torch.zeros(1)) == 1
-    assert side_by_side(torch.zeros(1)) == 4
-
-
-def test_threads_that_begin_later_have_the_number_of_the_process(threads):
-    threads(3)
-    in_threads(lambda _: None, [0, 1, 2], 3)
-    seen: list[int] = []
-    later = threading.Thread(target=lambda: seen.append(torch.get_num_threads()))
-    later.start()
-    later.join()
-    assert seen == [3] and torch.get_num_threads() == 3
-
-
-def test_an_error_of_one_part_reaches_the_caller_and_settings_are_put_back(threads):
-    threads(2)
-    with pytest.raises(ZeroDivisionError):
-        in_threads(lambda part: 1 / part, [1, 0], 2)
-    assert torch.get_num_threads() == 2
-
-
-def test_progress_that_raises_ends_the_work(threads):
-    threads(2)
-
-    def stop(done: int, total: int) -> None:
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        quantize(cloud(), bits=3, progress=stop)

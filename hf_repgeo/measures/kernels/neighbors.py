@@ -44,7 +44,6 @@ import torch
 from ...errors import TooFewRows
 from .products import bfloat16_is_fast, times_transposed
 from .switch import fast
-from .threads import counted, in_threads, side_by_side
 
 SPARE = 4  # candidates kept beyond the k nearest, for the proof and for narrowed searches
 GROUP = 16  # entries of a block that are first looked at through their minimum: one cache line of float32
@@ -135,8 +134,7 @@ def nearest(rows: torch.Tensor, k: int = 2, progress: Progress | None = None) ->
         TooFewRows: fewer than k + 1 rows.
 
     Cost: m^2 d flops in float32, or in bfloat16 and more for the rows that this cannot prove; memory: one copy of the
-    rows in float32 beside blocks of 4 MiB and a panel of 2,048 rows a thread (on GPU 256 MiB, and up to 1 GiB while
-    distances are recomputed).
+    rows in float32 beside blocks of 4 MiB (on GPU 256 MiB, and up to 1 GiB while distances are recomputed).
 
     Example:
         >>> import torch
@@ -228,52 +226,26 @@ def _nothing_yet(n: int, k: int, device: torch.device) -> Neighbors:
 
 
 def _search_all(rows: torch.Tensor, found: Neighbors, dtype: torch.dtype, progress: Progress | None) -> torch.Tensor:
-    """Every row against every other, each pair once. Each thread has its share of the blocks and lists of its own."""
+    """Every row against every other, each pair once."""
     points = _Points(rows, dtype)
-    threads = side_by_side(rows)
+    lists = _Lists(len(points.extended), found.candidates.shape[1], points.extended)
     panel, strip = _block_shape(rows)
     n = len(points.extended)
     corners = [(top, start) for top in range(0, n, panel) for start in range(top, n, strip)]
-    told = progress and counted(progress, len(corners))
-    search = partial(_search_blocks, points, found.candidates.shape[1], rough=dtype == torch.bfloat16, told=told)
-    work = [min(panel, start + strip - top) for top, start in corners]
-    lists, *others = in_threads(search, _even_shares(corners, work, threads), threads)
-    for other in others:
-        lists.merge(other)
-    shares = torch.arange(len(rows), device=rows.device).tensor_split(1 + len(others))
-    accept = partial(_accept, rows, found=found, points=points, lists=lists)
-    return torch.cat(in_threads(lambda share: accept(share, at=share), shares, threads))
-
-
-def _even_shares(items: list, work: list[int], most: int) -> list[list]:
-    """Runs of neighbouring items, at most so many, about equal in work."""
-    shares: list[list] = [[] for _ in range(most)]
-    done, total = 0, sum(work)
-    for item, own in zip(items, work, strict=True):
-        shares[int((done + own / 2) * most / total)].append(item)
-        done += own
-    return [share for share in shares if share]
-
-
-def _search_blocks(
-    points: _Points, width: int, corners: list[tuple[int, int]], rough: bool, told: Callable[[], None] | None
-) -> _Lists:
-    """Lists of all points from the blocks at these corners, which are in order."""
-    lists = _Lists(len(points.extended), width, points.extended)
-    panel, strip = _block_shape(points.extended)
-    left_top = -1
-    for top, start in corners:
-        if top != left_top:
-            left, left_top = points.flipped(slice(top, top + panel)), top
+    rough = dtype == torch.bfloat16
+    for done, (top, start) in enumerate(corners, 1):
+        if start == top:
+            left = points.flipped(slice(top, top + panel))
         block = times_transposed(left[: start + strip - top], points.extended[start : start + strip], rough=rough)
         above = min(start - top, panel)  # rows of the block whose pairs are met here only
         block[above:].fill_diagonal_(torch.inf)
         lists.offer_rows(block, start, first_point=top)
         if above:  # below, every pair is there twice, and the rows have had both
             lists.offer_columns(block[:above], top, first_point=start)
-        if told is not None:
-            told()
-    return lists
+        if progress is not None:
+            progress(done, len(corners))
+    everyone = torch.arange(len(rows), device=rows.device)
+    return _accept(rows, everyone, found, points, lists)
 
 
 def _search_some(rows: torch.Tensor, which: torch.Tensor, found: Neighbors, dtype: torch.dtype) -> torch.Tensor:
@@ -281,22 +253,18 @@ def _search_some(rows: torch.Tensor, which: torch.Tensor, found: Neighbors, dtyp
     if len(which) == 0:
         return which
     points = _Points(rows, dtype)
-    threads = side_by_side(rows)
-    parts = which.split(min(_block_shape(rows)[0], -(-len(which) // threads)))
-    return torch.cat(in_threads(partial(_search_panel, rows, found, points), parts, threads))
-
-
-def _search_panel(rows: torch.Tensor, found: Neighbors, points: _Points, some: torch.Tensor) -> torch.Tensor:
-    """A panel of rows against every row."""
-    left, strip = points.flipped(some), _block_shape(rows)[1]
-    lists = _Lists(len(some), found.candidates.shape[1], points.extended)
-    for start in range(0, len(points.extended), strip):
-        block = times_transposed(left, points.extended[start : start + strip])
-        own = torch.nonzero((some >= start) & (some < start + strip))[:, 0]
-        block[own, some[own] - start] = torch.inf
-        lists.offer_rows(block, start)
-    everyone = torch.arange(len(some), device=rows.device)
-    return _accept(rows, some, everyone, found, points, lists)
+    panel, strip = _block_shape(rows)
+    still_open = []
+    for some in which.split(panel):
+        left = points.flipped(some)
+        lists = _Lists(len(some), found.candidates.shape[1], points.extended)
+        for start in range(0, len(points.extended), strip):
+            block = times_transposed(left, points.extended[start : start + strip])
+            own = torch.nonzero((some >= start) & (some < start + strip))[:, 0]
+            block[own, some[own] - start] = torch.inf
+            lists.offer_rows(block, start)
+        still_open.append(_accept(rows, some, found, points, lists))
+    return torch.cat(still_open)
 
 
 def _search_directly(rows: torch.Tensor, which: torch.Tensor, found: Neighbors) -> None:
@@ -448,26 +416,17 @@ class _Lists:
         self.others[points] = others.gather(1, best[:, :-1])
         self.bound[points] = self.bound[points].minimum(values[:, -1]).clamp(max=left_out)
 
-    def merge(self, other: _Lists) -> None:
-        """Take over what other lists of the same points saw."""
-        values, best = _smallest(torch.cat([self.values, other.values], 1), self.values.shape[1] + 1)
-        self.others = torch.cat([self.others, other.others], 1).gather(1, best[:, :-1])
-        self.values = values[:, :-1]
-        self.bound = self.bound.minimum(other.bound).minimum(values[:, -1])
-
-    def ranked(self, at: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Values and others of the points `at`, nearest first; other -1 where there is none."""
-        values, order = self.values[at].sort(1)
-        others = self.others[at].gather(1, order)
+    def ranked(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Values and others, nearest first; other -1 where there is none."""
+        values, order = self.values.sort(1)
+        others = self.others.gather(1, order)
         return values, others.masked_fill_(values >= NOBODY / 2, -1)
 
 
-def _accept(
-    rows: torch.Tensor, which: torch.Tensor, at: torch.Tensor, found: Neighbors, points: _Points, lists: _Lists
-) -> torch.Tensor:
-    """Put the lists `at` these places, of the rows `which`, into `found`; returns the rows that are not proved."""
-    k = found.indices.shape[1]
-    values, others = lists.ranked(at)
+def _accept(rows: torch.Tensor, which: torch.Tensor, found: Neighbors, points: _Points, lists: _Lists) -> torch.Tensor:
+    """Put the lists of the rows `which` into `found`; returns the rows that are not proved."""
+    n, k = len(which), found.indices.shape[1]
+    values, others = (ranked[:n] for ranked in lists.ranked())
     distances = torch.full(others.shape, torch.inf, dtype=torch.float64, device=rows.device)
     distances[:, :k] = _distances(rows, which, others[:, :k])
     doubtful = points.reach(which, values[:, k:]) < distances[:, :k].amax(1, keepdim=True)  # may be nearer all the same
@@ -477,7 +436,7 @@ def _accept(
     found.distances[which] = distances[:, :k]
     found.indices[which] = others.gather(1, order[:, :k])
     found.candidates[which] = others
-    found.reach[which] = points.reach(which, lists.bound[at, None].clamp(max=NOBODY))[:, 0]
+    found.reach[which] = points.reach(which, lists.bound[:n, None].clamp(max=NOBODY))[:, 0]
     tolerance = TIE if points.extended.dtype == torch.float64 else 0.0
     return which[found.distances[which, -1] > found.reach[which] * (1 + tolerance)]
 

@@ -23,7 +23,6 @@ from ...errors import BadInput, MissingExtra, TooFewRows, UnknownName
 from .additive import beam_search, fit_additive, fit_residual, local_search
 from .kmeans import kmeans, nearest_centroids, squared_errors
 from .row_keys import key_order, row_keys
-from .threads import counted, in_threads, side_by_side
 
 PRODUCT, RESIDUAL, ADDITIVE, FAISS_PQ, FAISS_LSQ = "product", "residual", "additive", "faiss-pq", "faiss-lsq"
 CODEBOOKS = 4
@@ -270,14 +269,10 @@ def _squared_norms(rows: torch.Tensor) -> torch.Tensor:
 def _product(rows: torch.Tensor, codebooks: int, cells: int, seed: int, progress: Progress) -> _Fit:
     blocks = [block for block in rows.tensor_split(codebooks, dim=1) if _differ(block)]
     blocks = blocks or [rows.tensor_split(codebooks, dim=1)[-1]]
-    told = counted(progress, len(blocks))
-
-    def fitted(block: torch.Tensor) -> _Fit:
-        fit = _of_block(block.contiguous(), cells)
-        told()
-        return fit
-
-    fits = in_threads(fitted, blocks, side_by_side(rows))
+    fits = []
+    for done, block in enumerate(blocks, start=1):
+        fits.append(_of_block(block.contiguous(), cells))
+        progress(done, len(blocks))
     return _Fit(
         codes=torch.stack([fit.codes for fit in fits], dim=1),
         codebooks=tuple(fit.codebooks[0] for fit in fits),
