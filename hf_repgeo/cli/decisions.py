@@ -9,6 +9,7 @@ from importlib import import_module
 
 from ..errors import BadInput
 from .options import add_flags, given
+from .output import made_folder
 
 ROOM = "hf_repgeo.decisions"
 ROWS = "a matrix (.npy, .safetensors, .parquet), or a model: Hub id, folder, pip:PACKAGE"
@@ -121,14 +122,15 @@ def _runner(question: Question):
         for name in question.required:
             if not hasattr(options, name):
                 raise BadInput(f"--{name}", came="nothing", wanted="a file: this command reads it")
+        out = made_folder("--out", options.out) if options.out else None
         module, _, name = question.name.rpartition(".")
         chosen = given(options, *question.flags)
         if "groups" in chosen:
             chosen["groups"] = import_module(f"{ROOM}.inputs").read_lines(chosen["groups"], "groups")
         positional = {argument: getattr(options, argument) for argument in question.arguments}
         decision = getattr(import_module(module), name)(**positional, **chosen)
-        if options.out:
-            decision.save(options.out)
+        if out:
+            decision.save(out)
         print(json.dumps(decision.as_dict(), indent=1, default=str) if options.json else decision)
 
     return run

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 from ..writing import write_whole
 from .options import add_flags, given
-from .output import save_figure
+from .output import made_folder, save_figure
 
 ROOM = "hf_repgeo.downstream"
 SAMPLE, PERTURB = f"{ROOM}.sequences.sample_sequences", f"{ROOM}.perturbation.perturb"
@@ -47,9 +46,9 @@ def sample(options: argparse.Namespace) -> None:
     """Writes the sequences, prints their distances from the corpora."""
     from ..downstream import frequency_report, plot_frequencies, sample_sequences
 
+    out = made_folder("--out", options.out)
     drawn = sample_sequences(options.corpora or None, **given(options, *SAMPLING))
     report = frequency_report(drawn)
-    out = _folder(options.out)
     write_whole(out / "sequences.txt", "\n".join(drawn.sequences) + "\n")
     write_whole(out / "frequencies.txt", f"{report}\n")
     save_figure(plot_frequencies(report), out / "frequencies.png")
@@ -144,8 +143,9 @@ def regress(options: argparse.Namespace) -> None:
     from ..downstream import regress, write_report
     from ..downstream.report import sections
 
+    out = made_folder("--out", options.out)
     result = regress(options.table, options.score, **given(options, *REGRESSING))
-    page = write_report(result, _folder(options.out), f"Geometry and {options.score}")
+    page = write_report(result, out, f"Geometry and {options.score}")
     print("\n".join(sections(result)[0].text))
     print(page)
 
@@ -193,9 +193,3 @@ def _outcomes(path: str) -> dict[str, float]:
 
     table = read_scores(path, "score", measures=["score"])
     return dict(zip(table.frame["model"].astype(str), table.score.tolist()))
-
-
-def _folder(path: str) -> Path:
-    folder = Path(path)
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder

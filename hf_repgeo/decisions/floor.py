@@ -85,6 +85,9 @@ def cosine_floor(
         >>> print(cosine_floor(X, texts).verdict)
         threshold
     """
+    if texts is None and is_matrix(model):
+        wanted = "the group of each row: a file with the columns text and group, or a mapping from a group to its texts"
+        raise BadInput("texts", came="none beside a matrix", wanted=wanted)
     grouped = read_groups(texts)
     if grouped.n_groups < 2 * LEAST_CLUSTERS:
         came, wanted = f"{grouped.n_groups} groups", f"at least {2 * LEAST_CLUSTERS}: five in each half"

@@ -362,7 +362,13 @@ def test_every_command_answers_from_files(encoder_folder, run_folder, pairs_file
 
 
 @pytest.mark.parametrize(
-    "command", [["layer", "MODEL"], ["dedup", "absent.npy"], ["checkpoint", "absent", "--pairs", "x"]]
+    "command",
+    [
+        ["layer", "MODEL"],
+        ["dedup", "absent.npy"],
+        ["checkpoint", "absent", "--pairs", "x"],
+        ["dims", "absent.npy", "--out", __file__],
+    ],
 )
 def test_what_is_missing_is_said_in_one_sentence(command, capsys):
     from hf_repgeo.cli.main import main

@@ -73,6 +73,7 @@ def test_the_interval_of_the_floor_covers_the_floor_of_other_groups():
     ("rows", "texts", "argument"),
     [
         (gaussian(100, 8), groups_of(4, 25), "texts"),  # too few groups
+        (gaussian(500, 8), None, "texts"),  # 500 texts are packaged, but they are not these rows'
         (gaussian(100, 8), groups_of(20, 4), "texts"),  # 80 texts for 100 rows
         (torch.full((100, 8), float("nan")), groups_of(20, 5), "X"),
         (torch.zeros(100, 8), groups_of(20, 5), "X"),
