@@ -81,7 +81,7 @@ def anisotropy_term(rows: torch.Tensor) -> torch.Tensor:
         >>> import torch
         >>> from hf_repgeo.losses import anisotropy_term
         >>> X = torch.tensor([[3.0, 0.0], [-3.0, 0.0], [0.0, 1.0], [0.0, -1.0]], requires_grad=True)
-        >>> round(float(anisotropy_term(X)), 6)
+        >>> round(anisotropy_term(X).item(), 6)
         0.9
     """
     return spectrum.anisotropy_of(covariance_eigenvalues(rows))
