@@ -136,14 +136,18 @@ def plot_where(report: WhereReport) -> Figure:
         axis.set(xlabel="dimensions", ylabel="share held", ylim=(-0.05, 1.1))
         if one["curve"]:
             _draw_curve(axis, one)
+    handles, labels = next((axis.get_legend_handles_labels() for axis in axes.flat if axis.lines), ((), ()))
+    if handles:
+        figure.legend(handles, labels, loc="outside lower center", ncols=min(columns + 1, 5), fontsize="small")
     return figure
 
 
 def _draw_curve(axis, one: Mapping) -> None:
     sizes, shares, low, high = zip(*one["curve"])
     axis.fill_between(sizes, low, high, color="lightgrey", label="rotated bases")
-    axis.plot(sizes, [size / sizes[-1] for size in sizes], color="black", linestyle="--", linewidth=0.8)
-    axis.plot(sizes, shares, color="#0072B2", marker=".")
-    axis.axvline(one["dimensions"]["value"], color="#0072B2", linewidth=0.8)
-    axis.axvline(one["rank"]["value"], color="#D55E00", linewidth=0.8, linestyle=":")
+    evenly = [size / sizes[-1] for size in sizes]
+    axis.plot(sizes, evenly, color="black", linestyle="--", linewidth=0.8, label="random sets")
+    axis.plot(sizes, shares, color="#0072B2", marker=".", label="best dimensions")
+    axis.axvline(one["dimensions"]["value"], color="#0072B2", linewidth=0.8, label="smallest set")
+    axis.axvline(one["rank"]["value"], color="#D55E00", linewidth=0.8, linestyle=":", label="rank of the best subspace")
     axis.set_xscale("log", base=2)
