@@ -203,7 +203,7 @@ class ReportTable:
             if isinstance(error, RepgeoError):
                 raise
             came = f"{str(path)[:200]!r} ({str(error)[:200]})"  # where a report's text is taken for its path
-            raise BadInput("path", came=came, wanted="the path of a report written by to_json") from None
+            raise BadInput("path", came=came, wanted="a report written by to_json") from None
 
     def to_parquet(self, path: str | Path) -> Path:
         """Writes the rows as a Parquet table, the provenance into its metadata; replaces a file in one step."""
