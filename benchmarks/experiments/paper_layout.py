@@ -24,6 +24,8 @@ from statistics import fmean, stdev
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
+from sklearn.manifold import TSNE
 from sparse_vae import Encoder, append, chunk_table, encoder_of
 
 from hf_repgeo.blm import chunk_sentences, pair_instances, to_dataset
@@ -55,6 +57,7 @@ SETTINGS = {  # name: preset, shuffled dimensions, random vectors in place of em
     "sparse, random vectors": ("sparse", False, True),
     "sparse_units": ("sparse_units", False, False),
     "dense_stride": ("dense_stride", False, False),
+    "base": ("base", False, False),
 }
 KINDS = tuple(SETTINGS)
 
@@ -241,6 +244,62 @@ def print_places(title: str, runs: list[dict]) -> None:
         print(f"latents, {prop}: read {read}, shuffled {chance}, best {spread(best)}, second {spread(second)} bits")
 
 
+def drawn(lines: list[dict]) -> Figure:
+    """F1 by pattern on both splits, mean and spread over the models; and what is taken for what, on `pairs`."""
+    own = [line for line in lines if line["kind"] == "sparse"]
+    patterns = sorted(own[0]["f1"], key=lambda pattern: (len(pattern), pattern))
+    figure = Figure(figsize=(11, 4.6), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    places = np.arange(len(patterns))
+    for offset, split, color in ((-0.2, "pairs", "#0072B2"), (0.2, "seeds", "#D55E00")):
+        scores = np.array([[line["f1"].get(name, 0.0) for name in patterns] for line in own if line["split"] == split])
+        label = f"{split}, {len(scores)} models"
+        left.barh(places + offset, scores.mean(0), 0.38, xerr=scores.std(0), color=color, label=label)
+    left.axvline(1 / 8, color="black", linestyle="--", linewidth=0.8, label="chance")
+    left.set(xlabel="F1", xlim=(0, 1), yticks=places, yticklabels=patterns)
+    left.invert_yaxis()
+    left.legend(fontsize="small", loc="center right")
+    counts = np.zeros((len(patterns),) * 2)
+    for line in (line for line in own if line["split"] == "pairs"):
+        for true, taken in line["confusion"].items():
+            for name, count in taken.items():
+                counts[patterns.index(true), patterns.index(name)] += count
+    shares = counts / counts.sum(1, keepdims=True)
+    picture = right.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    right.set(xticks=places, yticks=places, yticklabels=[], xlabel="taken for (as on the left, from the top)")
+    right.set_xticklabels([str(place + 1) for place in places])
+    figure.colorbar(picture, ax=right, label="share of a pattern's sentences, split pairs")
+    return figure
+
+
+def drawn_latents(encoder: Encoder, output: Path) -> Figure:
+    """t-SNE of the sentences' latents by the full model and by the paper's layout, trained on the same pairs."""
+    figure = Figure(figsize=(10, 4.6), layout="constrained")
+    sentences = chunk_sentences("en")
+    told = [pattern_properties(one.pattern) for one in sentences]
+    groups = [(one["subject"], one["length"]) for one in told]
+    names = {"s": "singular", "p": "plural"}
+    axes = figure.subplots(1, 2)
+    for axis, kind in zip(axes, ("base", "sparse")):
+        run = Run(kind, "pairs", 0, 0)
+        if not (output / "layout" / run.slug).exists():
+            trained(run, encoder, output)
+        model = SparseVAEForSentenceEmbedding.from_pretrained(output / "layout" / run.slug).eval()
+        table = run.table(encoder)
+        latents = latents_of(model, table.of([one.text for one in sentences]))
+        points = TSNE(n_components=2, random_state=0).fit_transform(latents.numpy())
+        for group in sorted(set(groups)):
+            at = [place for place, one in enumerate(groups) if one == group]
+            color = "#0072B2" if group[0] == "s" else "#D55E00"
+            label = f"{names.get(group[0], group[0])} subject, {group[1]} phrases"
+            marker = "o^s"[[length for _, length in sorted(set(groups))].index(group[1]) % 3]
+            axis.scatter(points[at, 0], points[at, 1], s=14, color=color, marker=marker, label=label, alpha=0.7)
+        axis.set(title=f"{kind}: {sum(p.numel() for p in model.parameters()):,} parameters", xticks=[], yticks=[])
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize="small")
+    return figure
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
@@ -248,6 +307,8 @@ def main() -> None:
     parser.add_argument("--pooling", default="cls")
     parser.add_argument("--divisions", nargs="+", type=int, default=list(DIVISIONS))
     parser.add_argument("--minutes", type=float, default=float("inf"))
+    parser.add_argument("--figure", type=Path, help="F1 by pattern and confusion")
+    parser.add_argument("--latents", type=Path, help="t-SNE of the full model's latents beside the layout's")
     options = parser.parse_args()
     encoder, log, ends = encoder_of(options), options.output / "layout.jsonl", time.monotonic() + 60 * options.minutes
     done = {line["slug"]: line for line in map(json.loads, log.open())} if log.exists() else {}
@@ -261,6 +322,10 @@ def main() -> None:
         done[run.slug] = line
         print(f"{run.slug}: {line['accuracy']:.3f} in {line['seconds']} s", flush=True)
     printed(list(done.values()))
+    if options.figure:
+        drawn(list(done.values())).savefig(options.figure, dpi=100)
+    if options.latents:
+        drawn_latents(encoder, options.output).savefig(options.latents, dpi=100)
 
 
 if __name__ == "__main__":
