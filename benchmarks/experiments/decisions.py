@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 
 from hf_repgeo import GeometryMonitor
+from hf_repgeo.blm import role_sentences
 from hf_repgeo.decisions import (
     check_finetune,
     check_index,
@@ -84,6 +85,7 @@ def cases(options: argparse.Namespace) -> dict[str, Callable[[], Decision | dict
             made[f"quant-{name}-{kind}"] = lambda model=model, kind=kind: quantized(model, kind)
     for seed in range(3):
         made[f"dedup-{seed}"] = lambda seed=seed: duplicates(found.documents, seed)
+        made[f"dedup-paraphrases-{seed}"] = lambda seed=seed: paraphrases(found.documents, seed)
     for seed in range(5):
         for loss in ("ranking", "cosine"):
             made[f"finetune-{loss}-{seed}"] = lambda loss=loss, seed=seed: tuned(loss, seed, rest, held, options.out)
@@ -122,13 +124,30 @@ def duplicates(documents: list[str], seed: int) -> dict:
     """800 sentences, and edited copies of 80 of them: precision and recall at the threshold that is suggested."""
     draw = random.Random(seed)
     texts = draw.sample(documents, 800)
-    copies = [edited(text, draw) for text in texts[:80]]
+    return scored_pairs(texts, [edited(text, draw) for text in texts[:80]])
+
+
+def paraphrases(documents: list[str], seed: int) -> dict:
+    """800 sentences, and 32 events, each told in two ways, such as active and passive, with the same nouns."""
+    draw = random.Random(seed)
+    told: dict[tuple, list[str]] = {}
+    for one in role_sentences():
+        nouns = {chunk for chunk in one.chunks if chunk.startswith("the ")}
+        told.setdefault((one.row, frozenset(nouns)), []).append(one.text)
+    rows = sorted({row for row, _ in told})
+    events = [draw.choice([texts for (row, _), texts in told.items() if row == at and len(texts) > 1]) for at in rows]
+    pairs = [draw.sample(texts, 2) for texts in events]
+    return scored_pairs([first for first, _ in pairs] + draw.sample(documents, 800), [second for _, second in pairs])
+
+
+def scored_pairs(texts: list[str], copies: list[str]) -> dict:
+    """What is decided of texts and copies of the first ones; precision and recall at the threshold suggested."""
     rows = embed(MINILM, [*texts, *copies]).rows
     decision = dedup_threshold(rows)
     unit = torch.nn.functional.normalize(rows, dim=1)
     flagged = ((unit @ unit.T) >= decision.numbers["threshold"]).triu(1).nonzero().tolist()
-    right = sum(j == i + 800 for i, j in flagged)
-    scores = {"precision": right / max(1, len(flagged)), "recall": right / 80}
+    right = sum(j == i + len(texts) for i, j in flagged)
+    scores = {"precision": right / max(1, len(flagged)), "recall": right / len(copies)}
     return decision.as_dict() | {"scores": scores}
 
 
