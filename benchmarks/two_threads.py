@@ -59,7 +59,7 @@ def lines(n: int, d: int, calls: int) -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, help="only clouds of so many rows, and no file is written")
+    parser.add_argument("--rows", type=int, help="time only the clouds with this number of rows; write no file")
     parser.add_argument("--calls", type=int, default=7)
     options = parser.parse_args()
     shapes = [shape for shape in SHAPES if options.rows in (None, shape[0])]

@@ -15,7 +15,7 @@ import torch
 
 from .errors import BadInput, NonFiniteRows
 from .measures import direction, spectral_shape, spectrum
-from .measures.kernels.quantizers import Quantization, quantize
+from .measures.kernels.quantizers import Quantization, live_blocks, quantize
 
 
 def covariance_eigenvalues(rows: torch.Tensor) -> torch.Tensor:
@@ -187,8 +187,7 @@ def _live_blocks(rows: torch.Tensor, cells: Quantization) -> list[torch.Tensor]:
     """The columns that each codebook stands for: all of them, or its block of the product quantizer."""
     if all(words.shape[1] == rows.shape[1] for words in cells.codebooks):
         return [rows] * len(cells.codebooks)
-    blocks = rows.tensor_split(cells.dead_blocks + len(cells.codebooks), dim=1)
-    live = [block for block in blocks if bool((block.detach() != block[:1].detach()).any())]
+    live = live_blocks(rows, cells.dead_blocks + len(cells.codebooks))
     if [block.shape[1] for block in live] != [words.shape[1] for words in cells.codebooks]:
         came = f"codebooks for {len(cells.codebooks)} blocks, of rows that vary in {len(live)}"
         raise BadInput("cells", came=came, wanted="cells that were fitted to rows like these")

@@ -278,7 +278,6 @@ def drawn_latents(encoder: Encoder, output: Path) -> Figure:
     sentences = chunk_sentences("en")
     told = [pattern_properties(one.pattern) for one in sentences]
     groups = [(one["subject"], one["length"]) for one in told]
-    names = {"s": "singular", "p": "plural"}
     axes = figure.subplots(1, 2)
     for axis, kind in zip(axes, ("base", "sparse")):
         run = Run(kind, "pairs", 0, 0)
@@ -290,10 +289,9 @@ def drawn_latents(encoder: Encoder, output: Path) -> Figure:
         points = TSNE(n_components=2, random_state=0).fit_transform(latents.numpy())
         for group in sorted(set(groups)):
             at = [place for place, one in enumerate(groups) if one == group]
-            color = "#0072B2" if group[0] == "s" else "#D55E00"
-            label = f"{names.get(group[0], group[0])} subject, {group[1]} phrases"
-            marker = "o^s"[[length for _, length in sorted(set(groups))].index(group[1]) % 3]
-            axis.scatter(points[at, 0], points[at, 1], s=14, color=color, marker=marker, label=label, alpha=0.7)
+            name, color = {"s": ("singular", "#0072B2"), "p": ("plural", "#D55E00")}[group[0]]
+            look = {"color": color, "marker": "o^s"[int(group[1])], "s": 14, "alpha": 0.7}
+            axis.scatter(points[at, 0], points[at, 1], label=f"{name} subject, {group[1]} phrases", **look)
         axis.set(title=f"{kind}: {sum(p.numel() for p in model.parameters()):,} parameters", xticks=[], yticks=[])
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize="small")

@@ -10,6 +10,7 @@ import torch
 
 from ..downstream.resampling import LEVEL, Interval, cluster_weights
 from ..errors import BadInput, MissingExtra
+from ..measures import PointCloud
 from ..runs.provenance import versions
 from .decision import CANNOT_TELL, Curve, Decision, Picture
 from .retrieval import unit
@@ -125,7 +126,11 @@ class _Chance:
             apart = UnrelatedCosines.of(rows, group)
             scale = cosines.n_pairs / apart.n_pairs
             return cls(_counted_above(apart.counts.sum(0)) * scale, _drawn_above(apart, seed) * scale, floor)
-        distinct = _distinct(rows)
+        distinct = PointCloud(rows).distinct_rows  # exact copies are duplicates whatever chance does
+        if len(distinct) < LEAST:
+            came = f"{len(rows)} rows, of which {len(distinct)} are distinct"
+            wanted = f"at least {LEAST}, to know what chance does"
+            raise BadInput("data", came=came, wanted=wanted, cure="Pass groups=.")
         among = cosines if len(distinct) == len(rows) else UnrelatedCosines.of(distinct, np.arange(len(distinct)))
         scale, n = cosines.n_pairs / among.n_pairs, len(distinct)
         drawn = np.array([_tail_above(counts, n) for counts in _drawn_counts(among, seed)])
@@ -141,16 +146,6 @@ class _Chance:
     def high(self) -> np.ndarray:
         """`(BINS + 1,)` upper ends of the intervals at the edges."""
         return np.maximum(np.quantile(self.drawn, (1 + LEVEL) / 2, axis=0), self.above)
-
-
-def _distinct(rows: torch.Tensor) -> torch.Tensor:
-    """The rows without exact copies, which are duplicates whatever chance does."""
-    plain = np.ascontiguousarray(rows.numpy())
-    first = np.unique(plain.view(f"V{plain.strides[0]}")[:, 0], return_index=True)[1]
-    if len(first) < LEAST:
-        came = f"{len(rows)} rows, of which {len(first)} are distinct"
-        raise BadInput("data", came=came, wanted=f"at least {LEAST}, to know what chance does", cure="Pass groups=.")
-    return rows[torch.as_tensor(np.sort(first))]
 
 
 def _edge(cosine: float) -> int:

@@ -13,7 +13,7 @@ from ..errors import BadInput, RepgeoError
 from ..measures import PointCloud, evaluate_all, resolve
 from ..runs.provenance import versions
 from .decision import CANNOT_TELL, Curve, Decision, Picture
-from .intervals import halves, mean_interval, surely_above
+from .intervals import best_of_each_size, halves, mean_interval, surely_above
 from .retrieval import unit
 from .rows import SearchedRows, searched_rows
 
@@ -130,7 +130,8 @@ def _decided(searched: SearchedRows, scores: dict, kept: float, seed: int) -> De
     def left_over(key: tuple[str, int], half: np.ndarray) -> Interval:
         return mean_interval((scores[key] - kept * full)[half], searched.target[half], seed)
 
-    sure = [key for key in _best_ways(scores, choosing) if surely_above(left_over(key, choosing), 0)]
+    score = {key: found[choosing].mean() for key, found in scores.items() if key != whole}
+    sure = [key for key in best_of_each_size(score, lambda key: key[1]) if surely_above(left_over(key, choosing), 0)]
     kept_by = {key: left_over(key, scoring) for key in sure}
     way, k = next((key for key in sure if surely_above(kept_by[key], 0)), sure[0] if sure else whole)
     share = mean_interval(scores[way, k][scoring], searched.target[scoring], seed)
@@ -156,14 +157,6 @@ def _decided(searched: SearchedRows, scores: dict, kept: float, seed: int) -> De
         notes=[note],
         provenance={"embeddings": searched.source, "seed": seed} | versions(),
     )
-
-
-def _best_ways(scores: dict[tuple[str, int], np.ndarray], half: np.ndarray) -> list[tuple[str, int]]:
-    """The best way to each size on one half of the queries, the smallest size first."""
-    best: dict[int, tuple[str, int]] = {}
-    for way, k in sorted((key for key in scores if key[0] != "all"), key=lambda key: scores[key][half].mean()):
-        best[k] = way, k
-    return [best[k] for k in sorted(best)]
 
 
 def _said(way: str, k: int, d: int, left: Interval | None, share: Interval, name: str, kept: float) -> tuple[str, str]:

@@ -10,13 +10,14 @@ import torch
 
 from ..downstream.resampling import LEVEL, Interval, cluster_weights
 from ..errors import BadInput
+from ..measures import PointCloud, participation_ratio
 from ..runs.provenance import versions
 from .decision import CANNOT_TELL, Curve, Decision, Picture
 from .embeddings import embed
 from .inputs import GroupedTexts, read_groups, read_pairs
 from .intervals import LEAST_CLUSTERS, mean_interval, surely_above, surely_below
 from .retrieval import reciprocal_ranks, unit
-from .spread import DRAWS, participation_ratio, ratio_of, spread
+from .spread import DRAWS, ratio_of, spread
 from .unrelated import UnrelatedCosines
 
 MOST_TEXTS = 1000  # of a domain, an even draw
@@ -168,8 +169,13 @@ def _ranks(before: torch.Tensor, after: torch.Tensor, texts: GroupedTexts) -> di
     for number in np.flatnonzero(np.bincount(texts.groups) >= LEAST_OF_CLASS):
         own = torch.as_tensor(texts.groups == number)
         name = texts.labels[number] if texts.labels else str(number)
-        found[name] = (participation_ratio(before[own]), participation_ratio(after[own]))
+        found[name] = (_rank(before[own]), _rank(after[own]))
     return found
+
+
+def _rank(rows: torch.Tensor) -> float:
+    """The participation ratio of unit rows; 0 where they are all equal."""
+    return participation_ratio(PointCloud(unit(rows), jackknife=False)).value or 0.0
 
 
 def _within(rows: torch.Tensor, groups: np.ndarray) -> torch.Tensor:
@@ -231,7 +237,8 @@ def _decided(changes: list[_Change], gain: Interval | None, provenance: dict) ->
         _picture(changes),
         geometry=geometry,
         numbers={
-            **{**verdicts, "mrr_change": gain and gain.value},
+            **verdicts,
+            "mrr_change": gain and gain.value,
             "ranks": {change.domain: change.ranks for change in changes},
         },
         provenance=provenance,

@@ -13,7 +13,7 @@ from ..downstream.resampling import Interval
 from ..measures.kernels.quantizers import quantize
 from ..runs.provenance import versions
 from .decision import CANNOT_TELL, Curve, Decision, Picture
-from .intervals import halves, mean_interval, surely_above, surely_below
+from .intervals import best_of_each_size, halves, mean_interval, surely_above, surely_below
 from .retrieval import NEIGHBOURS, inverse_ranks, nearest_rows, overlap, unit
 from .rows import SearchedRows, searched_rows
 
@@ -219,7 +219,8 @@ def _said(searched: SearchedRows, scores: dict, found: dict[Coding, Interval], s
 
     beyond = {coding: scores[coding] - share * scores[floats] for coding in compact}  # 0 on average is enough
     kept = f"{share:.0%} of the {searched.score_name} of floats"
-    for coding in _one_of_each_size(compact, {coding: scores[coding][choosing].mean() for coding in compact}):
+    score = {coding: scores[coding][choosing].mean() for coding in compact}
+    for coding in best_of_each_size(score, lambda one: (one.bits, one.rescored)):  # scored again counts as larger
         if all(surely_above(on(half, beyond[coding]), 0) for half in (choosing, scoring)):
             again = ", with floats at hand to score candidates again" if coding.rescored else ""
             bits = "1 bit" if coding.bits == 1 else f"{coding.bits} bits"
@@ -230,11 +231,3 @@ def _said(searched: SearchedRows, scores: dict, found: dict[Coding, Interval], s
         named = ", ".join(f"{coding.name} {found[coding]}" for coding in may)
         return CANNOT_TELL, f"these may keep {kept}, within the error: {named}."
     return "floats only", f"no coding that was tried keeps {kept}."
-
-
-def _one_of_each_size(codings: list[Coding], score: dict[Coding, float]) -> list[Coding]:
-    """The best coding of each size, the smallest first; one that is scored again counts as larger."""
-    best: dict[tuple[float, bool], Coding] = {}
-    for coding in sorted(codings, key=lambda one: score[one]):
-        best[coding.bits, coding.rescored] = coding
-    return [best[size] for size in sorted(best)]

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
 import numpy as np
 
 from ..downstream.resampling import LEVEL, Interval, cluster_weights
 
+Choice = TypeVar("Choice")
 DRAWS = 1000
 LEAST_CLUSTERS = 5  # of which an interval can be drawn
 
@@ -44,6 +48,12 @@ def surely_above(found: Interval, level: float) -> bool:
 def surely_below(found: Interval, level: float) -> bool:
     """Whether the whole interval lies below a level."""
     return found.high is not None and found.high < level
+
+
+def best_of_each_size(score: Mapping[Choice, float], size: Callable[[Choice], Any]) -> list[Choice]:
+    """Of the choices of each size the one of best score, the smallest size first."""
+    best = {size(choice): choice for choice in sorted(score, key=lambda choice: score[choice])}
+    return [best[one] for one in sorted(best)]
 
 
 def halves(groups: np.ndarray, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

@@ -26,19 +26,10 @@ def spread(rows: torch.Tensor, groups: np.ndarray, seed: int = 0) -> tuple[float
 
     Cost: n^2 (d + DRAWS).
     """
-    gram = _gram(rows)
+    rows = unit(rows.double())
+    gram = rows @ rows.T
     weights = torch.from_numpy(cluster_weights(groups, DRAWS, seed))
     return _ratio(gram, torch.ones(len(rows), dtype=torch.float64)), np.array([_ratio(gram, one) for one in weights])
-
-
-def participation_ratio(rows: torch.Tensor) -> float:
-    """The spread of `(n, d)` rows alone: at most n - 1."""
-    return _ratio(_gram(rows), torch.ones(len(rows), dtype=torch.float64))
-
-
-def _gram(rows: torch.Tensor) -> torch.Tensor:
-    rows = unit(rows.double())
-    return rows @ rows.T
 
 
 def _ratio(gram: torch.Tensor, weights: torch.Tensor) -> float:

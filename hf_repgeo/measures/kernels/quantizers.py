@@ -267,9 +267,7 @@ def _squared_norms(rows: torch.Tensor) -> torch.Tensor:
 
 
 def _product(rows: torch.Tensor, codebooks: int, cells: int, seed: int, progress: Progress) -> _Fit:
-    blocks = [block for block in rows.tensor_split(codebooks, dim=1) if _differ(block)]
-    blocks = blocks or [rows.tensor_split(codebooks, dim=1)[-1]]
-    fits = []
+    blocks, fits = live_blocks(rows, codebooks), []
     for done, block in enumerate(blocks, start=1):
         fits.append(_of_block(block.contiguous(), cells))
         progress(done, len(blocks))
@@ -288,6 +286,12 @@ def _of_block(block: torch.Tensor, cells: int) -> _Fit:
     return _Fit(codes, (found.centroids,), squared_errors(block, found.centroids, codes), found.iterations)
 
 
+def live_blocks(rows: torch.Tensor, blocks: int) -> list[torch.Tensor]:
+    """The blocks of columns that the product quantizer fits: those whose rows differ; the last one where none do."""
+    parts = rows.tensor_split(blocks, dim=1)
+    return [part for part in parts if _differ(part)] or [parts[-1]]
+
+
 def _differ(rows: torch.Tensor) -> bool:
     """Whether not all rows are equal; of most, the first few tell."""
     return any(bool((part != rows[:1]).any()) for part in (rows[:FIRST_FEW], *rows[FIRST_FEW:].split(BLOCK_ROWS)))
@@ -297,11 +301,10 @@ def _differ(rows: torch.Tensor) -> bool:
 def refitted_counts(rows: torch.Tensor, fit: Quantization, chosen: torch.Tensor) -> torch.Tensor:
     """Counts of all rows in cells of the product quantizer that are fitted to the chosen ones, `(codebooks, cells)`."""
     counts = []
-    for block in (rows - fit.shift).tensor_split(fit.dead_blocks + len(fit.codebooks), dim=1):
-        if _differ(block):
-            block = block.contiguous()
-            centroids = kmeans(block[chosen][:MAX_TRAINING_ROWS], fit.cells).centroids
-            counts.append(torch.bincount(nearest_centroids(block, centroids), minlength=fit.cells))
+    for block in live_blocks(rows - fit.shift, fit.dead_blocks + len(fit.codebooks)):
+        block = block.contiguous()
+        centroids = kmeans(block[chosen][:MAX_TRAINING_ROWS], fit.cells).centroids
+        counts.append(torch.bincount(nearest_centroids(block, centroids), minlength=fit.cells))
     return torch.stack(counts)
 
 
