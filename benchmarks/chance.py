@@ -31,7 +31,7 @@ def draw(n: int, d: int, decay: float, seed: int) -> torch.Tensor:
 
 
 def row(name: str, draws: int) -> list[str]:
-    """One line a measure: mean value, mean chance level, and how often p was below 0.05 and 0.5."""
+    """One line per measure: mean value, mean chance level, and how often p was below 0.05 and 0.5."""
     found = [hf_repgeo.measure(draw(*CLOUDS[name], seed), list(MEASURES), null=True, bits=4) for seed in range(draws)]
     lines = []
     for measure in MEASURES:

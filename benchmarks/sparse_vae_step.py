@@ -57,7 +57,7 @@ def main():
         for name, step in found.items():
             times[name].append(step())
     slow = statistics.median(times["released, unit by unit"])
-    print("| | ms a step | s for 100 epochs | |")
+    print("| | ms per step | s for 100 epochs | |")
     print("| --- | ---: | ---: | ---: |")
     for name, seconds in times.items():
         median = statistics.median(seconds)

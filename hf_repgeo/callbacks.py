@@ -87,9 +87,9 @@ class GeometryCallback(TrainingWatch, TrainerCallback):
         sink: warn when more than this share of a layer's rows is massive, with a norm over 5 medians; anisotropy and
             effective rank then describe those rows.
         stop: end the training at a collapse.
-        batch_size: sequences a forward pass; default: the Trainer's `per_device_eval_batch_size`.
+        batch_size: sequences per forward pass; default: the Trainer's `per_device_eval_batch_size`.
         log: `"summary"` or `"layers"`: the keys of a line in the training log and of the trackers.
-        verbose: print one line a measurement.
+        verbose: print one line per measurement.
         seed: of the draw of examples and of the quantizers.
         images, audio: measured instead of texts, in the forms that `hf_repgeo.profile` takes; rows are patches or
             frames. Beside texts, one for each, what is written about an image or said in a sound.

@@ -89,20 +89,20 @@ def compare(
         all_layers: also debiased CKA of every layer of `a` with every layer of `b`; always on for one model.
         tokens: `"all"`, `"no_special"` or `"sink_robust"`, which leaves out what is massive in either model.
         rows: rows wanted.
-        window: tokens a window; default 512 or the lower limit of the two models.
+        window: tokens per window; default 512 or the lower limit of the two models.
         null: put what random pairing of the rows gives into the details; ten times the cost of the comparisons.
         revision, revision_b: branch, tag or commit on the Hub.
         dtype, dtype_b: `"auto"` keeps the checkpoint's; or `"float32"`, `"bfloat16"`, `"float16"`, `"float64"`.
         prompt, prompt_b: text that the model reads before every window; no row is taken of it.
         tokenizer: of a model in memory.
         tokenizer_b: of a second model in memory.
-        batch_size: windows a forward pass.
+        batch_size: windows per forward pass.
         seed: of the draw of windows and rows.
         out: folder for `comparison.json`, written when all is done.
         options: of the comparisons: `k` neighbours, `directions` of a subspace.
 
     Returns:
-        GeometryReport: one row a comparison and pair of layers; `layer` is that of `a`, the details hold `layer_b`.
+        GeometryReport: one row per comparison and pair of layers; `layer` is that of `a`, the details hold `layer_b`.
         Rows with `protocol="paired"` hold the difference of a measure, `b` less `a`: in the details both values
         (`first`, `second`), an interval over documents (`low`, `high`), `p`, and `p_corrected` for the search through
         the layers; see `hf_repgeo.measures.pairs.paired_differences`. Patchiness and kin take their errors from twelve

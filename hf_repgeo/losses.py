@@ -142,7 +142,7 @@ def iso_score_term(rows: torch.Tensor) -> torch.Tensor:
     return spectrum.iso_score_of(covariance_eigenvalues(rows), rows.shape[1])
 
 
-SOFT_CELL_ROWS = 16  # rows a cell, from which the number of cells of soft patchiness follows
+SOFT_CELL_ROWS = 16  # rows per cell, from which the number of cells of soft patchiness follows
 
 
 def soft_patchiness_term(
@@ -157,7 +157,7 @@ def soft_patchiness_term(
     Args:
         rows: `(n, d)`, with a gradient.
         temperature: above 0; 0.05 keeps most weights near 0 or 1.
-        cells: the codebooks to use; default: fitted to these rows, with at least 16 rows a cell.
+        cells: the codebooks to use; default: fitted to these rows, with at least 16 rows per cell.
 
     Raises:
         BadInput: a temperature that is not above 0, too few rows for two cells, rows that are all equal, or cells that

@@ -210,7 +210,7 @@ def profile(
             and cells an even draw of `batch_rows` rows, which `details["draw"]` names. `tokens` is then `"all"`
             (default) or `"no_special"`; JSON Lines, Parquet and data sets are read one document at a time.
         batch_rows: least number of rows in a batch.
-        window: tokens a window, special tokens included; default 512 or the model's limit. It changes the numbers: a
+        window: tokens per window, special tokens included; default 512 or the model's limit. It changes the numbers: a
             decoder's first position is unlike all others, and short windows have more of them.
         pack: `"concatenate"`: documents run on from window to window; `"documents"`: each starts its own.
         clean: `"wikitext"`: drop headings, undo ` @-@ ` and spaced punctuation, write "unknown" for `<unk>`; `"wiki"`:
@@ -234,8 +234,8 @@ def profile(
         tokenizer: its folder or Hub id, or the tokenizer itself; default: the one beside the model.
         revision, dtype, device, device_map, quantization_config: see `hf_repgeo.rows.models.load_model`.
         allow_random_weights, trust_remote_code: see `hf_repgeo.rows.models.load_model`.
-        batch_size: windows a forward pass; does not change the numbers. A model in which padding changes the rows of a
-            text, as in FNet, runs windows of different lengths apart, and the warning `padding_leaks` says so.
+        batch_size: windows per forward pass; does not change the numbers. A model in which padding changes the rows of
+            a text, as in FNet, runs windows of different lengths apart, and the warning `padding_leaks` says so.
         seed: of the draw of windows and rows, and of the measures.
         out: folder for `profile.json`, written as layers are done. An unfinished report in it goes on where the
             weights, the text and all options are the same, and a finished one is returned without loading the model

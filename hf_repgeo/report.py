@@ -90,7 +90,7 @@ def load_report(
 def load_atlas(
     repo_id: str | Path | None = None, *, revision: str | None = None, token: str | bool | None = None
 ) -> pandas.DataFrame:
-    """The atlas: many models measured under one protocol, one row a model, layer, token policy and measure.
+    """The atlas: many models measured under one protocol, one row per model, layer, token policy and measure.
 
     Args:
         repo_id: of an atlas on the Hub, or a folder with its files; default: the small one that the package holds.

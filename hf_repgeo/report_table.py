@@ -1,4 +1,4 @@
-"""GeometryReport: what was measured, one tidy row a case; to and from JSON, Parquet, pandas, datasets."""
+"""GeometryReport: what was measured, one tidy row per case; to and from JSON, Parquet, pandas, datasets."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class ReportTable:
     - `warnings`: `"code: sentence"` each; `details`: further numbers of the measure
 
     Attributes:
-        rows: one dict a case, with the columns above.
+        rows: one dict per case, with the columns above.
         provenance: model, commit, data, seed, versions, time.
 
     Example:

@@ -23,7 +23,7 @@ UNSHOWN = ("matrix", "failed", "paired")  # a heat map and the warnings say the 
 
 
 def describe(report: ReportTable) -> str:
-    """A heading with the provenance, a table a token policy, and the warnings with how often they occur."""
+    """A heading with the provenance, one table per token policy, and the warnings with how often they occur."""
     blocks = [_heading(report)]
     for stack in report.unique("stack"):
         for tokens in report.unique("tokens"):
@@ -87,7 +87,7 @@ def _heading(report: ReportTable) -> str:
 
 
 def _table(report: ReportTable, stack: str | None, tokens: str | None) -> str:
-    """Layers down and measures across; plain rows, which have no layers, one measure a line."""
+    """Layers down and measures across; plain rows, which have no layers, one measure per line."""
     if report.unique("layer") == [None]:
         heading = ["measure", "convention", "value", *_interval_heading(report)]
         heading += ["chance", "p"] if _has_chance(report) else []

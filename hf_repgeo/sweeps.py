@@ -77,8 +77,9 @@ def sweep(
     same call measures only what is missing. A model that cannot be loaded or measured is a row with its reason, and is
     tried again by the next call. Under `torchrun` or `accelerate launch` each process takes its share of the models.
 
-    `out` holds `sweep.parquet`, one row a number with the columns `member`, `model`, `revision`, `step` in front,
-    `sweep.json`, the same as a report, both replaced in one step after every model, and a folder a model below `runs`.
+    `out` holds `sweep.parquet`, one row per number with the columns `member`, `model`, `revision`, `step` in front,
+    `sweep.json`, the same as a report, both replaced in one step after every model, and one folder per model below
+    `runs`.
 
     Args:
         model: a Hub id, whose `revisions` are measured.

@@ -47,7 +47,7 @@ def main() -> None:
 
 
 def layers(model: str, texts: list[str]) -> list[dict]:
-    """One line a layer: what the codings keep, and the measures."""
+    """One line per layer: what the codings keep, and the measures."""
     found = every_pooling(load_model(model), texts, ["mean"])
     lines = []
     for (place, _), rows in found.items():
@@ -59,7 +59,7 @@ def layers(model: str, texts: list[str]) -> list[dict]:
 
 
 def table(models: dict[str, list[dict]]) -> str:
-    """A line a measure: correlations over the layers of each model, for each coding."""
+    """One line per measure: correlations over the layers of each model, for each coding."""
     lines = [f"| measure | coding | {' | '.join(models)} |", "| --- | --- |" + " --- |" * len(models)]
     for name in MEASURES:
         for coding in CODINGS:

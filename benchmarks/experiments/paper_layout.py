@@ -1,4 +1,4 @@
-"""The paper's own layout (preset `sparse`, one latent a region) under every control.
+"""The paper's own layout (preset `sparse`, one latent per region) under every control.
 
     python benchmarks/experiments/paper_layout.py FOLDER --output runs               trains, asks, prints the tables
     python benchmarks/experiments/paper_layout.py FOLDER --output runs --minutes 10  as far as it comes; again: goes on

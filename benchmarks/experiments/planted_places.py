@@ -62,7 +62,7 @@ def planted(n: int, d: int, noise: str, seed: int, names: Sequence[str]) -> tupl
 
 
 def main() -> None:
-    """Prints a line a seed, then the table."""
+    """Prints one line per seed, then the table."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--seeds", type=int, default=100)
     parser.add_argument("--first", type=int, default=0)

@@ -34,7 +34,7 @@ TERMS = {"none": None, "iso_score -1": ("iso_score", -1.0), "uniformity 0.5": ("
 
 
 def pairs(path: Path) -> list[tuple[str, str]]:
-    """Questions with the sentence that answers each, one question a sentence."""
+    """Questions with the sentence that answers each, one question per sentence."""
     with path.open(encoding="utf-8", newline="") as file:
         rows = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
         entailed = [(row["sentence"], row["question"]) for row in rows if row["label"] == "entailment"]

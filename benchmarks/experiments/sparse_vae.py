@@ -1,4 +1,4 @@
-"""The trained models of docs/sparse-vae.md, one line of JSON a run; what is there already is not run again.
+"""The trained models of docs/sparse-vae.md, one line of JSON per run; what is there already is not run again.
 
     python benchmarks/experiments/sparse_vae.py FOLDER --output runs            every experiment; hours on one core
     python benchmarks/experiments/sparse_vae.py FOLDER --output runs --only masks kernels

@@ -4,9 +4,9 @@
     python benchmarks/experiments/training_dynamics.py wikitext-2 --model bert --steps 2000 --out runs/dynamics
 
 `wikitext-2` is a folder with train.txt and valid.txt, or one text file, whose last tenth of documents is held out. 4
-layers of 128, a byte-level BPE of 2,048 tokens, windows of 64, 1,024 tokens a step. Leaves geometry.json (every layer,
-three token policies) and log.json (losses) in a folder a run. A finished run is left alone; an interrupted one goes on
-from its last checkpoint. docs/dynamics.md shows what came out.
+layers of 128, a byte-level BPE of 2,048 tokens, windows of 64, 1,024 tokens per step. Leaves geometry.json (every
+layer, three token policies) and log.json (losses) in a folder a run. A finished run is left alone; an interrupted one
+goes on from its last checkpoint. docs/dynamics.md shows what came out.
 """
 
 from __future__ import annotations

@@ -69,7 +69,7 @@ def load_sequences(path: str | Path) -> list[Sentence]:
     Raises:
         BadInput: no such file, or no column that is one of the patterns.
     """
-    wanted = f"a column a pattern, such as {PATTERNS[2]!r}"
+    wanted = f"a column per pattern, such as {PATTERNS[2]!r}"
     header, records = _table(path, lambda names: any(_pattern(name) in PATTERNS for name in names), wanted)
     columns = {index: _pattern(name) for index, name in enumerate(header) if _pattern(name) in PATTERNS}
     return [
@@ -184,7 +184,7 @@ def _numbered_columns(header: list[str], cells: list[str]) -> dict:
 
 
 def _merged(record: dict, place: str, duplicated_answer: str) -> dict | None:
-    """One candidate a text; None where the matrix is left out."""
+    """One candidate per text; None where the matrix is left out."""
     candidates, errors = record["candidates"], [_error_name(name) for name in record["errors"]]
     if len(candidates) != len(errors) or errors.count("Correct") != 1:
         came = f"{place}: {len(candidates)} candidates, {errors.count('Correct')} of {len(errors)} labels right"

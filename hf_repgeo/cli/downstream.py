@@ -1,4 +1,4 @@
-"""`hf-repgeo downstream`: what geometry says about downstream scores, one verb a step of the study."""
+"""`hf-repgeo downstream`: what geometry says about downstream scores, one verb per step of the study."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _add_sample(verbs) -> None:
     about = "Draw distinct short lines, every file equally often, and say how far they are from the files' frequencies."
     parser = verbs.add_parser("sample", help="sequences from several corpora", description=about)
     parser.set_defaults(run=sample)
-    corpora = "text files, one sequence a line, or data sets NAME:CONFIG:SPLIT (default: the packaged text's sentences)"
+    corpora = "text files with one sequence per line, or data sets NAME:CONFIG:SPLIT (default: the packaged sentences)"
     parser.add_argument("corpora", nargs="*", metavar="FILE", help=corpora)
     add_flags(parser, SAMPLE, *SAMPLING)
     parser.add_argument("--out", required=True, metavar="DIR", help="sequences.txt, frequencies.txt, frequencies.png")

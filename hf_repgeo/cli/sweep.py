@@ -13,7 +13,7 @@ from .output import add_json_flag, print_report, save_figure
 ABOUT = """\
 Profile many models, or many checkpoints of one, on the same text, into one table.
 
-sweep.parquet has one row a number, with the columns member, model, revision and step in front; sweep.json is the same
+sweep.parquet has one row per number, with the columns member, model, revision and step in front; sweep.json is the same
 as a report; figures lie beside them. A model that cannot be measured is a row with its reason. The same command goes
 on where an interrupted one stopped. torchrun and accelerate launch share the models among their processes.
 """

@@ -62,7 +62,7 @@ def choose_checkpoint(
         layer: 0 is what enters block 1; -1: what leaves the model.
         pooling: `"mean"`, `"mean_without_sinks"`, `"last"` or `"cls"`; default: as the model's folder says, else mean.
         tokenizer: of the checkpoints, where it does not lie beside them.
-        batch_size: texts a forward pass.
+        batch_size: texts per forward pass.
         seed: of halves and intervals.
 
     Returns:
@@ -72,7 +72,7 @@ def choose_checkpoint(
     Raises:
         BadInput: fewer than two checkpoints, fewer than 20 pairs.
 
-    Cost: one forward pass a checkpoint.
+    Cost: one forward pass per checkpoint.
 
     Example:
         >>> from hf_repgeo.decisions import choose_checkpoint

@@ -20,7 +20,7 @@ from .unrelated import BINS, WIDTH, UnrelatedCosines
 EDGES = -1 + WIDTH * np.arange(BINS + 1)
 THRESHOLDS = (0.7, 0.8, 0.85, 0.9, 0.95, 0.98)
 LEAST = 200  # rows
-END, BODY = 1 / 4, 5  # pairs a row: the tail of chance is fitted to the cosines that rank between these
+END, BODY = 1 / 4, 5  # pairs per row: the tail of chance is fitted to the cosines that rank between these
 DRAWS = 100  # of the interval
 LEAST_BINS = 8  # of cosines that the fit needs
 MOST_FLAGGED = 500_000  # pairs that are listed for clusters
@@ -60,7 +60,7 @@ def dedup_threshold(
         layer: 0 is what enters block 1; -1: what leaves the model.
         pooling: `"mean"`, `"mean_without_sinks"`, `"last"` or `"cls"`; default: as the model's folder says, else mean.
         tokenizer: of a model in memory.
-        batch_size: texts a forward pass.
+        batch_size: texts per forward pass.
         seed: of the interval.
 
     Returns:

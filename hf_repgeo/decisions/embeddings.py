@@ -57,7 +57,7 @@ def embed(
     tokenizer: Any = None,
     batch_size: int = 32,
 ) -> Embeddings:
-    """One row a text, as the model's users get it.
+    """One row per text, as the model's users get it.
 
     Args:
         model: as in `hf_repgeo.profile`, or a SentenceTransformer in memory, whose `encode` is called.
@@ -66,7 +66,7 @@ def embed(
         pooling: `"mean"`, `"mean_without_sinks"`, `"last"` or `"cls"`; default: what the model's folder says for
             sentence-transformers, else `"mean"`.
         tokenizer: of a model in memory.
-        batch_size: texts a forward pass.
+        batch_size: texts per forward pass.
 
     Raises:
         BadInput: no model there, or a text without a token.
@@ -136,7 +136,7 @@ def every_pooling(
 
 
 def _windows(loaded: Loaded, texts: Sequence[str]) -> tuple[Windows, torch.Tensor]:
-    """One window a text, sorted by length so that little is padded, and the place of each text among them."""
+    """One window per text, sorted by length so that little is padded, and the place of each text among them."""
     if not texts:
         raise BadInput("texts", came="none", wanted="at least one text")
     limit = min(WINDOW, resolve_window(None, window_limit(loaded.model, loaded.tokenizer)))

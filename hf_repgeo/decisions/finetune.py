@@ -99,7 +99,7 @@ def check_finetune(
         layer: 0 is what enters block 1; -1: what leaves the model.
         pooling: of both models; default: as each model's folder says, else mean.
         tokenizer: of models in memory.
-        batch_size: texts a forward pass.
+        batch_size: texts per forward pass.
         seed: of draws and intervals.
 
     Returns:

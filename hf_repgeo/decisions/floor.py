@@ -64,7 +64,7 @@ def cosine_floor(
         layer: 0 is what enters block 1; -1: what leaves the model.
         pooling: `"mean"`, `"mean_without_sinks"`, `"last"` or `"cls"`; default: as the model's folder says, else mean.
         tokenizer: of a model in memory.
-        batch_size: texts a forward pass.
+        batch_size: texts per forward pass.
         seed: of halves, draws and intervals.
 
     Returns:

@@ -19,7 +19,7 @@ from .rows import SearchedRows, searched_rows
 
 SAFE = {"MRR": 0.98, "overlap@10": 0.95}  # share of the score of floats that a safe coding keeps
 OVERSAMPLE = 4  # candidates for each neighbour, where they are scored again with floats
-WIDTH, BITS = 8, 8  # columns and bits of a product code: one bit a column
+WIDTH, BITS = 8, 8  # columns and bits of a product code: one bit per column
 LEAST_CODED = 1 << BITS  # rows that product codes are fitted to
 
 Coded = tuple[torch.Tensor, torch.Tensor]  # queries and rows, whose inner products the coded search compares
@@ -71,7 +71,7 @@ def check_index(
         layer: 0 is what enters block 1; -1: what leaves the model.
         pooling: `"mean"`, `"mean_without_sinks"`, `"last"` or `"cls"`; default: as the model's folder says, else mean.
         tokenizer: of a model in memory.
-        batch_size: texts a forward pass.
+        batch_size: texts per forward pass.
         seed: of queries and intervals.
 
     Returns:

@@ -256,7 +256,7 @@ class _Table:
                 row = None
             if not isinstance(row, dict) or (rows and row.keys() != rows[0].keys()):
                 came = f"{path}, line {line}: {said[:60]}"
-                raise BadInput(argument, came=came, wanted="one JSON object a line, with the same keys in each")
+                raise BadInput(argument, came=came, wanted="one JSON object per line, with the same keys in each")
             rows.append(row)
         return cls(path, list(rows[0]) if rows else [], rows, 1)
 

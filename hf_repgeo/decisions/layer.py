@@ -65,7 +65,7 @@ def choose_layer(
         pairs: a file with a column of queries and one of documents, or such tuples; an even draw of 500 at most.
         layers: 0 is what enters block 1; default: all.
         tokenizer: of a model in memory.
-        batch_size: texts a forward pass.
+        batch_size: texts per forward pass.
         seed: of draw, halves and intervals.
 
     Returns:

@@ -47,7 +47,7 @@ def check_quantization(
         pooling_quantized: of the copy, likewise; default: `pooling` if given, else as its folder says.
         tokenizer: of the original in memory.
         tokenizer_quantized: of the copy in memory; default: the original's for a model in memory.
-        batch_size: texts a forward pass.
+        batch_size: texts per forward pass.
         seed: of intervals.
 
     Returns:

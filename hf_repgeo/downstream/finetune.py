@@ -28,7 +28,7 @@ class FinetuneSettings:
         epochs: passes over the training data.
         steps: updates of the weights instead of epochs, the same for large and small tasks.
         max_length: tokens of a sequence; longer ones are cut.
-        batch_size: rows a step, whatever the device holds.
+        batch_size: rows per step, whatever the device holds.
         device_batch_size: rows at once on the device; gradients are accumulated up to `batch_size`.
         seed: of the head's initialisation and the order of rows; a run's number is added.
         train_rows, dev_rows: number of rows to use, from the start; default: all.
@@ -126,7 +126,7 @@ def classifier(place: str, task: Task, seed: int, options: dict) -> PreTrainedMo
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without transformers' note that the head is new, once a job."""
+    """Without transformers' note that the head is new, once per job."""
     from transformers.utils import logging
 
     verbosity = logging.get_verbosity()

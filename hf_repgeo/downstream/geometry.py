@@ -79,7 +79,7 @@ def last_layer(
     Args:
         model: in eval mode.
         texts: what to run.
-        batch_size: sequences a forward pass.
+        batch_size: sequences per forward pass.
         bf16: matrix products in bfloat16 (autocast); weights stay as they are.
         layer: index into `hidden_states`.
     """

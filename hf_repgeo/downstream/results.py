@@ -1,4 +1,4 @@
-"""Results of a study: one JSON line a job, appended as it ends; read back as a tidy or a wide table."""
+"""Results of a study: one JSON line per job, appended as it ends; read back as a tidy or a wide table."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ class ResultStore:
         return {result.key for result in self.read() if result.error is None}
 
     def write_tables(self) -> tuple[Path, Path]:
-        """Writes `tidy.csv`, one number a line, and `table.csv`, one perturbed model a line; returns their paths."""
+        """Writes `tidy.csv`, a number per line, and `table.csv`, a perturbed model per line; returns their paths."""
         results = self.read()
         tidy, wide = self.folder / "tidy.csv", self.folder / "table.csv"
         _write_csv(tidy, list(TIDY), tidy_rows(results))
@@ -129,7 +129,7 @@ def _write_csv(path: Path, columns: list[str], rows) -> None:
 
 
 def tidy_rows(results: list[Result]) -> Iterator[dict]:
-    """One dict a number, with the columns of `TIDY`; a failed job gives a row with the error and no value."""
+    """One dict per number, with the columns of `TIDY`; a failed job gives a row with the error and no value."""
     for result in results:
         head = {name: getattr(result, name) for name in KEYS} | {"task": result.task}
         for quantity, value in result.values.items():
@@ -139,7 +139,7 @@ def tidy_rows(results: list[Result]) -> Iterator[dict]:
 
 
 def wide_rows(results: list[Result]) -> list[dict]:
-    """One dict a perturbed model: its keys, its geometry, a score and a loss a task, and the averages of GLUE.
+    """One dict per perturbed model: its keys, its geometry, a score and a loss per task, and the averages of GLUE.
 
     A score's column is the task's name; its validation loss stands in `loss_TASK`. `average` is over the tasks at
     hand, `finetuned` and `frozen` over those of the kind where both kinds are there, `glue` is the paper's average

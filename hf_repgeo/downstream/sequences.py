@@ -52,7 +52,7 @@ def sample_sequences(
     `frequency_report` says how far the sample is from its corpora.
 
     Args:
-        corpora: each one a split: paths of text files with one sequence a line, or data sets as
+        corpora: each one a split: paths of text files with one sequence per line, or data sets as
             `"NAME:config:split"`; or a mapping from names to paths, data sets or lists of lines. Default: the sentences
             of the packaged sample of Wikipedia.
         n: sequences wanted.
@@ -137,7 +137,7 @@ def _read_lines(place) -> list[str]:
             raise BadInput("corpora", came=f"{str(path)!r}, not UTF-8 at byte {error.start}", wanted="UTF-8") from None
     if isinstance(place, Path) or path.suffix in (".txt", ".tokens") or str(place).startswith(("/", ".")):
         came = f"{str(place)!r}, which is not a file"
-        raise BadInput("corpora", came=came, wanted="a text file, one sequence a line")
+        raise BadInput("corpora", came=came, wanted="a text file, one sequence per line")
     rows = read_dataset(place, limit=ALL_ROWS).documents
     if not all(isinstance(row, str) for row in rows):
         raise BadInput("corpora", came=f"{place!r}, a column of conversations", wanted="a column of texts")

@@ -46,7 +46,7 @@ class StudySettings:
         corpora: text files or data sets that the sequences come from; default: the packaged sample of Wikipedia.
         data: folder in GLUE's layout; default: the Hub.
         finetuning: of the tasks that are fine-tuned.
-        batch_size: sequences a forward pass of geometry and probes.
+        batch_size: sequences per forward pass of geometry and probes.
         bf16: matrix products of geometry and probes in bfloat16.
         seed: of noise, sample and quantizers.
     """
@@ -212,7 +212,7 @@ class ModelUnderStudy:
         return cls(name, place, architecture or architecture_of(loaded.model), loaded, inputs)
 
     def results(self, run: int, recipe: Perturbation, tasks: list[str]) -> Iterator[Result]:
-        """One result a task, in order; an exception becomes a result with its text."""
+        """One result per task, in order; an exception becomes a result with its text."""
         if "geometry" in tasks:
             self._unperturbed()
         head = Result(self.name, self.architecture, recipe.how, recipe.alpha, run, recipe.seed, "")

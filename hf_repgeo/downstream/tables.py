@@ -28,7 +28,7 @@ class ScoreTable:
     """Rows of a table in roles.
 
     Attributes:
-        frame: one row a model, as read; rows without a score are left out.
+        frame: one row per model, as read; rows without a score are left out.
         score: `(n,)` float64.
         measures: name -> `(n,)` float64, NaN where missing.
         baselines: rivals of the measures, such as a validation loss, likewise.
@@ -82,9 +82,9 @@ def read_scores(
     """Reads a table for `regress`.
 
     Args:
-        table: a CSV (or TSV, or Parquet) file, or a data frame. Wide: one row a model, a column each for the score, the
-            architecture and every measure. Long: columns `measure` (or `quantity`) and `value`; all other columns name
-            the model. `tidy.csv` and `table.csv` of a study are one of each.
+        table: a CSV (or TSV, or Parquet) file, or a data frame. Wide: one row per model, a column each for the score,
+            the architecture and every measure. Long: columns `measure` (or `quantity`) and `value`; all other columns
+            name the model. `tidy.csv` and `table.csv` of a study are one of each.
         score: column of the score.
         measures: columns; default: all numeric ones that are no score, dose, loss or run.
         baselines: columns that the measures are compared with, such as a validation loss.
@@ -161,7 +161,7 @@ def _wide(frame: pandas.DataFrame) -> pandas.DataFrame:
     if doubled.any():
         row = frame[doubled].iloc[0]
         came = f"{row[named]!r} twice for {', '.join(f'{k}={row[k]}' for k in keys)}"
-        raise BadInput("table", came=came, wanted="one value a measure and model in a long table")
+        raise BadInput("table", came=came, wanted="one value per measure and model in a long table")
     wide = frame.pivot(index=keys, columns=named, values="value").reset_index()
     wide.columns.name = None
     return wide

@@ -166,7 +166,7 @@ def _rows_tab(name: str) -> None:
     example = example_table()
     with gr.Row():
         with gr.Column(min_width=320):
-            table = gr.Textbox(example, label="Numbers, a row a line (here: an example)", lines=7, max_lines=7)
+            table = gr.Textbox(example, label="Numbers, one row per line (here: an example)", lines=7, max_lines=7)
             file = gr.File(label="or a .npy or .safetensors file", file_types=[".npy", ".safetensors"], height=140)
             options = _option_inputs(name, EXAMPLE_CELLS)
             button = gr.Button("Measure", variant="primary")

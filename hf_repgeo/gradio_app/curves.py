@@ -44,7 +44,7 @@ def chance_of(name: str, rows: list[dict[str, Any]], place: int = 0) -> Curve | 
 
 
 def measured_curves(reports: dict[str, ReportTable], measure: str, tokens: list[str]) -> tuple[list[Curve], list]:
-    """The curves of a measure, and of what chance gives: a colour a model, a dash a token policy."""
+    """The curves of a measure, and of what chance gives: one colour per model, a dash a token policy."""
     curves, chances = [], []
     for place, (name, report) in enumerate(reports.items()):
         for style, policy in enumerate(tokens):

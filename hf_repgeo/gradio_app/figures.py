@@ -196,7 +196,7 @@ def heat_map(values: list[list[float | None]], x: list[str], y: list[str], **tit
 
 
 def bars(groups: dict[str, list[float]], labels: list[str], unit: str) -> Figure:
-    """Bars side by side, a colour a group."""
+    """Bars side by side, one colour per group."""
     go = plotly()
     figure = go.Figure()
     for place, (name, values) in enumerate(groups.items()):
@@ -218,7 +218,7 @@ def points(
     Args:
         places: `(n, 2)` or `(n, 3)`.
         told: HTML, escaped by the caller.
-        colours: a number a point.
+        colours: one number per point.
         symbols: plotly's names of markers.
         settings: `unit` of the colours; `colorscale`; `titles` of the axes.
     """

@@ -25,7 +25,8 @@ _HUB_ID = re.compile(r"(?!.*(--|\.\.))[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?",
 
 
 def read_table(text: str) -> np.ndarray:
-    """Numbers pasted as text: a row a line, split at tabs, semicolons, commas or blanks; one line of names may lead.
+    """Numbers pasted as text: one row per line, split at tabs, semicolons, commas or blanks; one line of names may
+    lead.
 
     Args:
         text: at most 2 million characters.

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def pivot(atlas: pandas.DataFrame, x: str, y: str) -> pandas.DataFrame:
-    """A row a model, stack and layer of the residual stream, with the two measures and their errors as columns.
+    """One row per model, stack and layer of the residual stream, with the two measures and their errors as columns.
 
     Args:
         atlas: rows of one token policy.
@@ -35,7 +35,7 @@ def _column(atlas: pandas.DataFrame, measure: str, name: str) -> pandas.DataFram
 
 
 def scatter(rows: pandas.DataFrame, x: str, y: str) -> Figure:
-    """A point a layer, with error bars; a colour a model, neighbouring layers joined by a thin line.
+    """One point per layer, with error bars; one colour per model, neighbouring layers joined by a thin line.
 
     Raises:
         BadInput: no layer has both values.

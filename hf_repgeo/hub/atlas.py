@@ -1,4 +1,4 @@
-"""The atlas: one table of many models measured by many people, one row a model, revision, layer, policy and measure.
+"""The atlas: one table of many models measured by many people, one row per model, revision, layer, policy and measure.
 
 Rows come in by pull request and are checked before (`check_for_atlas`): whoever reads the table can tell of every
 number what it was measured on, and how. The package ships a small atlas of its own, `hf_repgeo/data/atlas.parquet`.

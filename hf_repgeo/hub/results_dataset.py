@@ -1,4 +1,5 @@
-"""The results data set: reports of many models as one tidy table, one row a model, commit, layer, measure, convention.
+"""The results data set: reports of many models as one tidy table, one row per model, commit, layer, measure,
+convention.
 
 A row is recognised by `KEY`. What was measured twice in the same way is one row: the first one stays.
 """

@@ -72,8 +72,8 @@ def read_values(labels: Sequence, groups: Sequence[Hashable] | None, name: str) 
     """The values of a property; rows whose label is None, NaN or empty do not have it.
 
     Args:
-        labels: one a row.
-        groups: one a row; None: every row is a group of its own.
+        labels: one per row.
+        groups: one per row; None: every row is a group of its own.
         name: of the property, for errors.
 
     Raises:

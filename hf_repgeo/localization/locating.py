@@ -145,7 +145,7 @@ class _Embedded:
 
 
 def _embed(read: Sentences, encoder, layer: int, pooling: str | None, tokenizer, cache_dir) -> _Embedded:
-    """One row a sentence, and what made it."""
+    """One row per sentence, and what made it."""
     is_transformer = all(hasattr(encoder, name) for name in ("encode", "preprocess", "prompts"))
     pooling = pooling or ("sentence" if is_transformer else "mean")
     loaded = load_model(encoder, tokenizer=tokenizer)

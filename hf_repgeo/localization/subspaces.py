@@ -146,7 +146,7 @@ def erase(rows: torch.Tensor, labels: Sequence, reference: torch.Tensor | None =
     """
     reference = rows if reference is None else reference
     if len(labels) != len(reference):
-        raise BadInput("labels", came=f"{len(labels)} for {len(reference)} rows", wanted="one a row")
+        raise BadInput("labels", came=f"{len(labels)} for {len(reference)} rows", wanted="one per row")
     check_rows(reference)
     values = read_values(labels, None, "labels")
     mean = reference.double().mean(0)

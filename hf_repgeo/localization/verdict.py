@@ -159,8 +159,8 @@ def where_is(
 
     Args:
         rows: `(n, hidden_size)`, such as sentence embeddings. Dimensions count in units of their standard deviation.
-        labels: property -> one value a row; None, NaN or `""` where a row does not have the property.
-        groups: one a row: rows of a group share material, such as a lexical frame, and never stand on both sides of a
+        labels: property -> one value per row; None, NaN or `""` where a row does not have the property.
+        groups: one per row: rows of a group share material, such as a lexical frame, and never stand on both sides of a
             division. If every group holds several values, rows are taken relative to their group's mean. None: every
             row is a group of its own.
         n_null: shufflings, rotations and random sets; at least 200, and `properties / alpha`, or no corrected p-value

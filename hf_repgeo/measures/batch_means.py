@@ -28,7 +28,7 @@ class BatchMeans:
         pairs: `(measure, convention)`, from `measures.resolve`.
         options: of the measures.
         rows: rows wanted of each policy; `"all"` where no batches are made.
-        batch_rows: least rows a batch; fewer rows than that are one batch.
+        batch_rows: least rows per batch; fewer rows than that are one batch.
         seed: of the quantizers, the jackknife's folds and the random subsets.
         null: whether the value that chance gives goes into the details.
     """

@@ -129,7 +129,7 @@ def as_groups(groups: Any, n: int, device: torch.device) -> torch.Tensor:
         groups = labels if wrong else torch.as_tensor(labels.astype(np.int64))
     if tuple(groups.shape) != (n,) or not isinstance(groups, torch.Tensor) or groups.is_floating_point():
         came = f"shape {tuple(groups.shape)}, {groups.dtype}"
-        raise BadInput("groups", came=came, wanted=f"{n} integers, one a row", cure="Names of documents will do too.")
+        raise BadInput("groups", came=came, wanted=f"{n} integers, one per row", cure="Names of documents will do too.")
     return groups.to(device)
 
 

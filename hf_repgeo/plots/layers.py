@@ -29,7 +29,7 @@ def plot_layers(
     measures: list[str] | None = None,
     tokens: list[str] | None = None,
 ) -> Figure:
-    """Profiles over layers: a panel a measure, a curve a report and token policy, a band of one standard error.
+    """Profiles over layers: one panel per measure, one curve per report and token policy, a band of one standard error.
 
     With several reports the layers are drawn as relative depth, so that models of different depth can be compared;
     colour tells the report, line style the token policy.
@@ -274,7 +274,7 @@ def _heat_map(figure: Figure, axis: Axes, cells: list[dict]) -> None:
 
 
 def plot_sequences(report: ReportTable) -> Figure:
-    """What `profile_sequences` found: curvature and prompt entropy by layer, a curve a token policy, and chance.
+    """What `profile_sequences` found: curvature and prompt entropy by layer, one curve per token policy, and chance.
 
     Args:
         report: from `profile_sequences`.

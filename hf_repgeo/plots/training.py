@@ -22,7 +22,7 @@ Curve = list[tuple[int, list[float]]]  # step, values of the layers there
 def plot_training(
     history: ReportTable | list[ReportTable], measures: list[str] | None = None, tokens: str | None = None
 ) -> Figure:
-    """A training, a row a measure: layer by step as a heat map, and the mean over layers with a band.
+    """A training, one row per measure: layer by step as a heat map, and the mean over layers with a band.
 
     Steps are on a logarithmic axis, with step 0 before the first. The band of one training spans its layers, from the
     least to the greatest; of several (runs that differ in their seed) it is one standard deviation of their means, and
@@ -122,7 +122,7 @@ def _spread_ticks(count: int, most: int) -> list[int]:
 
 
 def _lines(axis: Axes, runs: list[ReportTable], measure: str, policies: list[str]) -> None:
-    """The mean over layers by step, a line a token policy."""
+    """The mean over layers by step, one line per token policy."""
     shown = [0]
     for place, policy in enumerate(policies):
         tables = [_values(run, measure, policy) for run in runs]
@@ -173,8 +173,8 @@ def _heading(measure: str) -> str:
 
 
 def plot_sweep(report: ReportTable, measures: list[str] | None = None, tokens: str = "all") -> Figure:
-    """A sweep, a panel a measure: over the layers a curve a checkpoint, dark to light with the step, or a curve a
-    model, coloured by its stack, so that encoders stand against decoders; layers as relative depth.
+    """A sweep, one panel per measure: over the layers one curve per checkpoint, dark to light with the step, or a curve
+    a model, coloured by its stack, so that encoders stand against decoders; layers as relative depth.
 
     Args:
         report: what `hf_repgeo.sweep` returned.

@@ -73,7 +73,7 @@ def read_places(model: nn.Module, taps: list[Tap], take: Take) -> Iterator[dict[
         take: is given `(batch, tokens, features)` of a place, a view of the model's own state: what it keeps should be
             a copy, since blocks may change their input in place.
 
-    Cost: one Python call a place; memory for what `take` keeps.
+    Cost: one Python call per place; memory for what `take` keeps.
     """
     found: dict[Place, Any] = {tap.place: None for tap in taps}
     readers = {path: _Reader([tap for tap in taps if tap.path == path], take, found) for path in {t.path for t in taps}}

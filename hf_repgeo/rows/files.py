@@ -39,7 +39,7 @@ def row_blocks(data, column: str | None = None, rows: int = BLOCK_ROWS) -> Itera
         data: a `datasets.Dataset` or `IterableDataset`, also one that streams, or its column `dataset["embedding"]`;
             or what `read_rows` returned.
         column: name of the column; default: the only one that holds vectors of numbers.
-        rows: rows a block.
+        rows: rows per block.
 
     Returns:
         Iterator of numpy arrays, of a `Dataset` without copying where Arrow's memory allows; of a `.safetensors` file

@@ -73,7 +73,7 @@ def windows_fingerprint(windows: Windows) -> str:
 
 
 def checksum(tensor: torch.Tensor) -> bytes:
-    """Multilinear hash of a tensor's bits, 8 bytes a block; see `model_fingerprint`."""
+    """Multilinear hash of a tensor's bits, 8 bytes per block; see `model_fingerprint`."""
     data = tensor.detach().contiguous().reshape(-1).view(torch.uint8)
     if len(data) % 4 or data.storage_offset() % 4:
         data = torch.nn.functional.pad(data, (0, -len(data) % 4)).clone()

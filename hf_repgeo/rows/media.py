@@ -72,13 +72,13 @@ def _bytes(array: np.ndarray) -> np.ndarray:
 
 
 def read_sounds(given: Any, rate: int) -> Iterator[np.ndarray]:
-    """Sounds as one channel of float32 numbers at `rate` samples a second.
+    """Sounds as one channel of float32 numbers at `rate` samples per second.
 
     Args:
         given: a file, a folder, or an iterable of files, arrays `(samples,)` at that rate, or what a `datasets` column
             of audio holds, decoded (`array` and `sampling_rate`) or not (`bytes` or `path`). Samples are fractions from
             -1 to 1, or signed integers, which are taken as fractions of their largest.
-        rate: samples a second that the model wants; sounds of another rate are resampled behind a low-pass filter.
+        rate: samples per second that the model wants; sounds of another rate are resampled behind a low-pass filter.
 
     Raises:
         BadInput: nothing in it, or something that is not sound.

@@ -27,7 +27,7 @@ def image_items(model, processor, images: Any) -> Iterator[Item]:
 
 
 def image_text_items(model, processor, images: Any, texts: Iterable[str]) -> Iterator[Item]:
-    """One image with its text a pass; its rows are tokens, many of which stand for parts of the image."""
+    """One image with its text per pass; its rows are tokens, many of which stand for parts of the image."""
     if getattr(processor, "tokenizer", None) is None:
         came = f"texts beside images for a {type(model).__name__} and a {type(processor).__name__}"
         wanted = "a model that reads both, such as Llava, and a processor that holds a tokenizer"

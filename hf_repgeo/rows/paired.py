@@ -61,8 +61,8 @@ def paired_rows(
         corpus: documents.
         tokens: token policy.
         rows: rows wanted.
-        window: tokens a window, prompt included; default 512 or the lower limit of the two models.
-        batch_size: windows a forward pass.
+        window: tokens per window, prompt included; default 512 or the lower limit of the two models.
+        batch_size: windows per forward pass.
         seed: of the draw of windows and rows.
         prompts: what each model reads before every window; no row is taken of it.
 

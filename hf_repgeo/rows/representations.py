@@ -175,7 +175,7 @@ def token_representations(
         layers: 0 is what enters block 1, i what leaves block i, -1 the last; default: every layer.
         final_norm: `"applied"`: also what leaves the final norm; `"raw"`: the residual stream only.
         points: see `forward_windows`.
-        batch_size: windows a forward pass.
+        batch_size: windows per forward pass.
         seed: of the order in which tokens are taken.
         progress: wraps the iteration over batches, `(iterator, total) -> iterator`.
 
@@ -283,7 +283,7 @@ def pooled_representations(
     batch_size: int = 8,
     progress: Callable[[Iterator, int], Iterator] | None = None,
 ) -> Representations:
-    """One row a window: its first token (`"cls"`), its last (`"last"`), or the mean of all (`"mean"`); no padding."""
+    """One row per window: its first token (`"cls"`), its last (`"last"`), or the mean of all (`"mean"`); no padding."""
     lengths = torch.tensor([len(window) for window in windows.ids])
     parts: dict[Place, list[torch.Tensor]] = {}
     take = partial(_pooled, lengths.cumsum(0), pooling)

@@ -53,7 +53,7 @@ def sentence_representations(
     seed: int = 0,
     progress: Callable[[Iterator, int], Iterator] | None = None,
 ) -> Representations:
-    """One row a text, as `encode` makes it: its prompt, its cut at `max_seq_length`, its pooling and what follows.
+    """One row per text, as `encode` makes it: its prompt, its cut at `max_seq_length`, its pooling and what follows.
 
     The modules behind the encoder get the token states of each place in turn. Those of the last place give what
     `encode` gives.

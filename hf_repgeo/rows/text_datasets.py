@@ -16,7 +16,7 @@ MEDIA = ("Image", "Audio", "Video", "Pdf")  # features of datasets that decode a
 
 
 def read_dataset(name: str, column: str | None = None, clean: str = "none", limit: int = READ_LIMIT) -> Corpus:
-    """Documents of a `datasets` data set, one a row. It is streamed: only the rows that are read are downloaded.
+    """Documents of a `datasets` data set, one per row. It is streamed: only the rows that are read are downloaded.
 
     Args:
         name: `"NAME[:config][:split]"`, from the Hub or a local folder; the split defaults to `train`.
@@ -53,7 +53,7 @@ def read_dataset(name: str, column: str | None = None, clean: str = "none", limi
 def corpus_of_dataset(
     data: datasets.Dataset | datasets.IterableDataset, column: str | None, clean: str, limit: int = READ_LIMIT
 ) -> Corpus:
-    """Documents of a data set at hand, one a row; at most `limit` rows, from the start."""
+    """Documents of a data set at hand, one per row; at most `limit` rows, from the start."""
     documents, column = _documents(data, column, clean, limit, "the data set")
     info = data.info
     source = {

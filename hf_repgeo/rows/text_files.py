@@ -31,7 +31,7 @@ def read_text(
 
     A text file: a line `= Title =`, as in WikiText, starts a document; without such lines, blank lines separate
     documents. `.jsonl` and `.json`: one document a line or list entry, a string or the text column of an object.
-    `.parquet`: one document a row. A column of chat messages gives conversations. Of JSON and Parquet, at most 20,000
+    `.parquet`: one document per row. A column of chat messages gives conversations. Of JSON and Parquet, at most 20,000
     rows are read, from the start.
 
     Args:

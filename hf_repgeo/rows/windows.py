@@ -99,7 +99,7 @@ def make_windows(
     Args:
         tokenizer: adds its special tokens to every window.
         documents: texts.
-        window: tokens a window, special ones included.
+        window: tokens per window, special ones included.
         pack: `"concatenate"`: documents run on from window to window, so that all windows but the last are full;
             `"documents"`: every document starts a window of its own.
         separator: put behind each document where they run on; see `Corpus`.

@@ -20,7 +20,7 @@ from .run_file import Run
 
 logger = logging.getLogger(__name__)
 
-WRITE_SPEED = 300e6  # bytes a second, of a slow disk
+WRITE_SPEED = 300e6  # bytes per second, of a slow disk
 WORTH = 0.05  # writing may take this share of the forward pass that it can save
 
 

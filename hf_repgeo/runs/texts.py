@@ -69,7 +69,7 @@ class TextReading:
         job, given: what was asked.
         loaded: the model, its tokenizer, where it comes from.
         around: the SentenceTransformer whose modules make one row of a text; `None` for other poolings.
-        window: tokens a window.
+        window: tokens per window.
         windows: all of them.
     """
 

@@ -72,12 +72,12 @@ def profile_sequences(
             at random for prompt entropy. Ten times the cost of the measures.
         revision, dtype, device, trust_remote_code: see `hf_repgeo.rows.models.load_model`.
         tokenizer: of a model in memory.
-        batch_size: sequences a forward pass.
+        batch_size: sequences per forward pass.
         seed: of the draw of sequences, and of `null`.
         out: folder for `sequences.json`.
 
     Returns:
-        GeometryReport: one row a layer, token policy and measure; standard errors over documents.
+        GeometryReport: one row per layer, token policy and measure; standard errors over documents.
 
     Raises:
         BadInput: no model, no text, or an argument out of range.

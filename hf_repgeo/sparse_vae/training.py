@@ -124,7 +124,7 @@ def training_arguments(
     Args:
         output_dir: for checkpoints; two are kept.
         epochs: passes over the training data.
-        batch_size: instances a step.
+        batch_size: instances per step.
         learning_rate: of Adam.
         seed: of initialisation, order and noise.
         **settings: anything else that `TrainingArguments` takes; wins over what is set here.

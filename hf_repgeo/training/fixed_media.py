@@ -22,7 +22,7 @@ from ..runs.media import MediaInput, digest_of
 
 @dataclass(frozen=True)
 class FixedMedia:
-    """What is run: one image, one sound, or one image with its text a pass, ready for the model, on the CPU.
+    """What is run: one image, one sound, or one image with its text per pass, ready for the model, on the CPU.
 
     Attributes:
         items: the passes.

@@ -53,7 +53,7 @@ def match_geometry(
         BadInput: no target, no batch, no steps, or a target that is not a finite number.
         UnknownName: a measure without a differentiable term, or a layer that does not exist.
 
-    Cost: one forward and backward pass a step.
+    Cost: one forward and backward pass per step.
 
     Source: Marbut et al. 2024 propose geometry-informed initialisation as future work. docs/dynamics.md tries it.
 

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 WATCH = ("massive_share", "norm_over_5_medians")  # always measured: without it a sink looks like a collapse
-FORWARD_BATCH = 8  # sequences a forward pass, where the training does not say
+FORWARD_BATCH = 8  # sequences per forward pass, where the training does not say
 
 
 class TrainingWatch:
@@ -267,7 +267,7 @@ class TrainingWatch:
         return measurement
 
     def _warn(self, step: int, flagged: list[Flag]) -> None:
-        """Says each kind of trouble once a layer; failures of everything at once were told before."""
+        """Says each kind of trouble once per layer; failures of everything at once were told before."""
         told = self._begun().told
         new = [flag for flag in flagged if flag[:3] not in told and not _is_told(flag, told)]
         told |= {flag[:3] for flag in new}

@@ -1,7 +1,7 @@
 """The explorer: what a handful of tokens do to a model's geometry, and the same for yours; `python app.py` starts it.
 
 The page is painted from numbers that the package holds: neither a model nor the Hub is needed before a button is
-pressed. What a visitor measures stays in that visitor's session. One file a tab.
+pressed. What a visitor measures stays in that visitor's session. One file per tab.
 """
 
 from __future__ import annotations

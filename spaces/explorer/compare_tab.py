@@ -108,7 +108,7 @@ def caveats(reports: dict, tokens: str) -> list[str]:
 
 
 def table(reports: dict, tokens: str) -> list[list[str]]:
-    """A line a layer: model, layer, and each panel's value with its standard error."""
+    """One line per layer: model, layer, and each panel's value with its standard error."""
     lines: dict[tuple[str, int], dict[str, str]] = {}
     for measure in DEFAULT_PANELS:
         for curve in measured_curves(reports, measure, [tokens])[0]:

@@ -696,7 +696,7 @@ def test_fragments_and_sequences_are_read(tmp_path):
     (tmp_path / "sequences.csv").write_text("\tnp-s vp-s\tnp-s vp-p\n0\tThe key is lost .\tThe key are lost .\n")
     sentences = load_sequences(tmp_path / "sequences.csv")
     assert [(s.text, s.pattern, s.row) for s in sentences] == [("The key is lost .", "np-s vp-s", 1)]
-    with pytest.raises(BadInput, match="wanted a column a pattern, such as"):
+    with pytest.raises(BadInput, match="wanted a column per pattern, such as"):
         load_sequences(tmp_path / "bad.csv")
     with pytest.raises(BadInput, match="which does not exist"):
         load_fragments(tmp_path / "none.csv")

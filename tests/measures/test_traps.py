@@ -245,7 +245,7 @@ def test_groups_may_be_names_of_documents():
         assert torch.equal(PointCloud(manifold(100), groups=others).folds, by_name)
     masked = np.ma.masked_less(np.arange(100), 5)
     for wrong in ("abc", [0.5] * 100, torch.zeros(100, 2), [1, 2], [None] * 100, masked):
-        with pytest.raises(BadInput, match="`groups`: got shape .*wanted 100 integers, one a row"):
+        with pytest.raises(BadInput, match="`groups`: got shape .*wanted 100 integers, one per row"):
             PointCloud(manifold(100), groups=wrong)
 
 

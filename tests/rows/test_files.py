@@ -124,7 +124,7 @@ def test_groups_follow_the_rows_that_are_drawn(X, tmp_path):
     np.save(tmp_path / "x.npy", X)
     cloud = cloud_of_stream(np.array_split(X, 7), max_rows=200, groups=np.arange(3000))
     assert torch.equal(cloud.rows, torch.from_numpy(X)[cloud.groups])
-    with pytest.raises(BadInput, match="wanted 3000 integers, one a row"):
+    with pytest.raises(BadInput, match="wanted 3000 integers, one per row"):
         measure(tmp_path / "x.npy", "anisotropy", groups=[0, 1])
     by_file, by_rows = (measure(x, "anisotropy", groups=np.arange(3000) // 50).rows[0] for x in (tmp_path / "x.npy", X))
     assert by_file["se"] == by_rows["se"] is not None

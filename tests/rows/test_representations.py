@@ -71,7 +71,7 @@ def test_a_far_shorter_last_window_runs_alone_and_its_rows_are_the_same(encoder,
 
 
 def test_every_document_gives_a_window_before_any_gives_a_second(tokenizer, documents):
-    windows = make_windows(tokenizer, documents, 12, pack="documents")  # six windows a document
+    windows = make_windows(tokenizer, documents, 12, pack="documents")  # six windows per document
     for count in (7, 40):
         drawn = draw_windows(windows, 3, count=count)
         assert len({owners[0] for owners in drawn.documents}) == count

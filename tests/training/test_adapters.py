@@ -12,7 +12,7 @@ CHEAP = {"measures": ["anisotropy", "effective_rank"], "budget": None}
 
 
 def loop(model, after_step, steps: int = 12, accelerator=None):
-    """Plain training, one example a step."""
+    """Plain training, one example per step."""
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
     if accelerator is not None:
         model, optimizer = accelerator.prepare(model, optimizer)

@@ -23,7 +23,7 @@ from .kmeans import argmin, cell_sums, kmeans
 from .products import times_transposed
 
 ROUNDS = 4
-SEARCHES = 3  # perturbed restarts of the local search a round
+SEARCHES = 3  # perturbed restarts of the local search per round
 SWEEPS = 2  # passes over the codebooks after a perturbation
 NOISE = 0.3  # of the rows' own spread over the number of codebooks, falling to 0 in the last round
 PULL = 8.0  # rows' weight on the codewords before, likewise falling

@@ -1,7 +1,7 @@
 """k-means: Lloyd's iteration (IEEE Transactions on Information Theory 28, 1982), with a start and steps that need few.
 
-Nearly all there is to pay is one product a round. The rows' own norms do not matter for which centroid is nearest: the
-smallest of the scores `|c|^2 / 2 - x . c` names the cell.
+Nearly all there is to pay is one product per round. The rows' own norms do not matter for which centroid is nearest:
+the smallest of the scores `|c|^2 / 2 - x . c` names the cell.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ def cka_matrix(X: Sequence, Y: Sequence | None = None) -> torch.Tensor:
     Raises:
         BadInput: clouds of different numbers of rows, or fewer than four rows.
 
-    Cost: `2 n d^2` flops a pair. Memory: the centred rows of all clouds and `d x d` for one row of the matrix.
+    Cost: `2 n d^2` flops per pair. Memory: the centred rows of all clouds and `d x d` for one row of the matrix.
 
     Source: as `linear_cka`.
 

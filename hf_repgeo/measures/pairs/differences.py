@@ -37,7 +37,7 @@ def paired_differences(
     """The difference of one measure between two clouds, for several layers at once.
 
     Args:
-        first: of one measure and convention, an estimate a layer, each of a cloud with groups.
+        first: of one measure and convention, one estimate per layer, each of a cloud with groups.
         second: the same of the other clouds, whose rows are of the same groups and dealt by the same seed.
         scatter: for each layer, that of `redrawn_scatter`; used where the measure has no jackknife over documents.
         seed: of the flips of signs.
