@@ -3,12 +3,18 @@
 python benchmarks/mutants.py                              the named mutants, which tests once let live
 python benchmarks/mutants.py --map map.json               which tests run which lines, and how long each takes
 python benchmarks/mutants.py --map map.json --sample 500 [--seed 0] [--least 0.9]    random ones of the mapped files
+python benchmarks/mutants.py --map map.json --sample 500 --log log.jsonl              the same; it may be interrupted
+python benchmarks/mutants.py --log log.jsonl --again tests/measures/test_cells.py     those that live, by these tests
 
-A random mutant changes one operator, comparison, number or condition. The tests that run its line judge it, the
-quickest first, until one fails or `PATIENCE` seconds of tests are through: mutants that "live" may still be killed by
-slower tests. The exit code is 1 where fewer than `--least` of them are killed. The work is done in a copy of the
-repository, each mutant in a fork of a process that has imported everything but the package. The tests of every 25th
-mutant are also run without it: they must pass.
+A random mutant changes one operator, comparison, number or condition; constants that only cut the work into pieces
+(`WORK_SIZES`) stay, as their value changes no result. The tests that run its line judge it, the quickest first, until
+one fails or `PATIENCE` seconds of tests are through: mutants that "live" may still be killed by slower tests. The exit
+code is 1 where fewer than `--least` of them are killed. The work is done in a copy of the repository, each mutant in a
+fork of a process that has imported everything but the package. The tests of every 25th mutant are also run without it:
+they must pass.
+
+The log holds a line per verdict, and the last one of a mutant counts. Who starts again with the same log goes on where
+it ends; offsets are those of the code as it was.
 """
 
 from __future__ import annotations
@@ -27,15 +33,19 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from itertools import accumulate
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-MUTATED = ["hf_repgeo/measures", "hf_repgeo/rows", "hf_repgeo/hub", "hf_repgeo/report_table.py"]
+REPORT = ["hf_repgeo/report.py", "hf_repgeo/report_table.py", "hf_repgeo/report_text.py"]
+MUTATED = ["hf_repgeo/measures", "hf_repgeo/rows", "hf_repgeo/hub", *REPORT]
 JUDGES = [*MUTATED, "tests/measures", "tests/rows", "tests/hub", "tests/test_report.py", "tests/test_profile.py"]
-PATIENCE = 30
-HANGS = 90  # seconds for the tests of one mutant, which take far less as a rule
+PATIENCE = 10
+HANGS = 60  # seconds for the tests of one mutant, which take far less as a rule
 HEAVY = ["numpy", "torch", "transformers", "datasets", "pandas", "pyarrow.parquet", "huggingface_hub", "hypothesis"]
+# Rows, columns or numbers worked on at a time: another value gives the same result.
+WORK_SIZES = {"ALIGNED", "BLOCK", "BLOCKS_AT_ONCE", "BLOCK_ROWS", "BLOCK_SCORES", "CACHED", "DIRECT", "PANEL_COLUMNS"}
 PYTEST = ["-q", "-x", "-n", "0", "-p", "no:cacheprovider"]
 SWAPS = {
     ast.Add: ast.Sub,
@@ -61,7 +71,6 @@ class Mutant:
     at: int
     old: str
     new: str
-    tests: tuple[str, ...] = ()
 
     @property
     def line(self) -> int:
@@ -71,8 +80,8 @@ class Mutant:
         return f"{self.file}:{self.line}: {self.old!r} -> {self.new!r}"
 
 
-def named() -> Iterator[Mutant]:
-    """Mutants that once survived all tests."""
+def named() -> Iterator[tuple[Mutant, list[str]]]:
+    """Mutants that once survived all tests, and the tests that kill them."""
     left_out = "tests/measures/test_left_out.py"
     cases = [
         ("measures/direction.py", "cloud.n - counts)", "cloud.n)", left_out),
@@ -87,21 +96,26 @@ def named() -> Iterator[Mutant]:
     ]
     for file, old, new, tests in cases:
         text = (ROOT / "hf_repgeo" / file).read_text()
-        yield Mutant(f"hf_repgeo/{file}", text.index(old), old, new, (tests,))
+        yield Mutant(f"hf_repgeo/{file}", text.index(old), old, new), [tests]
 
 
 def every(file: Path) -> Iterator[Mutant]:
     """All mutants of a file."""
     text = file.read_text()
-    starts = [0]
-    for line in text.encode().splitlines(keepends=True):
-        starts.append(starts[-1] + len(line))
-    for node in ast.walk(ast.parse(text)):
-        for part, new in _changes(node):
-            begin, end = (starts[line - 1] + column for line, column in _span(part))
-            old = text.encode()[begin:end].decode()
-            if text.isascii() and old != new:
-                yield Mutant(str(file.relative_to(ROOT)), begin, old, new)
+    tree, lines = ast.parse(text), text.splitlines(keepends=True)
+    starts = [0, *accumulate(len(line) for line in lines)]
+    fixed = {part for statement in tree.body if _is_work_size(statement) for part in ast.walk(statement)}
+    for node in ast.walk(tree):
+        for part, new in _changes(node) if node not in fixed else ():
+            begin, end = (
+                starts[line - 1] + len(lines[line - 1].encode()[:column].decode()) for line, column in _span(part)
+            )
+            if text[begin:end] != new:
+                yield Mutant(str(file.relative_to(ROOT)), begin, text[begin:end], new)
+
+
+def _is_work_size(statement: ast.stmt) -> bool:
+    return isinstance(statement, ast.Assign) and ast.unparse(statement.targets[0]) in WORK_SIZES
 
 
 def _span(node: ast.expr) -> tuple[tuple[int, int], tuple[int, int]]:
@@ -240,6 +254,8 @@ def main() -> int:
     parser.add_argument("--sample", type=int, default=0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--least", type=float, default=1.0)
+    parser.add_argument("--log", type=Path, help="verdicts are added to it; mutants that it holds are not judged again")
+    parser.add_argument("--again", nargs="+", default=[], help="tests of the mutants that live by the log")
     options = parser.parse_args()
     if options.sample and not options.map:
         parser.error("--sample wants --map: which tests judge a line")
@@ -248,31 +264,56 @@ def main() -> int:
         subprocess.run([sys.executable, "-c", f"{command}(mutants.Path({str(options.map.absolute())!r}))"], check=True)
     if options.map and not options.sample:
         return 0
-    return judge(sampled(options.sample, options.seed) if options.sample else list(named()), options)
+    verdicts = logged(options.log)
+    if options.again:
+        todo = [(mutant, options.again) for mutant, lives in verdicts.items() if lives]
+    elif options.sample:
+        known = json.loads(options.map.read_text())
+        sample = sampled(options.sample, options.seed)
+        todo = [(mutant, judges(mutant, known)) for mutant in sample if mutant not in verdicts]
+    else:
+        todo = list(named())
+    for mutant, lives in judge(todo):
+        verdicts[mutant] = lives
+        if options.log:
+            with options.log.open("a") as log:
+                log.write(json.dumps(asdict(mutant) | {"lives": lives}) + "\n")
+    return told(verdicts, options.least)
 
 
-def judge(mutants: list[Mutant], options: argparse.Namespace) -> int:
-    """Judges the mutants one by one; 1 where too few are killed."""
-    known = json.loads(options.map.read_text()) if options.map else None
+def logged(log: Path | None) -> dict[Mutant, bool]:
+    """Whether a mutant lives, for all that a log holds."""
+    verdicts = {}
+    for line in log.read_text().splitlines() if log and log.exists() else []:
+        facts = json.loads(line)
+        lives = facts.pop("lives")
+        verdicts[Mutant(**facts)] = lives
+    return verdicts
+
+
+def judge(todo: list[tuple[Mutant, list[str]]]) -> Iterator[tuple[Mutant, bool]]:
+    """Judges mutants by their tests, one by one: whether each lives."""
     for name in HEAVY:
         __import__(name)
     copy = Path(tempfile.mkdtemp(prefix="mutants-")) / "copy"
     shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".git", ".venv*", "__pycache__"))
     compileall.compile_dir(copy / "hf_repgeo", quiet=2)
-    lived = 0
     try:
-        for place, mutant in enumerate(mutants, 1):
-            tests = judges(mutant, known) if known else list(mutant.tests)
+        for place, (mutant, tests) in enumerate(todo, 1):
             if place % 25 == 1 and _fails(copy, tests):
                 raise SystemExit(f"these tests fail without a mutant: {tests}")
             lives = not killed(mutant, copy, tests)
-            lived += lives
             print(f"{place:4} {'lives ' if lives else 'killed'} {mutant}", flush=True)
+            yield mutant, lives
     finally:
         shutil.rmtree(copy.parent)
-    share = 1 - lived / len(mutants)
-    print(f"{len(mutants) - lived} of {len(mutants)} killed ({share:.0%})")
-    return 0 if share >= options.least else 1
+
+
+def told(verdicts: dict[Mutant, bool], least: float) -> int:
+    """Says how many are killed; 1 where they are too few."""
+    dead = sum(not lives for lives in verdicts.values())
+    print(f"{dead} of {len(verdicts)} killed ({dead / len(verdicts):.0%})")
+    return 0 if dead >= least * len(verdicts) else 1
 
 
 if __name__ == "__main__":
