@@ -15,18 +15,16 @@ from __future__ import annotations
 import logging
 import math
 import re
-import shutil
 import tempfile
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import BadInput, RepgeoError, UnknownName
+from ..errors import BadInput, UnknownName
 from ..report_table import CASE, ReportTable
 from ..report_text import ABSOLUTE
 from ..version import __version__
@@ -34,13 +32,13 @@ from .atlas import atlas_files, check_for_atlas
 from .cards import summaries, update_card
 from .commits import HubError, Snapshot, Upload, dry_run, explain, push, snapshot, with_retries
 from .results_dataset import digest, model_of, results_files, run_id, text_of
+from .staging import staging_folder
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
 __all__ = ["HubError", "Pushed", "find_atlas", "find_report", "push_report"]
 
-KEPT_SECONDS = 14 * 86_400  # for which the files of a push that failed wait for another attempt
 logger = logging.getLogger(__name__)
 
 FOLDER = "repgeo"
@@ -139,15 +137,9 @@ def push_report(
     if to is not None:
         return Pushed(folder=dry_run(api, uploads, checked_folder(to)))
     asked = {"results_dataset": results_dataset, "atlas": atlas, "private": private, "create_pr": create_pr}
-    folder = staging_folder()
-    retry = _retry_command(_save(report, folder / uploads[0].place / path), repo_id, card, overwrite, **asked)
-    try:
+    with staging_folder() as folder:
+        retry = _retry_command(_save(report, folder / uploads[0].place / path), repo_id, card, overwrite, **asked)
         landed = push(api, uploads, folder, private=private, create_pr=create_pr, sleep=sleep, retry=retry)
-    except RepgeoError as error:
-        if not isinstance(error, HubError):  # the report, or what is asked for, must change before another attempt
-            shutil.rmtree(folder)
-        raise
-    shutil.rmtree(folder)
     return Pushed(
         commits={repo: there.url for repo, there in landed.items() if not there.by_request},
         pull_requests={repo: there.url for repo, there in landed.items() if there.by_request},
@@ -377,27 +369,6 @@ def client(token: str | bool | None) -> HfApi:
     from huggingface_hub import HfApi
 
     return HfApi(token=token, library_name="hf_repgeo", library_version=__version__)
-
-
-def staging_folder() -> Path:
-    """A folder that outlives the process, for what a push has not finished."""
-    from ..rows.models import cache_folder
-
-    place = cache_folder() / "pushes"
-    try:
-        place.mkdir(parents=True, exist_ok=True)
-        _clear_old(place)
-        return Path(tempfile.mkdtemp(prefix=time.strftime("%Y%m%d-%H%M%S-"), dir=place))
-    except OSError:  # a home that cannot be written
-        return Path(tempfile.mkdtemp(prefix="hf_repgeo-push-"))
-
-
-def _clear_old(place: Path) -> None:
-    """Deletes what pushes that were killed, or failed and were not tried again, left behind long ago."""
-    for folder in place.iterdir():
-        with suppress(OSError):
-            if time.time() - folder.stat().st_mtime > KEPT_SECONDS:
-                shutil.rmtree(folder)
 
 
 def _save(report: ReportTable, file: Path) -> Path:

@@ -8,7 +8,6 @@ Space may not read, and every change of the package is a change of the Space, wh
 from __future__ import annotations
 
 import re
-import shutil
 import time
 import tomllib
 from collections.abc import Callable
@@ -20,8 +19,9 @@ from typing import TYPE_CHECKING
 from ..errors import BadInput
 from ..version import __version__
 from .commits import Snapshot, Upload, dry_run, push
-from .push import Pushed, check_id, checked_folder, client, staging_folder
+from .push import Pushed, check_id, checked_folder, client
 from .results_dataset import digest
+from .staging import staging_folder
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -66,10 +66,9 @@ def publish_space(
     upload = Upload(repo_id, "space", title, partial(_as_they_are, files=files))
     if to is not None:
         return Pushed(folder=dry_run(api, [upload], checked_folder(to)))
-    staged = staging_folder()
     retry = f"hf-repgeo space publish {folder} {repo_id}"
-    landed = push(api, [upload], staged, private=private, create_pr=False, sleep=sleep, retry=retry)
-    shutil.rmtree(staged)
+    with staging_folder() as staged:
+        landed = push(api, [upload], staged, private=private, create_pr=False, sleep=sleep, retry=retry)
     return Pushed(commits={repo: there.url for repo, there in landed.items()})
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import time
 
 import numpy as np
@@ -10,8 +11,9 @@ import pytest
 from hf_repgeo import measure, push_report
 from hf_repgeo.cli.sweep import read_recipe
 from hf_repgeo.errors import BadInput
-from hf_repgeo.hub import push as hub
+from hf_repgeo.hub import staging
 from hf_repgeo.hub.cards import BADGE, END, START, update_card
+from hf_repgeo.hub.commits import HubError
 from hf_repgeo.report import GeometryReport
 from hf_repgeo.rows.yaml_text import read_yaml
 
@@ -79,14 +81,33 @@ def test_no_local_path_and_no_token_is_in_what_would_go_up(tmp_path):
     assert (provenance["model"], provenance["file"]) == ("my-model", "data.npy")
 
 
-def test_what_killed_pushes_left_is_deleted_after_two_weeks(tmp_path, monkeypatch):
+def test_the_next_push_deletes_what_a_killed_one_left(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_REPGEO_CACHE", str(tmp_path))
-    old, new = hub.staging_folder(), hub.staging_folder()
-    (old / "file").write_text("x")
-    long_ago = time.time() - hub.KEPT_SECONDS - 60
-    os.utime(old, (long_ago, long_ago))
-    hub.staging_folder()
-    assert not old.exists() and new.exists()
+    child = os.fork()
+    if child == 0:
+        with staging.staging_folder() as folder:
+            (folder / "file").write_text("x")
+            os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(child, 0)
+    [left] = (tmp_path / "pushes").iterdir()
+    with staging.staging_folder() as running:
+        assert not left.exists()
+        with staging.staging_folder() as another:
+            assert running.exists() and another.exists()
+    assert not list((tmp_path / "pushes").iterdir())
+
+
+def test_what_the_hub_refused_waits_two_weeks_for_another_attempt(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_REPGEO_CACHE", str(tmp_path))
+    with pytest.raises(HubError), staging.staging_folder() as refused:
+        (refused / "file").write_text("x")
+        raise HubError("no", refused)
+    with staging.staging_folder():
+        assert [file.name for file in refused.iterdir()] == ["file"]
+    long_ago = time.time() - staging.KEPT_SECONDS - 60
+    os.utime(refused, (long_ago, long_ago))
+    with staging.staging_folder():
+        assert not refused.exists()
 
 
 def test_two_runs_on_one_text_have_files_of_their_own(tmp_path):
