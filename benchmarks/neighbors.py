@@ -113,7 +113,7 @@ def line(n: int, d: int, threads: int, calls: int, float32: bool) -> str:
 
 
 def write(path: Path, figures: str) -> None:
-    """Replace the figures in a file and keep what was written by hand behind them."""
+    """Replace the figures in a file and keep what was written by hand after them."""
     _, _, reading = path.read_text().partition(READING) if path.exists() else ("", "", "")
     path.parent.mkdir(exist_ok=True)
     path.write_text(f"{figures.rstrip()}\n\n{READING}\n\n{reading.strip()}".rstrip() + "\n")

@@ -6,7 +6,7 @@
 
 A cloud is drawn from its number: rows, columns, spectrum, scale, offset, dtype, copies, outliers, constant columns;
 half of them have one extreme more (`EXTREMES`). The reference sees the stored values in float64; patchiness and its
-reconstruction error, which are no closed forms, are those of the same quantizer on them. A measure that gives another
+reconstruction error, which have no closed form, are those of the same quantizer on them. A measure that gives another
 value says so by a warning, or is listed.
 """
 

@@ -222,7 +222,7 @@ def _images(model, accepted) -> Iterator[tuple[str, dict]]:
 
 
 def _patches(model, accepted) -> Iterator[tuple[str, dict]]:
-    """Images as rows of patches behind one another, and the grid of each."""
+    """Images as rows of patches, one image after another, and the grid of each."""
     import torch
 
     vision = getattr(model.config, "vision_config", model.config)
@@ -262,7 +262,7 @@ def _sounds(model, accepted) -> Iterator[tuple[str, dict]]:
 
 
 def _both(model, accepted) -> Iterator[tuple[str, dict]]:
-    """An image and a text with a token for each of the image's rows, behind one another."""
+    """An image and a text with a token for each of the image's rows, one after the other."""
     import torch
 
     token = getattr(model.config, "image_token_id", None) or getattr(model.config, "image_token_index", None)

@@ -34,9 +34,9 @@ class GeometryCallback(TrainingWatch, TrainerCallback):
     """Measures every layer on a fixed sample of text in the course of a training, and changes nothing about it.
 
     Weights, losses, random generators and the number of loss lines in the log are, bit for bit, those of the same
-    training without it. A measurement that fails, for lack of memory or any other reason, is told once with its
-    reason, is a missing value in the history, and ends nothing; after one that ran out of memory the next has half
-    the rows.
+    training without it. If a measurement fails, for lack of memory or any other reason, the log says why once, the
+    history has a missing value, and training continues; after a failure for lack of memory the next measurement takes
+    half the rows.
 
     The numbers go into `trainer.state.log_history` and to TensorBoard, W&B and trackio at the global step, as
     `geometry/...`; other trackers get them after `attach`. Nothing is printed.
@@ -71,16 +71,16 @@ class GeometryCallback(TrainingWatch, TrainerCallback):
             `"no_special"`, `"sink_robust"`, `"one_per_type"`; or a list of them.
         layers: where intrinsic dimension and patchiness are measured, indices into `hidden_states`; default: the last.
             All other measures are taken in every layer.
-        rows: tokens to measure; of more, a random draw of examples. With fewer than 4096 rows the numbers are those of
-            a small sample. `None`: every token of the texts.
+        rows: number of tokens to measure; from longer texts, examples are drawn at random. With fewer than 4096 rows
+            the numbers are those of a small sample. `None`: every token of the texts.
         every: the number of steps, epochs, evaluations or saves between measurements; with `"log-spaced"`, the unit.
             Default: 100 steps, else 1.
         schedule: `"steps"`, `"epochs"`, `"evaluate"`, `"save"`, or `"log-spaced"`: steps 1, 2, 5, 10, 20, 50, 100 ...
-            Default: `"steps"` where `every` is given, else log-spaced with the last step, and six points at least.
+            Default: `"steps"` where `every` is given, else log-spaced with the last step, and at least six points.
             Whatever it is, an evaluation is measured too (each one; with `"evaluate"` as `every` says).
-        budget: largest share of the training time for the measurements at steps beyond the first six. Where they would
-            take more, every second, fourth, ... one of the schedule is left. Six points, spread over the schedule,
-            are always measured, and so are epochs, evaluations and saves. `None`: no limit.
+        budget: largest share of the training time that the measurements at steps may take, beyond the first six. If
+            they would take more, only every second, fourth, ... point of the schedule is measured. Six points, spread
+            over the schedule, are always measured, and so are epochs, evaluations and saves. `None`: no limit.
         collapse: warn when the anisotropy of a layer without massive rows is above this, or when its rows are equal.
             Or bands by measure, `{"effective_rank": (5, None), "anisotropy": (None, 0.8)}`: warn when a layer leaves
             one. W&B and trackio get an alert.
@@ -105,7 +105,7 @@ class GeometryCallback(TrainingWatch, TrainerCallback):
     Cost: a forward pass of the model's body over the rows; the default measures add about a fifth of that for a
     12-layer, 768-wide model on CPU. Memory for the rows of every layer.
 
-    Not tried: DeepSpeed ZeRO-3, `torch_compile`. Under FSDP or ZeRO-3 a failure of one process in the middle of the
+    Not tested: DeepSpeed ZeRO-3, `torch_compile`. Under FSDP or ZeRO-3 a failure of one process in the middle of the
     forward pass leaves the others waiting, as in any training step.
 
     Example:
@@ -122,7 +122,7 @@ class GeometryCallback(TrainingWatch, TrainerCallback):
     # --- before training --------------------------------------------------------------------------------------------
 
     def attach(self, trainer: Trainer) -> GeometryCallback:
-        """Joins a trainer that exists, and reaches every tracker of it.
+        """Adds the callback to an existing trainer and sends the numbers to all of its trackers.
 
         Args:
             trainer: transformers' Trainer or a child of it.
@@ -263,7 +263,7 @@ class GeometryCallback(TrainingWatch, TrainerCallback):
         return next((each.tb_writer for each in callbacks if getattr(each, "tb_writer", None)), None)
 
     def _others(self) -> list[TrainerCallback]:
-        """Callbacks of an attached trainer that read its log, but for the console and what is written to directly."""
+        """The attached trainer's callbacks that read its log, except the console's and trackers we write to directly."""
         from transformers.integrations import TensorBoardCallback, TrackioCallback, WandbCallback
 
         known = (*CONSOLE, TensorBoardCallback, WandbCallback, TrackioCallback)
@@ -276,7 +276,7 @@ def _with_prefix(prefix: str, values: dict[str, float]) -> dict[str, float]:
 
 
 def _output_folder(args: TrainingArguments) -> Path:
-    return Path(cast(str, args.output_dir))  # the arguments name one themselves where none is given
+    return Path(cast(str, args.output_dir))  # TrainingArguments sets a default where none is given
 
 
 def _autocast(args: TrainingArguments, model: torch.nn.Module) -> AbstractContextManager:

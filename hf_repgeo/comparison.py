@@ -90,10 +90,11 @@ def compare(
         tokens: `"all"`, `"no_special"` or `"sink_robust"`, which leaves out what is massive in either model.
         rows: rows wanted.
         window: tokens per window; default 512 or the lower limit of the two models.
-        null: put what random pairing of the rows gives into the details; ten times the cost of the comparisons.
+        null: also compare randomly paired rows, and put the result into the details as the chance level; ten times the
+        cost of the comparisons.
         revision, revision_b: branch, tag or commit on the Hub.
         dtype, dtype_b: `"auto"` keeps the checkpoint's; or `"float32"`, `"bfloat16"`, `"float16"`, `"float64"`.
-        prompt, prompt_b: text that the model reads before every window; no row is taken of it.
+        prompt, prompt_b: text that the model reads before every window; its tokens give no rows.
         tokenizer: of a model in memory.
         tokenizer_b: of a second model in memory.
         batch_size: windows per forward pass.
@@ -103,10 +104,10 @@ def compare(
 
     Returns:
         GeometryReport: one row per comparison and pair of layers; `layer` is that of `a`, the details hold `layer_b`.
-        Rows with `protocol="paired"` hold the difference of a measure, `b` less `a`: in the details both values
+        Rows with `protocol="paired"` hold the difference of a measure, `b` minus `a`: in the details both values
         (`first`, `second`), an interval over documents (`low`, `high`), `p`, and `p_corrected` for the search through
-        the layers; see `hf_repgeo.measures.pairs.paired_differences`. Patchiness and kin take their errors from twelve
-        draws of documents, each measured anew in both. The rows of `all_layers` have
+        the layers; see `hf_repgeo.measures.pairs.paired_differences`. Patchiness and the other measures of cells take
+        their errors from twelve draws of documents, each measured again in both models. The rows of `all_layers` have
         `protocol="matrix"`.
 
     Raises:
@@ -160,7 +161,7 @@ def compare(
 
 
 def _clouds(paired: Paired, places: list[tuple[Place, Place]], seed: int) -> dict[tuple[str, Place], PointCloud]:
-    """The clouds of both sides, each made once; folds of documents are the same in all."""
+    """The clouds of both sides, each made once; all of them use the same folds of documents."""
     sides = {"a": (paired.a, {place for place, _ in places}), "b": (paired.b, {other for _, other in places})}
     return {
         (side, place): PointCloud(rows[place], groups=paired.documents, seed=seed)
@@ -229,7 +230,7 @@ def _add_differences(
     moved: list[tuple[str, str]],
     seed: int,
 ) -> None:
-    """What each measure is in the second less what it is in the first, tested over all layers together."""
+    """The difference of each measure, second minus first, tested over all layers together."""
     if not moved:
         return
     measured = {key: evaluate_all(cloud, moved) for key, cloud in clouds.items()}

@@ -1,4 +1,4 @@
-"""What can go wrong, as one small family.
+"""The exceptions of the package.
 
 RepgeoError                 everything this package raises on purpose; a ValueError
 ├── BadInput                an argument cannot be used: its name, what came, what was wanted, the way out
@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 
-MANY = 12  # names; of more, an error shows the nearest one, or the first few
+MANY = 12  # names that an error lists; of a longer list it shows the nearest name, or the first few
 
 
 class RepgeoError(ValueError):

@@ -21,7 +21,7 @@ from .measures.kernels.quantizers import Quantization, live_blocks, quantize
 def covariance_eigenvalues(rows: torch.Tensor) -> torch.Tensor:
     """Eigenvalues of the rows' covariance, `(min(n, d),)`, with a gradient; from the smaller Gram matrix.
 
-    In units in which the largest centred entry is 1, so that squares neither vanish nor overflow.
+    The rows are scaled so that the largest centred entry is 1: then squares neither vanish nor overflow.
 
     Raises:
         BadInput: all rows are equal, so that nothing has a direction.
@@ -47,7 +47,7 @@ def _wide(rows: torch.Tensor) -> torch.Tensor:
 
 
 def _centred(rows: torch.Tensor) -> torch.Tensor:
-    """Rows without their mean, the largest entry 1; every term that uses them is the same in any unit."""
+    """Rows without their mean, the largest entry 1; every term that uses them does not depend on the rows' scale."""
     rows = _wide(rows)
     largest = rows.detach().abs().amax().clamp_min(torch.finfo(rows.dtype).tiny)
     centred = rows / largest
@@ -69,7 +69,7 @@ def _directed(rows: torch.Tensor) -> torch.Tensor:
 
 
 def _scaled(rows: torch.Tensor) -> torch.Tensor:
-    """Rows that have a direction, each in a unit in which its squares neither vanish nor overflow."""
+    """Rows that have a direction, each scaled so that its squares neither vanish nor overflow."""
     rows = _directed(rows)
     return rows / rows.detach().abs().amax(1, keepdim=True)
 
@@ -90,7 +90,8 @@ def anisotropy_term(rows: torch.Tensor) -> torch.Tensor:
 def effective_rank_term(rows: torch.Tensor) -> torch.Tensor:
     """Exponential of the entropy of the singular values; raise it to use more directions.
 
-    Eigenvalues of the size of rounding are left out: behind a LayerNorm one is always zero, where a root has no slope.
+    Eigenvalues of the size of rounding are left out: after a LayerNorm one is always zero, and the square root has no
+    derivative there.
     """
     eigenvalues = covariance_eigenvalues(rows)
     rounding = max(rows.shape) * torch.finfo(eigenvalues.dtype).eps * eigenvalues.detach().amax()

@@ -75,18 +75,19 @@ def measure(
         X: `(n_samples, hidden_size)`; a torch tensor on any device, a numpy array, or nested lists; float16, bfloat16,
             float32 or float64. Neither changed nor copied. Or the path of a `.npy`, `.safetensors` or Parquet file, or
             a `datasets` data set, or its column `dataset["embedding"]`: these are streamed.
-        measures: names such as `"anisotropy"`, or `"intrinsic_dimension:mle"` for one convention of several; default:
+        measures: names such as `"anisotropy"`, or `"intrinsic_dimension:mle"` for one of several conventions; default:
             those that the table marks as default; `"all"`: every one. See `hf_repgeo.measures.MEASURES`.
-        groups: `(n_samples,)` integers: rows that belong together, such as tokens of one document. Standard errors
-            leave out whole groups.
+        groups: `(n_samples,)` integers: rows that belong together, such as tokens of one document. The jackknife behind
+            the standard errors leaves out whole groups.
         null: put the value that chance gives beside each number: `null`, `null_low`, `null_high`, `p` ... in `details`
             (see `hf_repgeo.measures.nulls.with_null`). `True`: rows without the structure that the measure asks about;
             `"isotropic"`, `"gaussian"` or `"shuffled"`: that kind for all of them. Nine times the cost.
         interval: such as 0.95: put an interval by groups beside each number: `low` and `high` in `details`. Forty
             times the cost on half of the rows.
-        max_rows: rows of a stream that are kept for measures that need rows; of a longer one, an even draw, which
-            `details["draw"]` names. Spectral measures and mean cosine always cover all rows; `n` tells how many.
-        seed: of whatever is random (the quantizer's start, the folds of the jackknife).
+        max_rows: how many rows of a stream are kept for measures that need rows. If the stream is longer, they are an
+            even draw, which `details["draw"]` names. Spectral measures and mean cosine always cover all rows; `n` tells
+            how many.
+        seed: for everything random (the quantizer's start, the folds of the jackknife).
         options: for the measures that take them: `quantizer`, `codebooks`, `bits`, `quantizer_seeds`, `k`, `n1`, `n2`.
 
     Returns:
@@ -134,7 +135,7 @@ def _cloud(X, groups, seed: int, max_rows: int) -> PointCloud:
 
 
 def _estimates(cloud: PointCloud, pairs, null, interval: float | None, options: dict) -> list[Estimate]:
-    """The estimates of all pairs; several processes share the neighbour search, and then the kinds of measures."""
+    """The estimates of all pairs; several processes first share the neighbour search, then the kinds of measures."""
     team = current_team()
     if team.size > 1 and any(MEASURES[name].needs == "neighbors" for name, _ in pairs):
         cloud.neighbors = shared_search(cloud.distinct_rows)
@@ -202,22 +203,23 @@ def profile(
         layers: 0 is what enters block 1, i what leaves block i, -1 what leaves the last. Default: all.
         tokens: token policies, of `"all"` (the paper's), `"no_special"`, `"sink_robust"`, `"one_per_type"`; default:
             `"all"` and `"sink_robust"`, which share most of their rows. `"one_per_type"` runs four times as many
-            tokens. Beside a policy that lacks more than an eighth of its rows stands `all` on as many (`all_as_...`).
+            tokens. If a policy lacks more than an eighth of its rows, the report also has `all` on as many rows
+            (`all_as_...`).
         pooling: `"tokens"`: every token is a row; `"cls"`, `"last"` or `"mean"`: every window is one, its first token,
             its last, or the mean of all; `"sentence"`: every text is one, through a SentenceTransformer's own modules.
-        rows: rows wanted for each policy. `"all"`: every token of the texts, of any number of them, in memory that does
-            not grow: `protocol="whole"`, exact for spectral measures and mean cosine, and for measures of neighbours
-            and cells an even draw of `batch_rows` rows, which `details["draw"]` names. `tokens` is then `"all"`
-            (default) or `"no_special"`; JSON Lines, Parquet and data sets are read one document at a time.
+        rows: rows wanted for each policy. `"all"`: every token of the texts, however many, in bounded memory
+            (`protocol="whole"`). Spectral measures and mean cosine are then exact; measures of neighbours and cells use
+            an even draw of `batch_rows` rows, which `details["draw"]` names. `tokens` is then `"all"` (default) or
+            `"no_special"`; JSON Lines, Parquet and data sets are read one document at a time.
         batch_rows: least number of rows in a batch.
         window: tokens per window, special tokens included; default 512 or the model's limit. It changes the numbers: a
             decoder's first position is unlike all others, and short windows have more of them.
         pack: `"concatenate"`: documents run on from window to window; `"documents"`: each starts its own.
         clean: `"wikitext"`: drop headings, undo ` @-@ ` and spaced punctuation, write "unknown" for `<unk>`; `"wiki"`:
             take prose out of a raw MediaWiki dump such as enwik8 (extra `wiki`).
-        oversample: run windows that hold this many times the rows wanted; default 1, with `"one_per_type"` 4.
+        oversample: how many times the wanted rows the windows hold that are run; default 1, with `"one_per_type"` 4.
         null: as in `measure`.
-        final_norm: `"applied"`: beside the last layer, also what the model's final norm makes of it, as rows with
+        final_norm: `"applied"`: also measures the output of the model's final norm, as rows with
             `point="final_norm"`, if the model has such a norm; `"raw"`: only the residual stream.
         points: what to read in each layer: `"residual"`, `"final_norm"`, and inside a block `"attention"` and `"mlp"`
             (what they add to the stream), `"heads"` (each head apart, before they are mixed), `"queries"`, `"keys"`,
@@ -237,12 +239,12 @@ def profile(
         batch_size: windows per forward pass; does not change the numbers. A model in which padding changes the rows of
             a text, as in FNet, runs windows of different lengths apart, and the warning `padding_leaks` says so.
         seed: of the draw of windows and rows, and of the measures.
-        out: folder for `profile.json`, written as layers are done. An unfinished report in it goes on where the
-            weights, the text and all options are the same, and a finished one is returned without loading the model
-            where files tell that; the files of any other run are moved aside. A second run into the same folder waits
-            for the first.
-        progress: show progress bars on the terminal; or a function that is called with what is being done, how much of
-            it is done, and how much there is. What it raises ends the run.
+        out: folder for `profile.json`, written as layers are done. If it holds an unfinished report of the same
+            weights, text and options, the run resumes it. A finished one is returned, without loading the model if the
+            files alone show that it fits. Files of any other run are moved aside. A second run into the same folder
+            waits for the first.
+        progress: show progress bars on the terminal; or a function that is called with the name of the present step,
+            how much of it is done, and how much there is. An exception in it ends the run.
         options: as in `measure`.
 
     Returns:
@@ -253,7 +255,7 @@ def profile(
         UnknownName: a name that does not exist.
 
     Cost: one forward pass over hardly more than `oversample * rows` tokens, and about half as much again for the
-    default measures; memory for the rows of every layer, of each policy those that no other has.
+    default measures; memory for the rows of every layer, those that policies share only once.
 
     Source: Razzhigaev et al., "The Shape of Learning" (2024), section 3.
 

@@ -1,4 +1,4 @@
-"""GeometryReport: the table of measured numbers with its doors: the terminal, the Hub, the atlas."""
+"""GeometryReport: the table of measured numbers, shown in a terminal or notebook, pushed to and read from the Hub."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ class ReportTable:
     Columns of a row:
 
     - `layer` (0 is what enters block 1, i what leaves block i; `None` for plain rows), `stack` (`"encoder"` or
-      `"decoder"`), `point` (`"residual"` for the stream between blocks, `"final_norm"` for what leaves the norm behind
+      `"decoder"`), `point` (`"residual"` for the stream between blocks, `"final_norm"` for what leaves the norm after
       the last one), `tokens` (the token policy)
     - `measure`, `convention`
     - `protocol`: `"whole"` for one value over all rows, `"batches"` for the mean over batches
@@ -116,7 +116,7 @@ class ReportTable:
         raise RepgeoError(f"{len(found)} rows of {measure!r}; choose by {', '.join(free)}")
 
     def _absent(self, columns: dict[str, Any]) -> str:
-        """Which column has no such value, and the values it has."""
+        """Which column lacks the value asked for, and the values it holds."""
         part = self
         for column, wanted in columns.items():
             found = part.select(**{column: wanted})
@@ -133,7 +133,7 @@ class ReportTable:
     def stream(self) -> Self:
         """The rows of the residual stream, layer by layer, and rows of no layer; other points are left out.
 
-        A report of format 1 holds its last layer after the final norm only: there that stands for it.
+        A report of format 1 holds its last layer after the final norm only: that row is then taken instead.
         """
         known = {(row["stack"], row["layer"]) for row in self.rows if row["point"] == STREAM}
         return type(self)([row for row in self.rows if _in_stream(row, known)], self.provenance)
@@ -171,7 +171,7 @@ class ReportTable:
         """Rows of both, provenance of the first."""
         return type(self)(self.rows + other.rows, self.provenance)
 
-    # --- leaving and coming back --------------------------------------------------------------------------------------
+    # --- writing and reading ------------------------------------------------------------------------------------------
 
     def as_dict(self) -> dict[str, Any]:
         """The report as plain values, as `to_json` writes them."""

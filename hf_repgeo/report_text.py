@@ -17,9 +17,9 @@ HEADINGS = {
 }
 
 
-MARKS = {"lower bound": "≥", "upper bound": "≤", "rough": "~"}  # what errors call themselves
+MARKS = {"lower bound": "≥", "upper bound": "≤", "rough": "~"}  # kinds of standard errors, as `se_method` names them
 ABSOLUTE = re.compile(r"(/|~|[A-Za-z]:[/\\]|\\\\)[^\s]")  # a path that holds names of a machine
-UNSHOWN = ("matrix", "failed", "paired")  # a heat map and the warnings say the first two better; the third stands apart
+UNSHOWN = ("matrix", "failed", "paired")  # shown as a heat map, among the warnings, and in a table of their own
 
 
 def describe(report: ReportTable) -> str:
@@ -38,7 +38,7 @@ def describe(report: ReportTable) -> str:
 
 
 def shown_name(model: str | None) -> str:
-    """A model's name for a figure or a page: of a folder its last name, of a package the package.
+    """A model's name for a figure or a page: the last part of a folder's path, or a package's name.
 
     Example:
         >>> from hf_repgeo.report_text import shown_name
@@ -106,7 +106,7 @@ def _table(report: ReportTable, stack: str | None, tokens: str | None) -> str:
 
 
 def _differences(report: ReportTable) -> str:
-    """Layers down and measures across: what each measure is in the second less what it is in the first."""
+    """Layers down and measures across: the difference of each measure, second minus first."""
     cases = list(dict.fromkeys((row["measure"], row["convention"]) for row in report))
     names = [measure for measure, _ in cases]
     titles = [HEADINGS.get(m, m) if names.count(m) == 1 else f"{HEADINGS.get(m, m)} ({c})" for m, c in cases]
@@ -114,7 +114,7 @@ def _differences(report: ReportTable) -> str:
     for layer in report.unique("layer"):
         part = report.select(layer=layer)
         lines.append([str(layer), *(_moved(part.select(measure=m, convention=c).rows) for m, c in cases)])
-    return "differences, second less first; * p < 0.05, corrected for all layers\n" + _aligned(lines)
+    return "differences, second minus first; * p < 0.05, corrected for all layers\n" + _aligned(lines)
 
 
 def _moved(rows: list[dict]) -> str:
@@ -142,7 +142,7 @@ def _interval(row: dict) -> str:
 
 
 def _errors(report: ReportTable) -> str | None:
-    """How many standard errors make an interval of 95 %: more the fewer groups of rows the jackknife had."""
+    """How many standard errors make a 95 % interval; the fewer groups the jackknife had, the more."""
     methods = " ".join(row["se_method"] or "" for row in report)
     marks = [f"± {mark} {words}" for words, mark in MARKS.items() if words in methods]
     groups = [int(count) for count in re.findall(r"jackknife\((\d+) groups\)", methods)]
@@ -197,7 +197,7 @@ def _value(row: dict) -> str:
 
 
 def _mark(row: dict) -> str:
-    """What stands before an error that is a bound, or rough."""
+    """The sign before a standard error that is a bound, or rough."""
     return next((mark for words, mark in MARKS.items() if words in (row["se_method"] or "")), "")
 
 

@@ -36,7 +36,7 @@ class GeometryEvaluator(BaseEvaluator):
     model card.
 
     Args:
-        texts: one row each; 4096 and more for numbers that do not depend on how many they are.
+        texts: one row each; at least 4096, so that the numbers hardly depend on how many there are.
         measures: names as in `hf_repgeo.measure`, but a bare name stands for its default convention only. Default:
             anisotropy, effective rank, intrinsic dimension and patchiness.
         name: put in front of every key.
@@ -105,7 +105,7 @@ class GeometryEvaluator(BaseEvaluator):
         Args:
             model: a SentenceTransformer.
             output_path: folder for the CSV file.
-            epoch, steps: when; -1 outside a training.
+            epoch, steps: of the training; -1 outside of one.
 
         Returns:
             dict: measure -> value, `name` in front. A value that cannot be computed is left out; the log says why.

@@ -38,7 +38,7 @@ class Member:
     Attributes:
         model: as in `hf_repgeo.profile`.
         revision: branch, tag or commit on the Hub.
-        step: of the training that the model comes from, where its name says so.
+        step: the training step of the model, if its name tells it.
         tokenizer: where its tokenizer is, if not beside it.
     """
 
@@ -49,7 +49,7 @@ class Member:
 
     @property
     def name(self) -> str:
-        """Short, for figures and tables."""
+        """A short name for figures and tables."""
         return self.revision or Path(self.model.removeprefix("pip:")).name
 
     @property
@@ -73,9 +73,9 @@ def sweep(
 ) -> GeometryReport:
     """Profiles many models on the same text, one after the other, into one table.
 
-    Give one of `model` with `revisions`, `checkpoints`, or `models`. What is done is kept: after an interruption the
-    same call measures only what is missing. A model that cannot be loaded or measured is a row with its reason, and is
-    tried again by the next call. Under `torchrun` or `accelerate launch` each process takes its share of the models.
+    Give one of `model` with `revisions`, `checkpoints`, or `models`. Finished models are kept: after an interruption
+    the same call measures only the others. A model that cannot be loaded or measured becomes a row with the reason, and
+    the next call tries it again. Under `torchrun` or `accelerate launch` each process takes its share of the models.
 
     `out` holds `sweep.parquet`, one row per number with the columns `member`, `model`, `revision`, `step` in front,
     `sweep.json`, the same as a report, both replaced in one step after every model, and one folder per model below
@@ -123,7 +123,7 @@ def sweep(
     return collect(out, members, settings)
 
 
-# --- who ------------------------------------------------------------------------------------------------------------
+# --- the models -----------------------------------------------------------------------------------------------------
 
 
 def _members(model, revisions, checkpoints, models) -> list[Member]:
@@ -173,7 +173,7 @@ def _of_list(models) -> list[Member]:
 
 
 def _step_of_model(name: str, revision: str | None = None) -> int | None:
-    """The step of a revision; a number in a model's name counts only behind "step"."""
+    """The training step in a revision's name; in a model's name a number counts only after "step"."""
     return step_of(revision) if revision else step_of(name) if "step" in name else None
 
 
@@ -195,7 +195,7 @@ def _matching(model: str, pattern: str) -> list[str]:
 
 
 def step_of(name: str) -> int | None:
-    """The training step that a name tells: the number behind "step", `k` for thousands, else the last number.
+    """The training step that a name tells: the number after "step", `k` for thousands, else the last number.
 
     Example:
         >>> from hf_repgeo.sweeps import step_of
@@ -218,7 +218,7 @@ def _share(members: list[Member]) -> list[Member]:
     return members[int(os.environ.get("RANK", 0)) :: int(os.environ.get("WORLD_SIZE", 1))]
 
 
-# --- what -----------------------------------------------------------------------------------------------------------
+# --- measuring ------------------------------------------------------------------------------------------------------
 
 
 def _check_options(options: dict) -> None:
@@ -229,7 +229,7 @@ def _check_options(options: dict) -> None:
 
 
 def _measure(out: Path, member: Member, corpus, settings: str, progress: bool, options: dict) -> None:
-    """One model; its failure is written down and ends nothing but itself."""
+    """Measures one model; if that fails, the reason is written down and the sweep continues."""
     folder = out / "runs" / member.folder
     folder.mkdir(exist_ok=True)
     note = {"settings": settings, "weights": _weights(member), "failed": None}
@@ -243,7 +243,7 @@ def _measure(out: Path, member: Member, corpus, settings: str, progress: bool, o
         profile(member.model, corpus, **options, **asked)
     except Exception as error:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
-            raise  # the results have no place: no later model would fare better
+            raise  # results cannot be written, so that every later model would fail too
         note["failed"] = f"{type(error).__name__}: {error}".splitlines()[0][:500]
     write_whole(folder / "note.json", json.dumps(note))
 
@@ -257,7 +257,7 @@ def _tokenizer(member: Member) -> PreTrainedTokenizerBase | None:
 
 
 def _note(out: Path, member: Member) -> dict:
-    """What was written down about a member; nothing where it was cut in half."""
+    """What was written down about a member; nothing if the file is incomplete."""
     try:
         note = json.loads((out / "runs" / member.folder / "note.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -272,7 +272,7 @@ def _is_done(out: Path, member: Member, settings: str) -> bool:
 
 
 def _weights(member: Member) -> list | None:
-    """Sizes and times of a local model's files, by which another training in the same folder is seen."""
+    """Sizes and times of a local model's files; they change when another training writes into the same folder."""
     folder = Path(member.model)
     if not folder.is_dir():
         return None
@@ -281,7 +281,7 @@ def _weights(member: Member) -> list | None:
 
 
 def _evict(member: Member) -> None:
-    """Deletes the files of a Hub model's revision from the cache; what other revisions share stays."""
+    """Deletes the files of a Hub model's revision from the cache, except those that other revisions share."""
     from huggingface_hub import constants, scan_cache_dir
     from huggingface_hub.errors import CacheNotFound
 
@@ -304,7 +304,7 @@ def _evict(member: Member) -> None:
 
 
 def collect(out: Path, members: list[Member], settings: str) -> GeometryReport:
-    """Puts together what is measured so far, and writes it.
+    """Collects what has been measured so far, and writes it.
 
     Args:
         out: the folder of the sweep.
@@ -353,7 +353,7 @@ def _write_table(report: GeometryReport, path: Path) -> None:
 
 
 def _tidy(report: GeometryReport) -> pyarrow.Table:
-    """The report's columns behind those that name the model."""
+    """The report's columns after those that name the model."""
     import pyarrow as pa
 
     table = report.to_arrow()

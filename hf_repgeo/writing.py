@@ -38,7 +38,7 @@ def folder_written_whole(folder: Path) -> Iterator[Path]:
     """A folder inside `folder` to write into: afterwards its files take their places in `folder`, each in one step.
 
     If writing fails, `folder` keeps the files that it had, and is deleted if it had none. Files that are not written
-    anew stay.
+    again stay.
     """
     was_there = folder.exists()
     unfinished = folder / ".unfinished"

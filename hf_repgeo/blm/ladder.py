@@ -76,7 +76,7 @@ def complexity_ladder(lexicon: str | Sequence[Row] = "en") -> dict[str, list[Sen
 
 
 def natural_sentences(first_row: int = 1) -> list[Sentence]:
-    """Sentences of English Wikipedia whose subject has none to three prepositional phrases behind it.
+    """Sentences of English Wikipedia whose subject is followed by none to three prepositional phrases.
 
     Chosen and labelled by hand: present tense, a verb that shows number. Their text is under CC BY-SA 3.0; see
     `natural-sentences.LICENSE.md` beside the file, which names the articles.

@@ -133,5 +133,5 @@ def load_alternation_lexicon(path: str | Path | None = None) -> list[Row]:
 
 
 def sentence_case(words: str) -> str:
-    """A capital letter in front, a full stop behind: `"the key is lost"` -> `"The key is lost."`."""
+    """A capital letter in front, a full stop at the end: `"the key is lost"` -> `"The key is lost."`."""
     return f"{words[0].upper()}{words[1:]}."

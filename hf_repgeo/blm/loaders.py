@@ -228,7 +228,8 @@ def load_genbench(path: str | Path, *, duplicated_answer: str = "error", seed: i
         A `Dataset` like that of `load_matrices`; errors are not labelled there, so they are `"Correct"` or `"wrong"`.
 
     Raises:
-        BadInput: no such file, a line that is no JSON or has other fields, or a target that is no option (line named).
+        BadInput: no such file, a line that is not JSON or has other fields, or a target that is not an option (line
+            named).
     """
     if duplicated_answer not in DUPLICATES:
         raise UnknownName("way of a duplicated answer", duplicated_answer, DUPLICATES)

@@ -14,7 +14,7 @@ from typing import Any
 from .keywords import Keyword, keywords
 
 METAVARS = {"int": "N", "float": "X"}
-SEVERAL = "Sequence[int]"  # numbers behind one another, as in --seeds 0 1 2
+SEVERAL = "Sequence[int]"  # several numbers, as in --seeds 0 1 2
 
 
 def add_flags(parser: argparse._ActionsContainer, function: str, *names: str, **metavars: str) -> None:

@@ -42,7 +42,7 @@ def dedup_threshold(
 ) -> Decision:
     """Which cosine marks a duplicate: the least threshold above which chance puts few of the pairs.
 
-    The cosines of all pairs are counted. With `groups`, rows of different groups are known to be no duplicates, and
+    The cosines of all pairs are counted. With `groups`, rows of different groups are known not to be duplicates, and
     their pairs above a threshold are the false ones. Without, the tail of chance is extrapolated: of n distinct rows,
     the n / 4 pairs of largest cosine may be duplicates and are left aside; the logarithm of the number of pairs above a
     cosine x is fitted over the pairs from there to rank 5 n by a + b x + c log(1 - x^2), the form of the tail on a
@@ -54,7 +54,7 @@ def dedup_threshold(
         data: a matrix of embeddings (array, tensor, `.npy`, `.safetensors`, `.parquet`), or a model: Hub id, folder,
             `pip:PACKAGE`, in memory.
         texts: for a model: a list or file of texts; default: 500 sentences of the packaged text.
-        groups: `(n,)` a name or number for each row; rows of different groups are no duplicates.
+        groups: `(n,)` a name or number for each row; rows of different groups are never duplicates.
         false_share: of the flagged pairs that may be chance.
         column: tensor or column of a file of rows.
         layer: 0 is what enters block 1; -1: what leaves the model.
@@ -271,7 +271,7 @@ def _decided(rows, cosines: UnrelatedCosines, chance: _Chance, false_share: floa
         verdict,
         f"from a cosine of {threshold:.3f} on, {flagged} pairs; chance puts {expected} there.",
         evidence,
-        "rows known to be no duplicates (groups=, --groups); another share of false pairs (--false-share).",
+        "rows known not to be duplicates (groups=, --groups); another share of false pairs (--false-share).",
         Picture(
             [Curve(name, EDGES.tolist(), np.log10(np.maximum(above, 0.1)).tolist()) for name, above in curves.items()],
             "cosine",

@@ -40,7 +40,7 @@ def choose_dimensions(
     """How far embeddings can be truncated: the fewest columns that keep the neighbours, or the true documents.
 
     For k = d/2, d/4 ... down to 8: the first k columns, k drawn columns, and the k strongest principal directions (of
-    the rows as they are, not centred, since these keep cosines) fitted on rows that are no queries. The score is the
+    the rows as they are, not centred, since these keep cosines) fitted on rows that are not queries. The score is the
     share of the ten nearest rows that stay, or with pairs the mean reciprocal rank of the true document. Of each
     size the way that is best on one half of the queries is tried, the least k first: it must surely keep enough on both
     halves.
@@ -112,7 +112,7 @@ def _projections(directions: torch.Tensor, drawn: torch.Tensor, k: int) -> Proje
 
 
 def _principal(searched: SearchedRows, most: int) -> torch.Tensor:
-    """`(d, k)` strongest directions of rows that are no queries; of half of the rows where all are."""
+    """`(d, k)` strongest directions of rows that are not queries; of half of the rows where all are."""
     others = np.ones(len(searched.rows), dtype=bool)
     if not searched.has_pairs:
         others[searched.target if len(searched.target) < len(others) // 2 else searched.target[::2]] = False

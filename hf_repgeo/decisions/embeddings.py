@@ -62,7 +62,7 @@ def embed(
     Args:
         model: as in `hf_repgeo.profile`, or a SentenceTransformer in memory, whose `encode` is called.
         texts: one row each, cut at 256 tokens or the model's limit.
-        layer: 0 is what enters block 1; -1: what leaves the model, behind its final norm.
+        layer: 0 is what enters block 1; -1: what leaves the model, after its final norm.
         pooling: `"mean"`, `"mean_without_sinks"`, `"last"` or `"cls"`; default: what the model's folder says for
             sentence-transformers, else `"mean"`.
         tokenizer: of a model in memory.
@@ -161,7 +161,7 @@ def _pooled(ends: torch.Tensor, poolings: tuple[str, ...], positions: torch.Tens
 
 
 def _mean_without_sinks(text: torch.Tensor) -> torch.Tensor:
-    """The mean over the tokens behind the first one that are not massive."""
+    """The mean over the tokens after the first one that are not massive."""
     rest = text[1:] if len(text) > 1 else text
     norms = rest.norm(dim=1)
     return rest[norms <= MASSIVE * norms.median()].mean(0)

@@ -92,7 +92,7 @@ def last_layer(
 
 
 def _last(places: Iterable[Place]) -> Place:
-    """The last place of the first stack: behind the final norm where there is one, as transformers' `hidden_states`."""
+    """The last place of the first stack: after the final norm where there is one, as transformers' `hidden_states`."""
     places = list(places)
     return [place for place in places if place.stack == places[0].stack][-1]
 

@@ -131,7 +131,7 @@ def regress(
         table: a CSV, TSV or Parquet file or a data frame, wide or long; see `read_scores`.
         score: column of the score.
         measures: columns to compare; default: every numeric column that is not a score, loss, dose, run or seed.
-        baselines: columns that are no geometry, such as a validation loss, to compare with.
+        baselines: columns that are not geometry, such as a validation loss, to compare with.
         architecture: column of the family; default: `architecture`, `arch` or `family`.
         dose: column of the noise's dose; default: `alpha` or `dose`.
         headline: measure of the linear models; default: the one with the largest absolute Pearson correlation, which

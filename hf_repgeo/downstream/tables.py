@@ -86,7 +86,7 @@ def read_scores(
             the architecture and every measure. Long: columns `measure` (or `quantity`) and `value`; all other columns
             name the model. `tidy.csv` and `table.csv` of a study are one of each.
         score: column of the score.
-        measures: columns; default: all numeric ones that are no score, dose, loss or run.
+        measures: columns; default: all numeric ones except scores, doses, losses and runs.
         baselines: columns that the measures are compared with, such as a validation loss.
         architecture: column of the family; default: `architecture`, `arch` or `family`, if there is one.
         dose: column of the noise's dose; default: `alpha` or `dose`, if there is one.

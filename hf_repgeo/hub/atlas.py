@@ -152,7 +152,7 @@ def _keys(table: pyarrow.Table) -> list[tuple]:
 def _check_is_atlas(there: Snapshot) -> None:
     others = [path for path in there.paths if path not in (".gitattributes", "README.md")]
     if others and TAG not in there.read("README.md").decode():
-        came = f"a data set that is no atlas, with {min(others)!r}"
+        came = f"a data set that is not an atlas, with {min(others)!r}"
         raise BadInput("atlas", came=came, wanted=f"a new data set, or one tagged {TAG}")
 
 

@@ -283,7 +283,7 @@ def _read_front(front: str) -> dict[str, Any]:
     content = _parsed(front)
     if content is None or isinstance(content, dict):
         return content or {}
-    came = "front matter that is no YAML mapping"
+    came = "front matter that is not a YAML mapping"
     raise BadInput("README.md", came=came, wanted="a card the Hub can read", cure="Mend it, or pass card=False.")
 
 

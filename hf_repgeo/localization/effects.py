@@ -53,7 +53,7 @@ def check_rows(rows: torch.Tensor) -> torch.Tensor:
     """The rows in float32 and in units of each dimension's standard deviation; a constant dimension is 0.
 
     Raises:
-        BadInput: rows that are no matrix.
+        BadInput: rows that do not form a matrix.
         NonFiniteRows: NaN or infinity.
     """
     if not isinstance(rows, torch.Tensor) or rows.dim() != 2:

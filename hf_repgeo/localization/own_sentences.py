@@ -50,7 +50,7 @@ def read_sentences(sentences: str | Path | Dataset | Mapping, properties: Sequen
 
     Raises:
         BadInput: no such file, another layout (file, line and separator named), a text that is empty or has two values.
-        UnknownName: a property that is no column.
+        UnknownName: a property that is not a column.
 
     Example:
         >>> read = read_sentences({"text": ["a key", "keys"], "number": ["s", "p"]})

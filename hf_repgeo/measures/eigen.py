@@ -25,7 +25,7 @@ def eigenvalues(rows: torch.Tensor, scatter: torch.Tensor | None, count: int) ->
     matrix = _dual_gram(rows) if scatter is None else scatter
     values = torch.linalg.eigvalsh(matrix).flip(0) / count
     eps = torch.finfo(torch.float64).eps
-    rounding = (8 * eps * rows[0].to(torch.float64)).square().sum()  # of the mean, which equal rows leave behind
+    rounding = (8 * eps * rows[0].to(torch.float64)).square().sum()  # of the mean, which remains where rows are equal
     floor = torch.maximum(values[0] * len(values) * eps, rounding)
     return torch.where(values > floor, values, 0.0)
 

@@ -44,7 +44,7 @@ class Estimate:
         return tuple(warning.split(":", 1)[0] for warning in self.warnings)
 
     def warned(self, *warnings: str) -> Estimate:
-        """The same estimate with more warnings behind its own."""
+        """The same estimate with more warnings after its own."""
         return replace(self, warnings=self.warnings + warnings)
 
 

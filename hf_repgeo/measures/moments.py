@@ -16,7 +16,7 @@ from .kernels.products import BLOCK_ROWS, gram
 
 @dataclass(frozen=True)
 class Moments:
-    """What a stream of rows leaves behind: enough for every spectral measure.
+    """What is kept of a stream of rows: enough for every spectral measure.
 
     `Moments.of(a) + Moments.of(b)` equals `Moments.of(torch.cat([a, b]))` up to float64 rounding, whatever offset the
     rows share: each block is centred by its own mean before it is multiplied.

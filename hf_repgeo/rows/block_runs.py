@@ -1,4 +1,4 @@
-"""Which lists of blocks ran one after another in a watched run, and which of them are the stacks of a model."""
+"""Finds the lists of blocks that ran one after another in a watched run, and which of them are the model's stacks."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class BlockRun:
 
 
 def block_runs(calls: list[Call]) -> list[BlockRun]:
-    """Every list whose entries run one after another; lists that run in step (attention, norm, ...) are one."""
+    """Every list whose entries run one after another; lists that run in step (attention, norm, ...) count as one."""
     usable = [call for call in calls if isinstance(call, BlockCall) and call.inputs and call.outputs]
     lists: dict[str, list[BlockCall]] = {}
     for call in usable:
@@ -48,7 +48,7 @@ def block_runs(calls: list[Call]) -> list[BlockRun]:
 
 
 def _rounds(calls: list[BlockCall]) -> list[tuple[int, BlockCall, BlockCall]]:
-    """Calls of one block behind one another belong together, unless the block itself is called again."""
+    """Consecutive calls of one block belong together, unless the block itself is called again."""
     rounds: list[tuple[int, BlockCall, BlockCall]] = []
     for index, group in groupby(calls, key=lambda call: call.entry.position):
         members = list(group)
@@ -74,9 +74,9 @@ def _in_step(calls: list[BlockCall]) -> Iterator[tuple[str, list[BlockCall]]]:
 
 
 def _parallel(run: BlockRun) -> bool:
-    """Whether all blocks are given the same thing: they stand side by side, not one behind another.
+    """Whether all blocks are given the same input: they run in parallel, not one after another.
 
-    Blocks of a model that was just initialized may change nothing: then each is given what the one before returned.
+    Blocks of a freshly initialized model may change nothing; then each is given what the one before returned.
     """
     first = [begin.inputs[0] for _, begin, _ in run.blocks]
     left = [end.outputs[0] for _, _, end in run.blocks]
@@ -119,7 +119,7 @@ def stacks_among(model: nn.Module, scope: str, runs: list[BlockRun], returned: l
     """The runs that are stacks of this part of the model.
 
     First the one that holds most of `hidden_states`, then has the configured length. Beside it those that hold two or
-    more entries which none before does: two stacks in turn, or one of characters before and behind one of words.
+    more entries which none before does: two stacks in turn, or one of characters before and after one of words.
     """
     counts = stated_counts(getattr(model.get_submodule(scope), "config", None))
     held = {id(run): {i for i, e in enumerate(returned) if any(same(s, e) for s in run.states)} for run in runs}
@@ -141,7 +141,7 @@ def _parts(model: nn.Module, call: BlockCall) -> Iterable:
 
 
 def stated_counts(config) -> set[int]:
-    """Every number of blocks that a configuration names; between stages may stand blocks that shrink the map."""
+    """Every number of blocks that a configuration names, with and without blocks between stages that shrink the map."""
     values = {getattr(config, name, None) for name in COUNTS}
     stages = len(getattr(config, "depths", None) or ())
     of_stages = {stages, 2 * stages - 1} if stages else set()

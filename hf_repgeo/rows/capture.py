@@ -1,4 +1,4 @@
-"""Reads places of a model while it runs: hooks take the rows that are wanted and let go of everything else."""
+"""Reads places of a model while it runs: hooks copy the rows that are wanted and keep nothing else."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Place(NamedTuple):
 class Layout(NamedTuple):
     """Which axes of a state count sequences and tokens; all others are features.
 
-    `batch` is `None` where the rows of all sequences lie behind one another; `start` rows of a sequence stand before
+    `batch` is `None` where the rows of all sequences are concatenated; `start` rows of a sequence stand before
     those of its tokens.
     """
 
@@ -65,7 +65,7 @@ class Tap:
 @contextmanager
 @one_at_a_time
 def read_places(model: nn.Module, taps: list[Tap], take: Take) -> Iterator[dict[Place, Any]]:
-    """While open, every pass of the model fills the dict anew: place -> what `take` makes of its rows.
+    """While open, every pass of the model clears the dict and fills it again: place -> what `take` makes of its rows.
 
     Args:
         model: the model that the taps were found in.
@@ -96,7 +96,7 @@ def read_places(model: nn.Module, taps: list[Tap], take: Take) -> Iterator[dict[
 
 
 class _Reader:
-    """Reads the taps of one module; a looped model calls a module several times in one pass."""
+    """Reads the taps of one module, which a looped model calls several times in one pass."""
 
     def __init__(self, taps: list[Tap], take: Take, found: dict[Place, Any]):
         self.taps, self.take, self.found, self.ordinal = taps, take, found, -1

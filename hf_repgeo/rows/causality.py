@@ -1,4 +1,4 @@
-"""Encoder or decoder: tried on the model itself, by changing a token and looking at the rows before and behind it."""
+"""Encoder or decoder: found by changing a token of a small pass and comparing the rows before and after it."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from torch import nn
 from .capture import Place, Tap, read_places
 from .passes import run
 
-LIKE = 16  # rows before a changed token that move by less than this part of those behind it are taken not to see it
+LIKE = 16  # rows before a changed token that move by less than this fraction of those after it count as not seeing it
 
 
 def kinds_of(model: nn.Module, inputs: dict, ends: list[Tap]) -> list[str]:
-    """`"decoder"` for a stack whose tokens see only what came before them, else `"encoder"`: tried on the model.
+    """`"decoder"` for a stack whose tokens see only earlier ones, else `"encoder"`; found by running the model.
 
-    A token in the middle of the input is changed. Where rows behind it change and none before it does, the stack is
+    A token in the middle of the input is changed. Where rows after it change and none before it does, the stack is
     causal. The decoder's input comes first: a decoder sees all of what its encoder has read.
 
     Args:
@@ -30,7 +30,7 @@ def kinds_of(model: nn.Module, inputs: dict, ends: list[Tap]) -> list[str]:
         middle, length = _middle(model, inputs[name]), inputs[name].shape[1]
         before, after = (_rows(model, some, ends) for some in (inputs, _changed(model, inputs, name, middle)))
         for end, a, b in zip(ends, before, after):
-            gaps = _gaps(a[:, :length], b[:, :length])  # more rows: filled up inside the model
+            gaps = _gaps(a[:, :length], b[:, :length])  # further rows are padding that the model itself adds
             rounding = 8 * torch.finfo(a.dtype).eps
             if end.place not in kinds and len(gaps) == length and bool(gaps[middle] > rounding):
                 kinds[end.place] = _kind(gaps, middle, rounding)
@@ -38,10 +38,10 @@ def kinds_of(model: nn.Module, inputs: dict, ends: list[Tap]) -> list[str]:
 
 
 def _kind(gaps: torch.Tensor, middle: int, rounding: float) -> str:
-    """From how far a changed token in the middle moved each row; where only its own moved, tokens see no other.
+    """The kind of a stack, from how far changing the middle token moved each row; if only its own, none sees another.
 
-    In half precision rounding hides small effects, so that rows before are also compared with rows behind: a causal
-    stack leaves those before where they were, another moves both alike.
+    In half precision rounding hides small effects, so rows before are also compared with rows after: a causal stack
+    leaves those before unchanged, any other stack moves both alike.
     """
     before, behind = (float(part.max()) if len(part) else 0.0 for part in (gaps[:middle], gaps[middle + 1 :]))
     last = middle + 1 == len(gaps)
@@ -49,13 +49,13 @@ def _kind(gaps: torch.Tensor, middle: int, rounding: float) -> str:
 
 
 def _middle(model: nn.Module, ids: torch.Tensor) -> int:
-    """The place in the middle of those that hold a word in every sequence, no part of an image."""
+    """The middle one of the positions that hold a word, not a part of an image, in every sequence."""
     places = torch.nonzero(~torch.isin(ids, _media_tokens(model).to(ids)).any(0))[:, 0].tolist()
     return places[len(places) // 2] if places else ids.shape[1] // 2
 
 
 def _changed(model: nn.Module, inputs: dict, name: str, place: int) -> dict:
-    """One token of each sequence exchanged for another that occurs; none that stands for a part of an image."""
+    """One token of each sequence exchanged for another that occurs; never for one that represents part of an image."""
     ids = inputs[name].clone()
     tokens = ids.unique()
     tokens = tokens[~torch.isin(tokens, _media_tokens(model).to(ids))]
@@ -73,7 +73,7 @@ def _media_tokens(model: nn.Module) -> torch.Tensor:
 
 
 def _gaps(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """`(tokens,)` by how much of their length rows differ, the most of all sequences."""
+    """`(tokens,)` difference of rows relative to their norm, the largest over the sequences."""
     norms = torch.linalg.vector_norm(a.float(), dim=-1).clamp_min(torch.finfo(torch.float32).tiny)
     return (torch.linalg.vector_norm((a - b).float(), dim=-1) / norms).amax(0)
 

@@ -95,7 +95,7 @@ def clean_wiki(dump: str) -> Iterator[str]:
 
 
 def _prose_of(wikitext: str) -> str:
-    """Tables, templates, tags and web links go first: the parser's time grows with the square of unclosed ones."""
+    """Prose of wikitext. Tables, templates, tags and links are cut first: unclosed, they take the parser too long."""
     try:
         import mwparserfromhell
     except ImportError:
@@ -108,7 +108,7 @@ def _prose_of(wikitext: str) -> str:
 
 
 def _without_tags(text: str) -> str:
-    """Without comments and without the elements that hold no prose; an opening without its end goes alone."""
+    """Without comments and elements that hold no prose; of an unclosed element only the opening tag is removed."""
     parts, at, endless = [], 0, set()
     while opening := NOT_PROSE.search(text, at):
         name = (opening[1] or "--").lower()
@@ -117,7 +117,7 @@ def _without_tags(text: str) -> str:
         if opening[0].endswith("/>"):
             continue
         end = None if name in endless else _end_of(name).search(text, at)
-        if end is None:  # there is none further on either: each name is searched in vain once
+        if end is None:  # there is none later either, so that each name is searched in vain only once
             endless.add(name)
         else:
             at = end.end()
@@ -129,7 +129,7 @@ def _end_of(name: str) -> re.Pattern:
 
 
 def _without_pairs(text: str, marks: re.Pattern) -> str:
-    """Without what stands between an opening mark and its end, the marks included; pairs may hold pairs."""
+    """Without everything between an opening mark and its end, the marks included; pairs may be nested."""
     open_at: list[int] = []
     pairs: list[tuple[int, int]] = []
     for mark in marks.finditer(text):
@@ -145,5 +145,5 @@ def _without_pairs(text: str, marks: re.Pattern) -> str:
 
 
 def _without_blocks(text: str, marks: re.Pattern) -> str:
-    """Without pairs, and without the marks that have lost their partner."""
+    """Without pairs of marks and all between them, and without unpaired marks."""
     return marks.sub("", _without_pairs(text, marks))

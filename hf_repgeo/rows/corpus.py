@@ -23,8 +23,8 @@ class Corpus:
     Attributes:
         documents: one string each, or one conversation: a list of messages `{"role": ..., "content": ...}`.
         source: provenance for the report: name, sha256 of the file, data set and column, cleaning.
-        separator: what stands between two documents that share a window (`pack="concatenate"`). Files have a line end
-            there; documents given one by one run on as they are.
+        separator: text between two documents that share a window (`pack="concatenate"`): a line end for files, empty
+            for documents given one by one.
 
     Example:
         >>> from hf_repgeo import Corpus
@@ -37,7 +37,7 @@ class Corpus:
     separator: str = ""
 
     def provenance(self) -> dict:
-        """`source`, the number of documents, and a fingerprint of what they say, which decides on resuming."""
+        """`source`, the number of documents, and a fingerprint of their content, which decides on resuming."""
         return {**self.source, "n_documents": len(self.documents), "fingerprint": self.fingerprint()}
 
     def fingerprint(self) -> str:
@@ -52,8 +52,9 @@ class Corpus:
     def texts(self, tokenizer: PreTrainedTokenizerBase) -> Iterator[str]:
         """The documents as strings; conversations through the tokenizer's chat template.
 
-        A tokenizer without a chat template, such as BERT's, gets the contents of the messages, one a line. Special
-        tokens that the tokenizer itself puts before a text are taken off the template's output: every window gets them.
+        A tokenizer without a chat template, such as BERT's, gets the contents of the messages, one per line. Special
+        tokens that the tokenizer itself puts before a text are removed from the template's output: every window gets
+        them.
 
         Raises:
             BadInput: the template refuses a conversation.
@@ -117,7 +118,7 @@ def _rendered(chat: Chat, tokenizer: PreTrainedTokenizerBase, position: int) -> 
         return _said(chat)
     try:
         text = str(tokenizer.apply_chat_template([dict(message) for message in chat], tokenize=False))
-    except Exception as error:  # a template raises what its author chose
+    except Exception as error:  # a template may raise anything
         wanted = "messages that the tokenizer's chat template takes"
         raise BadInput("texts", came=f"conversation {position} ({error})", wanted=wanted) from error
     start = getattr(tokenizer, "bos_token", None) or ""

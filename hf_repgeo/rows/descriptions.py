@@ -1,4 +1,4 @@
-"""How a report describes a model: its class, the numbers it computes with, where it lies, what was added to it."""
+"""How a report describes a model: its class, dtype, device, quantization and adapters."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def description(model: torch.nn.Module, given: Any = None) -> dict:
 
     Args:
         model: the transformers model.
-        given: the object that it came in, where that is another.
+        given: the object that the caller passed, if that wraps the model.
 
     Returns:
         dict: `class`, `dtype`, `device`; where there are any, `wrapper`, `quantization`, `adapter` and `autocast`.

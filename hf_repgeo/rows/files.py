@@ -1,4 +1,4 @@
-"""Where plain rows come from: files of embeddings, columns of data sets, and streams of either."""
+"""Sources of plain rows: files of embeddings, columns of data sets, and streams of either."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ BLOCK_ROWS = 4096
 
 
 def is_dataset(data: object) -> bool:
-    """Whether `row_blocks` takes it: a data set, or the lazy column `dataset["embedding"]` of one."""
+    """Whether `row_blocks` takes `data`: a data set, or the lazy column `dataset["embedding"]` of one."""
     return isinstance(data, FILES) or is_table(data) or is_table(getattr(data, "source", None))
 
 
@@ -36,14 +36,13 @@ def row_blocks(data, column: str | None = None, rows: int = BLOCK_ROWS) -> Itera
     """Blocks `(at most rows, hidden_size)` of a column of vectors, in order, in the column's own precision.
 
     Args:
-        data: a `datasets.Dataset` or `IterableDataset`, also one that streams, or its column `dataset["embedding"]`;
-            or what `read_rows` returned.
+        data: a `datasets.Dataset` or `IterableDataset`, or its column `dataset["embedding"]`; or what `read_rows`
+            returned.
         column: name of the column; default: the only one that holds vectors of numbers.
         rows: rows per block.
 
     Returns:
-        Iterator of numpy arrays, of a `Dataset` without copying where Arrow's memory allows; of a `.safetensors` file
-        tensors.
+        Iterator of numpy arrays, which share Arrow's memory where possible; for a `.safetensors` file, of tensors.
 
     Raises:
         BadInput: no such column, several or none to choose from, or vectors of different lengths.
@@ -159,7 +158,7 @@ class NpyRows:
     n: int
 
     def blocks(self, rows: int) -> Iterator[np.ndarray]:
-        """Blocks `(at most rows, hidden_size)`; the file is mapped anew for each, so that what was read is let go."""
+        """Blocks `(at most rows, hidden_size)`; the file is mapped again for each, to free the memory of the last."""
         return (np.array(_mapped(self.path)[start : start + rows]) for start in range(0, self.n, rows))
 
 
@@ -199,7 +198,7 @@ class SafetensorsRows:
     n: int
 
     def blocks(self, rows: int) -> Iterator[torch.Tensor]:
-        """Blocks `(at most rows, hidden_size)`; the file is opened anew for each, so that what was read is let go."""
+        """Blocks `(at most rows, hidden_size)`; the file is opened again for each, to free the memory of the last."""
         for start in range(0, self.n, rows):
             with _opened(self.path) as file:
                 yield file.get_slice(self.name)[start : start + rows]

@@ -35,7 +35,7 @@ def forward_windows(
         windows: of token ids.
         layers: 0 is what enters block 1, i what leaves block i, -1 the last; `None`: all.
         final_norm: `"applied"`: also what leaves the final norm, a place of its own; `"raw"`: the residual stream only.
-        batch_size: windows a pass.
+        batch_size: windows per pass.
         progress: wraps the iteration, `(iterator, total) -> iterator`; or `None`.
         take: given the flat positions of a batch's tokens in the windows, returns a function that is applied to the
             `(n_tokens, hidden_size)` states of every place while the model runs, such as one that copies the wanted
@@ -62,7 +62,7 @@ def forward_windows(
 
 
 def _batches(ids: list[list[int]], batch_size: int, padding: bool) -> list[tuple[int, int]]:
-    """First and last number of the windows that run together; without padding, only neighbours of one length.
+    """First and last number of the windows of each batch; without padding, only neighbours of equal length share one.
 
     A last window that is far shorter than the one before it runs alone: padding would cost more than another pass.
     """
@@ -77,9 +77,9 @@ def _batches(ids: list[list[int]], batch_size: int, padding: bool) -> list[tuple
 
 
 def runs_unpadded(model, windows: Windows) -> bool:
-    """Whether windows of different lengths run apart, since padding behind a text would change its rows.
+    """Whether windows of different lengths must run in separate passes, since padding would change a text's rows.
 
-    Some models mix all positions (FNet), or sum over them. Tried once on a few tokens.
+    Some models mix all positions (FNet), or sum over them. The model is tried once on a few tokens.
     """
     if len({len(window) for window in windows.ids}) == 1:
         return False
@@ -88,9 +88,9 @@ def runs_unpadded(model, windows: Windows) -> bool:
 
 
 def _read(model, taps: list[Tap], inputs: dict, mask: torch.Tensor, take: Callable) -> dict[Place, Any]:
-    """What `take` makes of the tokens' rows; rows that a model hangs behind its tokens are left out."""
+    """What `take` makes of the tokens' rows; rows that a model appends to its tokens are left out."""
 
-    whole = bool(mask.all())  # then a view spares a copy
+    whole = bool(mask.all())  # then a view suffices, without a copy
 
     def of_tokens(rows: torch.Tensor) -> Any:
         if rows.shape[1] < mask.shape[1]:
@@ -114,7 +114,7 @@ def _read(model, taps: list[Tap], inputs: dict, mask: torch.Tensor, take: Callab
 
 
 def stacks_of(model, windows: Windows) -> list[Stack]:
-    """The model's stacks of blocks, found once a model from a few tokens of the windows.
+    """The model's stacks of blocks, found once per model from a few tokens of the windows.
 
     Stacks whose layers lack a row for every token are left out.
 
@@ -140,7 +140,7 @@ def stacks_of(model, windows: Windows) -> list[Stack]:
 
 
 def _no_text_model(model, windows: Windows) -> BadInput:
-    """Why a model that failed on texts did so; which of its parts reads them, if one does."""
+    """The error for a model that failed on texts; it names the part of the model that reads them, if one does."""
     reader = text_reader(model, windows)
     wanted = "a model whose forward pass runs on texts alone"
     came = f"{type(model).__name__}, of which only a {type(reader).__name__} reads texts alone"
@@ -194,7 +194,7 @@ def taps_at(
 
 
 def select_taps(stacks: list[Stack], layers: list[int] | None, final_norm: str) -> list[Tap]:
-    """The taps of these stacks at the layers asked for, in the stream and behind the final norm."""
+    """The taps of these stacks at the layers asked for, in the stream and after the final norm."""
     if final_norm not in FINAL_NORMS:
         raise UnknownName("final_norm", final_norm, FINAL_NORMS)
     points = (RESIDUAL, FINAL_NORM) if final_norm == "applied" else (RESIDUAL,)

@@ -1,4 +1,4 @@
-"""What a model itself returns as `hidden_states`, and whether an entry of it is a state that passed between blocks."""
+"""What a model itself returns as `hidden_states`, and whether an entry is a state that passed between blocks."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import nn
 
 
 def asked_for(model: nn.Module) -> dict:
-    """What asks for `hidden_states`, where the model's forward takes it."""
+    """The argument that makes the model return `hidden_states`, if its forward takes one."""
     accepted = inspect.signature(model.forward).parameters
     rest = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in accepted.values())
     return {name: True for name in ("output_hidden_states", "return_dict") if rest or name in accepted}
@@ -30,8 +30,8 @@ def hidden_states(output) -> Iterator[list[torch.Tensor]]:
 def same(state: torch.Tensor, entry: torch.Tensor) -> bool:
     """Whether an entry of `hidden_states` holds what passes between blocks, in whatever order of axes.
 
-    A model may fill sequences up inside itself (Longformer), put a prompt before them (CPMAnt) or hang further streams
-    behind them (ProphetNet): then its own entry holds the front or the end of the state.
+    A model may fill sequences up inside itself (Longformer), put a prompt before them (CPMAnt) or append further
+    streams to them (ProphetNet): then its own entry holds the front or the end of the state.
     """
     if state.numel() == entry.numel() and _equal(state.flatten(), entry.flatten()):
         return True
@@ -47,7 +47,7 @@ def _equal(a: torch.Tensor, b: torch.Tensor) -> bool:
 
 
 def place_in(rows: torch.Tensor, entry: torch.Tensor) -> int | None:
-    """How many of the rows stand before those of the entry: none, or all that are more."""
+    """How many of the rows precede those of the entry: none, or all that the entry lacks."""
     more = rows.shape[1] - entry.shape[1]
     fits = more >= 0 and rows.ndim == entry.ndim and rows.shape[2:] == entry.shape[2:]
     places = dict.fromkeys((0, more)) if fits else ()

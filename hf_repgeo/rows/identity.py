@@ -1,4 +1,4 @@
-"""Which model and which tokens: fingerprints that decide whether an unfinished report goes on."""
+"""Fingerprints of a model and of its tokens, which decide whether an unfinished report is resumed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .windows import Windows
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-BLOCK = 2**15  # words that one sum takes in: 256 kB as 64-bit integers, which a CPU's cache holds
+BLOCK = 2**15  # words per sum: 256 kB as 64-bit integers, which fit into a CPU's cache
 BLOCKS_AT_ONCE = 512  # on an accelerator, where a launch costs more than memory
 NAMES = ("_name_or_path", "_commit_hash", "transformers_version", "architectures", "dtype", "torch_dtype")
 WEIGHT_FILES = (".safetensors", ".bin", ".gguf", ".pt", ".pth")
@@ -28,12 +28,12 @@ def model_fingerprint(
     cache_file: Path | None = None,
     around: torch.nn.Module | None = None,
 ) -> str:
-    """Tells two models apart: by every bit of their weights, and by their configuration.
+    """A fingerprint of every bit of a model's weights and of its configuration.
 
-    The weights are hashed where they lie: each block of 2^15 words of 32 bits gives the sum of word times a fixed
-    random odd number, modulo 2^64. A change of a single word always shows; any other goes unseen with a probability
-    of about 2^-32. Weights that were left on disk (`device_map`) are known by the Hub's commit, or by the SHA-256 of
-    the folder's files.
+    The weights are hashed on their device: each block of 2^15 words of 32 bits gives the sum of word times a fixed
+    random odd number, modulo 2^64. A change of a single word always changes the sum; any other change is missed with a
+    probability of about 2^-32. Weights that were left on disk (`device_map`) are identified by the Hub's commit, or by
+    the SHA-256 of the folder's files.
 
     Args:
         model: on any device, of any dtype, quantized or not.
@@ -44,7 +44,7 @@ def model_fingerprint(
     Returns:
         str: 32 hexadecimal digits, equal on every device.
 
-    Cost: one read of the weights; about 1 GB a second on one CPU core.
+    Cost: one read of the weights; about 1 GB per second on one CPU core.
 
     Source: Lemire and Kaser, "Strongly universal string hashing is fast" (2014), section 3: multilinear hashing.
     """
@@ -65,7 +65,7 @@ def model_fingerprint(
 
 
 def windows_fingerprint(windows: Windows) -> str:
-    """Tells two draws of tokens apart: it holds the text, the tokenizer, the window and the packing."""
+    """A fingerprint of the tokens, which text, tokenizer, window and packing decide."""
     digest = hashlib.sha256()
     for ids in windows.ids:
         digest.update(repr(ids).encode())
@@ -88,7 +88,7 @@ def checksum(tensor: torch.Tensor) -> bytes:
 
 @cache
 def _odd_numbers() -> torch.Tensor:
-    """Odd numbers are units modulo 2^64: times one of them, no change of a single word vanishes."""
+    """Random odd numbers. They are units modulo 2^64: multiplied by one, no change of a single word vanishes."""
     generator = torch.Generator().manual_seed(20240)
     return torch.randint(-(2**62), 2**62, (BLOCK,), generator=generator) * 2 + 1
 
@@ -111,9 +111,9 @@ def _configuration(model: PreTrainedModel) -> str:
 
 
 def folder_fingerprint(folder: Path, cache_file: Path | None = None) -> str:
-    """Tells a saved model from others by its files: weights, configuration, tokenizer, processor.
+    """A fingerprint of a saved model's files: weights, configuration, tokenizer, processor.
 
-    Reports, which may lie beside them, pages and hidden files do not count, nor do folders but that of chat templates.
+    Reports beside them, pages and hidden files do not count, nor do folders except the one of chat templates.
 
     Args:
         folder: of the model.
@@ -128,7 +128,7 @@ def folder_fingerprint(folder: Path, cache_file: Path | None = None) -> str:
 
 
 def files_fingerprint(files: list[Path], cache_file: Path | None = None) -> str:
-    """Tells lists of files apart by their names, contents and order; see `folder_fingerprint`."""
+    """A fingerprint of the names, contents and order of files; see `folder_fingerprint`."""
     return hashlib.sha256(_hashes(files, cache_file).encode()).hexdigest()[:32]
 
 

@@ -30,7 +30,7 @@ def read_images(given: Any) -> Iterator[Image]:
             `datasets` column of images holds, decoded or not.
 
     Raises:
-        BadInput: nothing in it, or something that is not image.
+        BadInput: no image, or something that is not an image.
         MissingExtra: Pillow is not installed.
     """
     try:
@@ -65,7 +65,7 @@ def _bytes(array: np.ndarray) -> np.ndarray:
     """Pixels as bytes: whole numbers as they are, others times 255."""
     whole = array.dtype.kind in "iu"
     least, most = (array.min(), array.max()) if array.dtype.kind in "iufb" else (np.nan, np.nan)
-    slack = 0 if whole else 1e-3  # of interpolation
+    slack = 0 if whole else 1e-3  # interpolation may overshoot
     if not (-slack <= least and most <= (255 if whole else 1) + slack):  # NaN too
         raise ValueError(f"{array.dtype} from {least} to {most}: neither whole numbers to 255 nor fractions to 1")
     return (array if whole else (array * 255.0).round().clip(0, 255)).astype(np.uint8)
@@ -78,11 +78,12 @@ def read_sounds(given: Any, rate: int) -> Iterator[np.ndarray]:
         given: a file, a folder, or an iterable of files, arrays `(samples,)` at that rate, or what a `datasets` column
             of audio holds, decoded (`array` and `sampling_rate`) or not (`bytes` or `path`). Samples are fractions from
             -1 to 1, or signed integers, which are taken as fractions of their largest.
-        rate: samples per second that the model wants; sounds of another rate are resampled behind a low-pass filter.
+        rate: samples per second that the model wants; sounds of another rate are low-pass filtered and resampled.
 
     Raises:
-        BadInput: nothing in it, or something that is not sound.
-        MissingExtra: soundfile is not installed, and something has to be decoded; or SciPy, and the rate is another.
+        BadInput: no sound, or something that is not a sound.
+        MissingExtra: soundfile is not installed and a sound has to be decoded, or SciPy is not and one has another
+            rate.
     """
     for item in _items(given, SOUND_FILES, "audio", SOUND_FORMS):
         try:
@@ -124,7 +125,7 @@ def _one_channel(samples: np.ndarray) -> np.ndarray:
 
 
 def _at_rate(samples: np.ndarray, own: int, rate: int) -> np.ndarray:
-    """Resampled behind a filter: tones that the lower of the two rates cannot hold would fold into others."""
+    """Low-pass filtered and resampled: tones that the lower of the two rates cannot hold would fold into others."""
     if own == rate:
         return samples
     try:

@@ -1,4 +1,4 @@
-"""From images and sounds to what one forward pass reads."""
+"""Turns images and sounds into the inputs of a forward pass."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ LEAST_SECONDS = 0.1
 
 
 def image_items(model, processor, images: Any) -> Iterator[Item]:
-    """One image a pass; its rows are the patches, behind CLS and register tokens where the model has them."""
+    """One image per pass; its rows are the patches, after CLS and register tokens if the model has them."""
     for image in read_images(images):
         inputs = _on(model, processor(images=image, return_tensors="pt"))
         yield Item(inputs, patches=_patches(model, inputs))
 
 
 def image_text_items(model, processor, images: Any, texts: Iterable[str]) -> Iterator[Item]:
-    """One image with its text per pass; its rows are tokens, many of which stand for parts of the image."""
+    """One image with its text per pass; its rows are tokens, many of which represent parts of the image."""
     if getattr(processor, "tokenizer", None) is None:
         came = f"texts beside images for a {type(model).__name__} and a {type(processor).__name__}"
         wanted = "a model that reads both, such as Llava, and a processor that holds a tokenizer"
@@ -39,7 +39,7 @@ def image_text_items(model, processor, images: Any, texts: Iterable[str]) -> Ite
 
 
 def _media_tokens(model, inputs: dict, medium: str) -> torch.Tensor | None:
-    """`(tokens,)` True where a token stands for a part of the image or sound; `None` where the model has no such."""
+    """`(tokens,)` True where a token represents part of the image or sound; `None` if the model has no such tokens."""
     token = getattr(model.config, f"{medium}_token_id", None) or getattr(model.config, f"{medium}_token_index", None)
     return None if token is None else (inputs["input_ids"][0] == token).cpu()
 
@@ -53,7 +53,7 @@ def _in_pairs(media: Iterator, texts: Iterable[str], kind: str) -> Iterator[tupl
 
 
 def _prompt(processor, text: str, medium: str) -> str:
-    """The text behind a place for the image or sound, by the model's chat template or the token for it."""
+    """The text after a placeholder for the image or sound, by the model's chat template or the token for it."""
     if getattr(processor, "chat_template", None):
         content = [{"type": medium}, {"type": "text", "text": text}]
         return processor.apply_chat_template([{"role": "user", "content": content}], tokenize=False)
@@ -63,7 +63,7 @@ def _prompt(processor, text: str, medium: str) -> str:
 
 
 def sound_items(model, extractor, sounds: Any) -> Iterator[Item]:
-    """One sound, or one piece of 30 seconds, a pass; its rows are frames. Silence that fills a piece up gives none."""
+    """One sound, or one piece of 30 seconds, per pass; its rows are frames. Padding with silence gives no rows."""
     for samples in read_sounds(sounds, extractor.sampling_rate):
         yield from _pieces(model, extractor, samples)
 
@@ -78,11 +78,11 @@ def _pieces(model, extractor, samples: np.ndarray) -> Iterator[Item]:
 
 
 def speech_items(model, processor, sounds: Any, texts: Iterable[str]) -> Iterator[Item]:
-    """One sound with its text a pass.
+    """One sound with its text per pass.
 
     An encoder with a decoder, such as Whisper: frames in the encoder, tokens in the decoder, which reads what is said
-    behind its start token, as in training. A model with a token for sounds, such as Qwen2-Audio: tokens, many of which
-    stand for parts of the sound, and frames in its audio tower.
+    after its start token, as in training. A model with a token for sounds, such as Qwen2-Audio: tokens, many of which
+    represent parts of the sound, and frames in its audio tower.
     """
     tokenizer, extractor = getattr(processor, "tokenizer", None), getattr(processor, "feature_extractor", None)
     among_text = getattr(model.config, "audio_token_id", None) is not None
@@ -114,13 +114,13 @@ def _sound_among_text(model, processor, samples: np.ndarray, text: str) -> Item:
 
 
 def _behind_start(model, ids: list[int]) -> torch.Tensor:
-    """What the decoder reads to say these tokens, `(1, n)`: all but the last, its start token first."""
+    """The decoder's input when it is to predict these tokens, `(1, n)`: the start token, then all but the last."""
     start = start_token(model)
     return torch.tensor([ids[:-1] if ids[0] == start and len(ids) > 1 else [start, *ids[:-1]]])
 
 
 def _real_share(extractor, inputs: dict, samples: int) -> float:
-    """Share of the frames that hold sound: Whisper's extractor fills every piece up to 30 seconds."""
+    """Share of the frames that hold sound: Whisper's extractor pads every piece to 30 seconds."""
     features = inputs.get("input_features")
     hop = getattr(extractor, "hop_length", None)
     if features is None or not hop:
@@ -141,7 +141,7 @@ def _on(model, encoded) -> dict:
 
 
 def _patches(model, inputs: dict) -> int | None:
-    """Patches of an image: how often the patch fits into it, both ways."""
+    """Number of patches of an image: how often the patch fits into its height times into its width."""
     config = getattr(model.config, "vision_config", model.config)
     size, pixels = getattr(config, "patch_size", None), inputs.get("pixel_values")
     if not isinstance(size, int) or pixels is None or pixels.ndim != 4:

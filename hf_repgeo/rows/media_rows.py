@@ -1,7 +1,7 @@
 """Rows of images and sounds: patches, frames and tokens, drawn evenly while the model runs.
 
-Layers of one model may hold different numbers of rows (Swin halves its map at every stage), so places are gathered in
-groups of equally many rows an item; inside a group every layer has the same rows.
+Layers of one model may hold different numbers of rows (Swin halves its map at every stage). So places are grouped by
+their number of rows per item; within a group every layer has the same rows.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from .representations import MASSIVE_NORM, Representations
 MEDIA_POLICIES = ("all", "no_special", "sink_robust", "text", "image", "audio")
 KINDS = {"text": 0, "special": 1, "image": 2, "audio": 3}  # of rows
 MOST_SPECIAL = 16  # CLS and register tokens in front of the patches
-MARGIN = 2.0  # times the rows wanted of each kind are kept, so that policies which leave some out still have enough
+MARGIN = 2.0  # rows kept of each kind over rows wanted, so that policies which leave some out still have enough
 
 
 @dataclass
 class Item:
-    """What one pass reads.
+    """The input of one forward pass.
 
     Attributes:
         inputs: of the model, for one image, one sound, or one image with its text.
-        share: share of the rows that is real, from the front; less than 1 where a sound is filled up with silence.
-        patches: of an image, where it is known: rows before them are special (CLS, registers).
-        special: for a decoder behind an encoder, `(tokens,)` True at special tokens.
-        media_tokens: for a text beside an image or a sound, `(tokens,)` True where a token stands for a part of that.
+        share: share of the rows that is real, from the front; less than 1 where a sound is padded with silence.
+        patches: number of an image's patches, if known: rows before them are special (CLS, registers).
+        special: for the decoder of an encoder-decoder, `(tokens,)` True at special tokens.
+        media_tokens: for a text beside an image or a sound, `(tokens,)` True where a token represents a part of that.
         medium: which of the two: `"image"` or `"audio"`.
     """
 
@@ -114,13 +114,13 @@ def _states(model, taps: list[Tap], item: Item) -> dict[Place, torch.Tensor]:
 
 
 def _real(item: Item, place: Place, length: int) -> int:
-    """How many rows hold something; tokens always do."""
+    """How many rows are not padding; tokens never are."""
     of_tokens = place.stack.endswith("decoder") or (item.media_tokens is not None and len(item.media_tokens) == length)
     return length if of_tokens else max(1, round(item.share * length))
 
 
 def _keep(group: _Group, place, state, keys, number: int, count: int, rows: int, item: Item) -> None:
-    """The rows of one place of one item whose key is small enough; the same ones in all places of the group."""
+    """Keeps the rows of one item whose random keys are small enough; the same ones in all places of the group."""
     kinds = _kinds(item, len(state))
     share = MARGIN * rows / (count * kinds.bincount(minlength=len(KINDS)).clamp_min(1))
     chosen = torch.nonzero(keys < share[kinds])[:, 0]
@@ -147,7 +147,7 @@ def _kinds(item: Item, length: int) -> torch.Tensor:
 
 
 def _drawn(group: _Group, rows: int, policies: list[str] | None, items: int) -> Representations:
-    """The rows of each policy; those without rows are left out, as that of text tokens in an image tower."""
+    """The rows of each policy; policies without rows, such as text tokens in an image tower, are left out."""
     kinds, keys = torch.cat(group.kinds), torch.cat(group.keys)
     norms = [torch.cat(part) for part in group.norms.values()]
     massive = torch.stack([norm > MASSIVE_NORM * norm.nanmedian() for norm in norms]).any(0)

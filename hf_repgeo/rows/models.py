@@ -1,4 +1,4 @@
-"""Where models come from: the Hub, a folder, an installed package (`pip:NAME`), a GGUF file, or memory."""
+"""Loads models from the Hub, a folder, an installed package (`pip:NAME`) or a GGUF file, or takes one in memory."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ DTYPES = ("auto", "float32", "bfloat16", "float16", "float64")
 
 @dataclass(frozen=True)
 class Loaded:
-    """A model with its tokenizer, and what to call it in a report.
+    """A model with its tokenizer, and its name and facts for a report.
 
     Attributes:
         model: the transformers model, out of its wrappers.
@@ -59,9 +59,10 @@ def load_model(
 
     Args:
         model: a Hub id; a local folder, also of a PEFT adapter; `"pip:PACKAGE"`, a model that an installed package
-            carries; a `.gguf` file; or a model in memory, which stays on its device, in its dtype. Wrappers are looked
-            into: PEFT, DataParallel, `torch.compile`, Accelerate, LightningModule, pipelines, SentenceTransformer.
-        tokenizer: the tokenizer, its folder or Hub id; needed where none lies beside the model.
+            carries; a `.gguf` file; or a model in memory, which stays on its device, in its dtype. Wrappers are
+            unwrapped: PEFT, DataParallel, `torch.compile`, Accelerate, LightningModule, pipelines,
+        SentenceTransformer.
+        tokenizer: the tokenizer, its folder or Hub id; needed if the model's folder has none.
         revision: branch, tag or commit on the Hub.
         dtype: `"auto"` keeps the checkpoint's; or `"float32"`, `"bfloat16"`, `"float16"`, `"float64"`.
         device: such as `"cuda"`; default: a CUDA device if there is one, else the CPU.
@@ -72,11 +73,11 @@ def load_model(
         allow_random_weights: measure a model although its checkpoint lacks weights that the hidden states depend on.
             The report says which.
         trust_remote_code: run code from the model's repository.
-        look: runs the model shortly and returns the states that will be measured: weights that feed none of them may be
-            missing. Default: all layers, on a few tokens.
+        look: runs the model on a small input and returns the states that will be measured: weights that feed none of
+            them may be missing. Default: all layers, on a few tokens.
 
     Raises:
-        BadInput: nothing can be loaded from there, the message says what was tried; or weights are missing.
+        BadInput: the model cannot be loaded (the message says what was tried), or weights are missing.
     """
     _check(model, revision, dtype, device, device_map, quantization_config)
     if not isinstance(model, (str, Path)):
@@ -181,7 +182,7 @@ def _load(
 
     placed = {name: value for name, value in placed.items() if value is not None}
     offload = tempfile.mkdtemp(prefix="hf-repgeo-") if "device_map" in placed else None
-    if offload:  # takes only weights that are not safetensors; those are read from where they lie
+    if offload:  # only weights that are not safetensors need the folder; safetensors are read in place
         placed["offload_folder"] = offload
     if placed.get("device_map") == "disk":
         placed["device_map"] = {"": "disk"}
@@ -209,7 +210,7 @@ def _load(
 
 
 def _check_that_disk_is_read(network: PreTrainedModel, placed: dict) -> None:
-    """transformers 5.0 to 5.8 never read a model of which every module lies on disk."""
+    """Refuses a model that is wholly on disk under transformers 5.0 to 5.8, which never read its weights."""
     if placed.get("device_map") == {"": "disk"} and not hasattr(network, "hf_device_map"):
         wanted = "a release of transformers that reads a whole model from disk, such as 5.24"
         cure = "Update transformers, or keep one module in memory: device_map={'': 'disk', 'embeddings': 'cpu'}."
@@ -242,7 +243,7 @@ TORN = ("deserializing header", "PytorchStreamReader", "Ran out of input", "unex
 
 
 def _refusal(argument: str, asked: str, error: Exception, place: str, wanted: str, cure: str = "") -> BadInput:
-    """One sentence for whatever transformers raised, and the way out where we know one."""
+    """One sentence for whatever transformers raised, with what the caller can do about it, if we know."""
     said = " ".join(str(error).strip().split()) or type(error).__name__
     if "trust_remote_code" in said:
         said = "its repository holds code that loading would run"

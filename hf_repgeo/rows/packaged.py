@@ -82,6 +82,6 @@ def _convert(gguf: Path, copy: Path) -> None:
     tokenizer.save_pretrained(unfinished)
     try:
         unfinished.rename(copy)
-    except OSError:  # another process was first
+    except OSError:  # another process has made the copy meanwhile
         if not (copy / "config.json").exists():
             raise

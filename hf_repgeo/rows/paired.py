@@ -64,7 +64,7 @@ def paired_rows(
         window: tokens per window, prompt included; default 512 or the lower limit of the two models.
         batch_size: windows per forward pass.
         seed: of the draw of windows and rows.
-        prompts: what each model reads before every window; no row is taken of it.
+        prompts: what each model reads before every window; its tokens give no rows.
 
     Raises:
         BadInput: fewer than four rows in common; prompts that fill the window, or where the models' tokens differ.
@@ -103,13 +103,13 @@ def same_tokens(first: Loaded, second: Loaded) -> bool:
 
 
 def _chosen(found: Representations, tokens: str) -> list[torch.Tensor]:
-    """The tokens of the windows that a policy takes in each stack: a decoder behind an encoder reads others."""
+    """The tokens of the windows that a policy takes in each stack: the decoder of an encoder-decoder reads others."""
     policies = [found.policies, *([found.decoder_policies] if found.decoder_policies else [])]
     return [_positions(found)[of_stack[tokens]] for of_stack in policies]
 
 
 def _common(choices: list[torch.Tensor]) -> torch.Tensor:
-    """What all chose, in the order of the first: special tokens differ between stacks, massive ones between models."""
+    """The rows in all choices, in the order of the first: stacks differ in special tokens, models in massive ones."""
     chosen = choices[0]
     for other in choices[1:]:
         chosen = chosen[torch.isin(chosen, other)]
@@ -128,13 +128,13 @@ def _take(found: Representations, positions: torch.Tensor) -> dict[Place, torch.
     return {place: rows[positions.to(rows.device)] for place, rows in found.states.items()}
 
 
-# --- behind prompts ---------------------------------------------------------------------------------------------------
+# --- after prompts ----------------------------------------------------------------------------------------------------
 
 
 def _behind_prompts(
     first: Loaded, second: Loaded, windows: Windows, prompts: list[list[int]], tokens: str, rows: int, choice: dict
 ) -> Paired:
-    """The same tokens of the same windows, behind another prompt in each model."""
+    """The same tokens of the same windows, after another prompt in each model."""
     count = sum(map(len, windows.ids))
     sides, chosen = [], []
     for one, prompt in zip((first, second), prompts, strict=True):
@@ -154,7 +154,7 @@ def _behind_prompts(
 
 
 def with_prompt(windows: Windows, prompt: list[int]) -> Windows:
-    """The windows with the tokens of a prompt behind their first token, or before it where none is special."""
+    """The windows with the tokens of a prompt after their first token, or before it where none is special."""
     at = windows.prefix
     ids = [window[:at] + prompt + window[at:] for window in windows.ids]
     documents = [owners[:at] + owners[:1] * len(prompt) + owners[at:] for owners in windows.documents]

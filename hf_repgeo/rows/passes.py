@@ -1,4 +1,4 @@
-"""One pass of a model that its owner does not notice; everything in this package that runs a model goes through it."""
+"""A forward pass that leaves the model as it was; everything in this package that runs a model uses it."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def one_at_a_time(function: F) -> F:
 def encoder_of(model: torch.nn.Module) -> PreTrainedModel:
     """The part of a model in training that has hidden states: the body without its head.
 
-    Wrappers are looked into: adapters, sentence-transformers, a loss around a model.
+    Wrappers are unwrapped: adapters, sentence-transformers, a loss around a model.
 
     Raises:
         BadInput: there is no transformers model inside.
@@ -64,7 +64,7 @@ def encoder_of(model: torch.nn.Module) -> PreTrainedModel:
 
 
 def run(model: torch.nn.Module, **inputs):
-    """One forward pass that the caller's model does not notice: see `undisturbed`.
+    """One forward pass that leaves the caller's model as it was: see `undisturbed`.
 
     Every representation of this package comes from here.
 
@@ -87,7 +87,7 @@ def run(model: torch.nn.Module, **inputs):
 
 
 def _uncompiled() -> AbstractContextManager:
-    """While open, compiled parts of a model run as they were written: compiled code may pass over the hooks that read.
+    """While open, compiled parts of a model run uncompiled: compiled code may skip the hooks that read states.
 
     Nothing is compiled before `torch._dynamo` is imported, which takes seconds.
     """

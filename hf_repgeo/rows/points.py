@@ -50,7 +50,7 @@ def point_taps(model: nn.Module, stack: Stack, point: str, inputs: dict) -> list
 
     Raises:
         UnknownName: no block has such a point.
-        BadInput: what the module returns has not the rows of its block; heads that do not divide its width.
+        BadInput: the module does not return a row for each row of its block, or its heads do not divide its width.
     """
     blocks = [tap for tap in stack.taps if tap.place.point == RESIDUAL and tap.place.layer > 0]
     side = "input" if point == "heads" else "output"
@@ -73,7 +73,7 @@ def _tap(stack: Stack, block: Tap, path: str, point: str, side: str, layout: Lay
 
 
 def _by_head(config, taps: list[Tap], width: int) -> list[Tap]:
-    """A place for every head: what it gives to the product that mixes the heads."""
+    """A place for every head: its columns of the input to the product that mixes the heads."""
     names = ("num_attention_heads", "n_head", "n_heads", "num_heads")
     count = next((getattr(config, name) for name in names if isinstance(getattr(config, name, None), int)), 0)
     if not count or width % count:

@@ -1,4 +1,4 @@
-"""One job in several processes, on torch.distributed: each does its share, and what they found is put together.
+"""One job in several processes, on torch.distributed: each does its share, and the results are put together.
 
 torchrun --nproc_per_node 2 -m hf_repgeo profile MODEL
 with working_together(): report = hf_repgeo.profile(MODEL)       in a script that a launcher starts
@@ -20,7 +20,7 @@ import torch.distributed as dist
 from ..errors import RepgeoError
 
 Item = TypeVar("Item")
-PATIENCE = timedelta(days=1)  # a process that ended is noticed at once; one that measures a wide layer may take hours
+PATIENCE = timedelta(days=1)  # an ended process is noticed at once; one that measures a wide layer may take hours
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Team:
     Attributes:
         rank: number of this process, from 0.
         size: how many there are.
-        group: through which they speak.
+        group: torch.distributed's process group, through which they communicate.
     """
 
     rank: int = 0
@@ -108,26 +108,26 @@ def working_together() -> Iterator[Team]:
         yield team
     finally:
         _team.reset(token)
-        if started:  # closes the connections, so that processes that wait for this one hear that it is gone
+        if started:  # closes the connections, so that processes that wait for this one get an error
             dist.destroy_process_group()
 
 
 def own_device() -> str | None:
-    """The GPU of this process, where there are several of both; `None`: the default."""
+    """The GPU of this process, if there are several GPUs and several processes; `None`: the default."""
     if current_team().size == 1 or not torch.cuda.is_available():
         return None
     return f"cuda:{int(os.environ.get('LOCAL_RANK', '0')) % torch.cuda.device_count()}"
 
 
 def interleaved(shares: Sequence[Sequence[Item]]) -> list[Item]:
-    """The items of which `Team.share` gave every process a part, in their order."""
+    """Puts the shares that `Team.share` gave the processes back into the order of the items."""
     total = sum(map(len, shares))
     return [shares[number % len(shares)][number // len(shares)] for number in range(total)]
 
 
 @contextmanager
 def _told_of_the_lost() -> Iterator[None]:
-    """An error of torch.distributed, which comes when another process is gone, as one of ours."""
+    """Turns the error that torch.distributed raises when another process is gone into a `RepgeoError`."""
     try:
         yield
     except RuntimeError as error:

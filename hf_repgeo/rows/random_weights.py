@@ -15,7 +15,7 @@ from .windows import Windows
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-TOKENS = 8  # of the pass that looks
+TOKENS = 8  # of the pass that finds which weights matter
 SHOWN = 20  # names in a report
 
 
@@ -29,13 +29,14 @@ def check_weights(model: PreTrainedModel, info: dict, allowed: bool, look: Look 
         model: as transformers loaded it.
         info: its loading info: `missing_keys`, `mismatched_keys`.
         allowed: whether the caller asked for them.
-        look: runs the model shortly and returns the states that will be measured; default: `states_on_tokens`.
+        look: runs the model on a small input and returns the states that will be measured; default:
+        `states_on_tokens`.
 
     Returns:
         dict: for the report: `random_weights`, their number and names; empty where there are none.
 
     Raises:
-        BadInput: there are some.
+        BadInput: there are random weights, and they are not allowed.
     """
     absent = set(info.get("missing_keys") or ())
     absent |= {key[0] if isinstance(key, tuple) else key for key in info.get("mismatched_keys") or ()}
@@ -112,7 +113,7 @@ def _idle_inside(name: str, ran: set[str]) -> bool:
 
 
 def states_on_tokens(model: PreTrainedModel, layers: list[int] | None = None) -> list[torch.Tensor]:
-    """The states of these layers, and what leaves the final norm behind the last, in a pass over a few tokens."""
+    """The states of these layers, and what leaves the final norm after the last, in a pass over a few tokens."""
     embeddings = model.get_input_embeddings()
     count = getattr(embeddings, "num_embeddings", TOKENS)
     ids = [number % count for number in range(TOKENS)]

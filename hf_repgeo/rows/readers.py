@@ -1,4 +1,4 @@
-"""Which part of a model reads an input: the whole, or one tower of several."""
+"""Finds the part of a model that reads an input: the whole, or one tower of several."""
 
 from __future__ import annotations
 

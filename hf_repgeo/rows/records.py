@@ -15,7 +15,7 @@ PEEKED = 100  # rows that are looked at to find the column of texts
 
 
 def documents_of(records: Iterable, column: str | None, clean: str, where: str) -> tuple[list[str | Chat], str | None]:
-    """Documents of records, and the column they stand in; a record without text (`None`) is left out.
+    """Documents of records, and the name of their column; a record without text (`None`) is left out.
 
     Args:
         records: strings, conversations (lists of messages), or rows: `column -> value`.
@@ -34,7 +34,7 @@ def documents_of(records: Iterable, column: str | None, clean: str, where: str) 
 def documents_one_by_one(
     records: Iterable, column: str | None, clean: str, where: str
 ) -> tuple[Iterator[str | Chat], str | None]:
-    """As `documents_of`, but the documents come one by one, in memory for one of them."""
+    """As `documents_of`, but an iterator, which holds one document at a time."""
     records = iter(records)
     first = list(islice(records, PEEKED))
     if any(isinstance(record, Mapping) for record in first):

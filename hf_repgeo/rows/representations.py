@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
 POLICIES = ("all", "no_special", "sink_robust", "one_per_type")
 DEFAULT_POLICIES = ("all", "sink_robust")  # nearly the same rows, so that they share most of the arithmetic
-TYPES_OVERSAMPLE = 4  # windows hold this many times the rows wanted where each token type counts once
+TYPES_OVERSAMPLE = 4  # windows hold this many times the wanted rows if each token type counts once
 POOLINGS = ("tokens", "cls", "last", "mean", "sentence")
 MASSIVE_NORM = 5.0  # a token is massive when its norm exceeds this many times its layer's median
-SPARE_SHARE = 8  # 1 / SPARE_SHARE more rows are kept than wanted, where there are as many, to replace massive ones
-MASSIVE_SHARE = 1 / 64  # of the tokens, or fewer, are massive in most models: for these more tokens are run
+SPARE_SHARE = 8  # up to 1 / SPARE_SHARE more rows are kept than wanted, to replace massive ones
+MASSIVE_SHARE = 1 / 64  # in most models at most this share of the tokens is massive; that many more tokens are run
 
 
 @dataclass(frozen=True)
@@ -34,15 +34,15 @@ class Representations:
     """The kept rows of every measured layer, and how to read them.
 
     Attributes:
-        states: place -> `(n_kept, hidden_size)` in the model's dtype, on the CPU. Where several processes share the
-            work, each holds its share of the places.
+        states: place -> `(n_kept, hidden_size)` in the model's dtype, on the CPU. If several processes share the work,
+            each holds its share of the places.
         documents: `(n_kept,)` document of each row.
         policies: token policy -> positions of its rows among the kept ones, in shuffled order.
         facts: counts of the pool the rows were drawn from, for the report.
         token_ids: `(n_kept,)` token of each row; `None` where a row is a whole window.
         all_places: those of all processes; empty where this one holds them all.
-        decoder_policies: as `policies`, for a decoder behind an encoder, whose rows belong to other tokens: it reads
-            the same text one token later; `None` for all other models.
+        decoder_policies: as `policies`, for the decoder of an encoder-decoder, whose rows belong to other tokens: it
+            reads the same text one token later; `None` for all other models.
         positions: `(n_kept,)` place of each row among all tokens of the windows, ascending; `None` where a row is no
             token, and where rows come from disk.
     """
@@ -110,7 +110,7 @@ class _Pool:
 
 
 def oversample_for(policies: list[str]) -> int:
-    """How many times the rows wanted windows must hold: repeated token types are most of any text."""
+    """How many times the wanted rows the windows must hold: repeated token types make up most of any text."""
     return TYPES_OVERSAMPLE if "one_per_type" in policies else 1
 
 
@@ -130,7 +130,7 @@ def windows_for(
 
 
 def check_policies(policies: str | list[str] | tuple[str, ...] | None, known: tuple[str, ...] = POLICIES) -> list[str]:
-    """The token policies asked for; `None`: `all` and `sink_robust`, from one run of hardly more tokens than rows.
+    """The token policies asked for; `None`: `all` and `sink_robust`, for which hardly more tokens run than rows.
 
     Raises:
         BadInput: no names.
@@ -215,12 +215,12 @@ def token_representations(
 
 
 def _of_all_processes(found: dict[Place, list[torch.Tensor]], places: tuple[Place, ...]) -> list[list[torch.Tensor]]:
-    """For each place what all batches gave, where each process ran its share of them."""
+    """For each place the results of all batches, of which each process ran its share."""
     return [interleaved(current_team().all_gather(found.get(place, []))) for place in places]
 
 
 def _own_places(found: dict[Place, list[torch.Tensor]], places: tuple[Place, ...]) -> dict[Place, list[torch.Tensor]]:
-    """What all batches gave in the places of this process: place number i belongs to process i modulo their number."""
+    """The results of all batches in the places of this process: place i belongs to process i modulo their number."""
     team, own = current_team(), {}
     for number, place in enumerate(places):
         shares = team.gather(found.get(place, []), to=number % team.size)
@@ -230,7 +230,7 @@ def _own_places(found: dict[Place, list[torch.Tensor]], places: tuple[Place, ...
 
 
 def _read_by_stacks(model: PreTrainedModel, windows: Windows) -> list[Windows]:
-    """The windows as the model's first stack reads them, and as a decoder behind an encoder does, if there is one."""
+    """The windows as the model's first stack reads them and, in an encoder-decoder, as the decoder reads them."""
     if not getattr(model.config, "is_encoder_decoder", False):
         return [windows]
     start = start_token(model)

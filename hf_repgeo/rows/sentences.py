@@ -24,7 +24,7 @@ def check_sentence_transformer(given: Any) -> SentenceTransformer:
     """The object itself.
 
     Raises:
-        BadInput: it is no SentenceTransformer, whose modules would make one row of a text.
+        BadInput: not a SentenceTransformer, whose modules would turn a text into one row.
     """
     if not all(hasattr(given, name) for name in ("encode", "preprocess", "prompts")):
         cure = "Pass SentenceTransformer(...), or choose 'cls', 'last' or 'mean'."
@@ -34,7 +34,7 @@ def check_sentence_transformer(given: Any) -> SentenceTransformer:
 
 
 def sentence_facts(transformer: SentenceTransformer) -> dict:
-    """What `encode` does beyond its modules, for the report."""
+    """What `encode` does beside running its modules, for the report."""
     prompt = _default_prompt(transformer)
     facts = {"prompt": prompt, "max_seq_length": transformer.max_seq_length, "truncate_dim": transformer.truncate_dim}
     return {"sentence": facts}
@@ -55,13 +55,13 @@ def sentence_representations(
 ) -> Representations:
     """One row per text, as `encode` makes it: its prompt, its cut at `max_seq_length`, its pooling and what follows.
 
-    The modules behind the encoder get the token states of each place in turn. Those of the last place give what
+    The modules after the encoder get the token states of each place in turn. Those of the last place give what
     `encode` gives.
 
     Args:
         transformer: in any mode; it is left as it was.
         model: the transformers model inside it.
-        texts: one row each; of more than `rows`, a seeded draw.
+        texts: one row each; if there are more than `rows`, a seeded draw of them.
         windows: tokens to try the model with.
         rows, layers, final_norm, batch_size, seed, progress: as in `token_representations`.
     """

@@ -11,7 +11,7 @@ from .processes import current_team
 
 
 def shared_search(rows: torch.Tensor, k: int = 2) -> Neighbors:
-    """`nearest(rows, k)`, in every process; each row's neighbours are proved, whichever process searched for them.
+    """`nearest(rows, k)`, in every process; each row's neighbours are exact, whichever process searched for them.
 
     Args:
         rows: `(m, d)`, the same in all processes.
@@ -26,7 +26,7 @@ def shared_search(rows: torch.Tensor, k: int = 2) -> Neighbors:
 
 
 def _interleaved(shares: Sequence[torch.Tensor]) -> torch.Tensor:
-    """The rows of a tensor of which `Team.share` gave every process a part."""
+    """Puts the rows that `Team.share` gave the processes back into their order."""
     whole = shares[0].new_empty(sum(map(len, shares)), *shares[0].shape[1:])
     for rank, share in enumerate(shares):
         whole[rank :: len(shares)] = share

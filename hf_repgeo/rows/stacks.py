@@ -1,4 +1,4 @@
-"""Stacks of blocks, and the places between them: before block 1, behind each block, behind the final norm.
+"""Stacks of blocks, and the places between them: before block 1, after each block, after the final norm.
 
 One meaning of *layer* for every model: 0 is what enters block 1, i is what leaves block i. transformers' own
 `hidden_states` differs from model to model: its last entry is mostly the output of the final norm, some models leave
@@ -31,7 +31,7 @@ class Stack:
         path: of the list of blocks in the module tree.
         taps: the residual stream, layer by layer, and the final norm, if there is one.
         turns: how often a looped model runs through its blocks.
-        final_norm: path of the norm behind the last block, or `None`.
+        final_norm: path of the norm after the last block, or `None`.
         by_token: whether each layer has a row for every token of the text; CANINE's inner stack sees four characters
             as one. `True` without a text.
     """
@@ -62,7 +62,7 @@ def find_stacks(model: nn.Module, inputs: dict) -> list[Stack]:
 
     Args:
         model: any transformers model, in any mode; it is left as it was.
-        inputs: what a forward pass takes, small: two or more sequences without padding, one image or the like.
+        inputs: of a small forward pass: two or more sequences without padding, one image or the like.
 
     Raises:
         BadInput: no stack of blocks is found; or what passes between the blocks is not what the model itself returns
@@ -131,7 +131,7 @@ def layout_of(shape: torch.Size, batch: int, length: int | None) -> Layout:
 
 
 def _stack(run: BlockRun, norm: Call | None, sizes: Sizes, returned: list[torch.Tensor]) -> Stack:
-    """A stack without a name. Looped models number their turns through; skipped blocks leave their numbers out."""
+    """A stack without a name. Looped models number blocks across their turns; numbers of skipped blocks are missing."""
     numbers = [number for number, *_ in run.blocks]
     layers = numbers if run.turns == 1 else list(range(1, len(numbers) + 1))
     start = _start(run, sizes, returned)
@@ -160,7 +160,7 @@ def _start(run: BlockRun, sizes: Sizes, returned: list[torch.Tensor]) -> int:
 
 
 def _final_norm(run: BlockRun, calls: list[Call]) -> Call | None:
-    """The norm that is given what leaves the last block, all of it."""
+    """The norm whose input is the whole output of the last block."""
     state = run.states[-1]
     after = calls[calls.index(run.blocks[-1][2]) + 1 :]
     norms = [call for call in after if not isinstance(call, BlockCall) and call.inputs and call.outputs]
@@ -173,7 +173,7 @@ def _final_norm(run: BlockRun, calls: list[Call]) -> Call | None:
 def _check(
     model, runs: list[BlockRun], stacks: list[Stack], calls: list[Call], returned: list[list[torch.Tensor]]
 ) -> None:
-    """Every entry of the model's lists passes between its blocks, but for last ones that a head pooled or merged."""
+    """Checks that each entry of the model's lists passes between its blocks, except last ones that a head pooled."""
     paths = {run.path for run in runs}
     known = [state for run in runs for state in run.states]
     known += [call.outputs[0] for stack in stacks for call in calls if call.path == stack.final_norm]
@@ -188,7 +188,8 @@ def _check(
 
 
 def _check_count(model: nn.Module, runs: list[BlockRun]) -> None:
-    """The number of blocks that ran, or that the list holds where some are skipped, is one that the model states.
+    """Checks that the number of blocks that ran, or that the list holds if some are skipped, is one that the model
+    states.
 
     Args:
         model: the whole.

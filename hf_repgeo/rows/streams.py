@@ -15,8 +15,8 @@ from ..measures import Estimate, Moments, PointCloud
 from ..measures.inputs import as_groups, as_seed
 from .processes import current_team
 
-LARGEST = 1e140  # unit of a block whose squares still have room in float64, summed over any number of rows
-SMALLEST = 1e-140  # unit of kept rows whose squares still have all their digits
+LARGEST = 1e140  # scale of a block up to which squares, summed over any number of rows, do not overflow float64
+SMALLEST = 1e-140  # scale of kept rows down to which squares keep all their digits
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # constants of SplitMix64
 
 
@@ -57,7 +57,7 @@ class RowStream:
 
         Args:
             block: `(b, hidden_size)` array or tensor, of the width of those before.
-            start: position of its first row in the whole stream, or of each row; default: behind the rows taken so far.
+            start: position of its first row in the whole stream, or of each row; default: after the rows taken so far.
             labels: `(b,)` int64, the group of each row; given always or never.
 
         Raises:
@@ -67,7 +67,7 @@ class RowStream:
         """
         if len(block) == 0:
             return
-        checked = PointCloud(block if len(block) > 1 else block[[0, 0]])  # a cloud has two rows at least
+        checked = PointCloud(block if len(block) > 1 else block[[0, 0]])  # a cloud has at least two rows
         rows = checked.unscaled_rows[: len(block)]
         self.dtype = torch.promote_types(self.dtype or checked.given_dtype, checked.given_dtype)
         if self._rows and self._rows[0].shape[1] != rows.shape[1]:
@@ -151,7 +151,7 @@ class RowStream:
         return whole
 
     def over_processes(self) -> RowStream:
-        """The stream of the rows that all processes took, in each of them; only rows that stay are sent."""
+        """The stream of the rows that all processes took, in each of them; only rows that are kept are sent."""
         team = current_team()
         if team.size == 1:
             return self
@@ -162,7 +162,7 @@ class RowStream:
         return first.joined(others)
 
     def _drop(self, gone: np.ndarray) -> None:
-        """Lets go of some of the kept rows, which lie behind no stream that goes on."""
+        """Drops some of the kept rows; only for a stream that takes no more rows."""
         self._moments = self.moments if self.seen else None
         self._rows = [self._whole()[torch.from_numpy(~gone)]] if self._rows else []
         self.keys, self.positions = self.keys[~gone], self.positions[~gone]
@@ -214,9 +214,9 @@ def _mixed(z: np.ndarray) -> np.ndarray:
 def cloud_of_stream(blocks: Iterable[Any], max_rows: int, seed: int = 0, groups: Any = None) -> PointCloud:
     """The cloud of a stream of blocks: moments of every row, and the rows themselves up to `max_rows`.
 
-    Spectral measures and mean cosine cover the whole stream. Measures that need rows see all of them, or when there
-    are more, an even draw of `max_rows`; `cloud.n` and `cloud.n_seen` tell which. Several processes each
-    take a share of the blocks, and all get the cloud of the whole.
+    Spectral measures and mean cosine cover the whole stream. Measures that need rows see all of them, or an even draw
+    of `max_rows` if there are more; `cloud.n` and `cloud.n_seen` tell which. Several processes each take a share of the
+    blocks, and all get the cloud of the whole stream.
 
     Args:
         blocks: `(b, hidden_size)` arrays of one width.
@@ -233,7 +233,7 @@ def cloud_of_stream(blocks: Iterable[Any], max_rows: int, seed: int = 0, groups:
 
 
 def drawn(estimate: Estimate, cloud: PointCloud) -> Estimate:
-    """The estimate; where it saw a draw of a longer stream, its details name the draw."""
+    """The estimate; if it saw only a draw of a longer stream, its details name the draw."""
     if not cloud.streamed or (estimate.n or cloud.n) != cloud.n:
         return estimate
     said = f"even, {cloud.n} of {cloud.n_seen} rows, seed {cloud.seed}"

@@ -1,4 +1,4 @@
-"""Documents of `datasets` data sets: at hand, streamed, or by name."""
+"""Documents of `datasets` data sets: in memory, streamed, or by name."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def read_dataset(name: str, column: str | None = None, clean: str = "none", limi
 def corpus_of_dataset(
     data: datasets.Dataset | datasets.IterableDataset, column: str | None, clean: str, limit: int = READ_LIMIT
 ) -> Corpus:
-    """Documents of a data set at hand, one per row; at most `limit` rows, from the start."""
+    """Documents of a data set that the caller has, one per row; at most `limit` rows, from the start."""
     documents, column = _documents(data, column, clean, limit, "the data set")
     info = data.info
     source = {

@@ -30,7 +30,7 @@ def read_text(
     """Documents of a file.
 
     A text file: a line `= Title =`, as in WikiText, starts a document; without such lines, blank lines separate
-    documents. `.jsonl` and `.json`: one document a line or list entry, a string or the text column of an object.
+    documents. `.jsonl` and `.json`: one document per line or list entry, a string or the text column of an object.
     `.parquet`: one document per row. A column of chat messages gives conversations. Of JSON and Parquet, at most 20,000
     rows are read, from the start.
 
@@ -70,7 +70,7 @@ def read_text(
 
 def check_file(path: Path) -> None:
     """Raises:
-    BadInput: it is no file, or a table of another kind.
+    BadInput: not a file, or a table of another kind.
     """
     wanted = "the path of a text, JSON or Parquet file"
     if not path.is_file():
@@ -110,22 +110,22 @@ def _json(path: Path, encoding: str | None) -> Iterator[object]:
 
 
 def parsed(text: str, path: Path, where: str):
-    """What a text of JSON holds; `where` it stands in the file.
+    """The value of a JSON text; `where` is its place in the file.
 
     Raises:
-        BadInput: no JSON.
+        BadInput: not JSON.
     """
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise BadInput("text", came=f"{str(path)!r}, where {where} is no JSON ({error})", wanted="JSON") from None
+        raise BadInput("text", came=f"{str(path)!r}, where {where} is not JSON ({error})", wanted="JSON") from None
 
 
 def parquet_records(path: Path, column: str | None) -> Iterator[dict]:
     """Rows of a Parquet file, one by one: all columns, or the one asked for.
 
     Raises:
-        BadInput: no Parquet.
+        BadInput: not Parquet.
         UnknownName: no such column.
     """
     import pyarrow as pa

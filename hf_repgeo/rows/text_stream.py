@@ -24,10 +24,10 @@ LINES = (".jsonl", ".ndjson")
 
 @dataclass(frozen=True)
 class TextStream:
-    """What a `Corpus` is, for documents that are read one by one.
+    """The counterpart of a `Corpus` for documents that are read one by one.
 
     Attributes:
-        documents: begins to read them anew.
+        documents: starts reading them again from the beginning.
         source: provenance for the report.
         separator: as of a `Corpus`.
     """
@@ -37,7 +37,7 @@ class TextStream:
     separator: str = ""
 
     def provenance(self) -> dict:
-        """`source`: nobody has read the documents yet."""
+        """`source` alone: the documents are not read yet."""
         return self.source
 
     def texts(self, tokenizer: PreTrainedTokenizerBase) -> Iterator[str]:
@@ -51,7 +51,7 @@ def text_stream(texts: Any, clean: str = "none", text_column: str | None = None)
     Other texts are held in memory, as a `Corpus`.
 
     Raises:
-        BadInput: no such file, broken JSON or Parquet, or entries that are no texts; the last two while it is read.
+        BadInput: no such file, broken JSON or Parquet, or entries that are not texts; the last two while it is read.
         UnknownName: a column that does not exist.
     """
     if is_table(texts):
@@ -74,7 +74,7 @@ def _of(records: Callable, clean: str, column: str | None, where: str, source: d
 
 
 def _now() -> str:
-    """Of a data set whose content nobody knows, no two readings count as the same."""
+    """The present time, as the identity of a data set without a fingerprint: no two readings count as the same."""
     return datetime.now(UTC).isoformat()
 
 

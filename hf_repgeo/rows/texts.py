@@ -1,4 +1,4 @@
-"""Where texts come from: files, data sets, lists, conversations, the packaged sample."""
+"""Sources of texts: files, data sets, lists, conversations, the packaged sample."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def corpus_of(
         text_column: of a data set, JSON or Parquet file; see `read_text`.
 
     Raises:
-        BadInput: no such file, nothing but blank text, or entries that are no texts.
+        BadInput: no such file, nothing but blank text, or entries that are not texts.
         UnknownName: a column that does not exist.
 
     Example:

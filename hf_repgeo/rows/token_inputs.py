@@ -1,4 +1,4 @@
-"""From token ids to the arguments of a forward pass; whether a model lets padding change its rows."""
+"""Turns token ids into the arguments of a forward pass, and finds out whether padding changes a model's rows."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from .devices import input_device
 from .passes import run
 
 PROBE_BATCH, PROBE_LENGTH = 3, 11  # unlike each other, so that the axes of a state can be told apart
-LEAK = 1e-3  # a relative difference of a row, by which rounding in float32 is passed a hundredfold
+LEAK = 1e-3  # relative difference of a row, a hundred times that of rounding in float32
 
 
 def padded(ids: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Token ids with zeros behind the shorter windows, and the mask that is 1 at tokens; `(batch, length)` each."""
+    """Token ids with zeros after the shorter windows, and the mask that is 1 at tokens; `(batch, length)` each."""
     length = max(map(len, ids))
     mask = torch.tensor([[1] * len(window) + [0] * (length - len(window)) for window in ids])
     padded = torch.zeros_like(mask)
@@ -24,8 +24,8 @@ def padded(ids: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def text_inputs(model, ids: torch.Tensor, mask: torch.Tensor) -> dict:
-    """The arguments of a forward pass over token ids. A decoder behind an encoder reads the same text, one token later:
-    its start token first, so that row j has read the tokens before j, as in training."""
+    """The arguments of a forward pass over token ids. The decoder of an encoder-decoder reads the same text, one token
+    later: its start token first, so that row j has read the tokens before j, as in training."""
     device = input_device(model)
     ids, mask = ids.to(device), mask.to(device)
     arguments = {"input_ids": ids, "attention_mask": mask, "use_cache": False}
@@ -39,21 +39,21 @@ def text_inputs(model, ids: torch.Tensor, mask: torch.Tensor) -> dict:
 
 
 def start_token(model) -> int:
-    """What the decoder behind an encoder reads first."""
+    """What the decoder of an encoder-decoder reads first."""
     configs = (model.config, model.config.get_text_config(decoder=True))  # the second holds BART's default, not its own
     known = (getattr(c, f"{name}_token_id", None) for name in ("decoder_start", "bos", "pad") for c in configs)
     return next((token for token in known if isinstance(token, int)), 0)
 
 
 def probe_ids(windows: list[list[int]]) -> torch.Tensor:
-    """A few tokens of the longest window to try a model with, `(3, at most 11)`."""
+    """A few tokens of the longest window, to try a model with, `(3, at most 11)`."""
     ids = max(windows, key=len)
     length = min(PROBE_LENGTH, max(2, len(ids)))
     return torch.tensor([[ids[(row + i) % len(ids)] for i in range(length)] for row in range(PROBE_BATCH)])
 
 
 def padding_leaks(model, taps: list[Tap], ids: torch.Tensor) -> bool:
-    """Whether a text's rows change when padding stands behind it: tried on half of the probe, in the last layers.
+    """Whether a text's rows change when padding follows it: tried on half of the probe, in the last layers.
 
     Args:
         model: in any mode.

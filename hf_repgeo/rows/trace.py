@@ -1,4 +1,4 @@
-"""One short run of a model, watched: which modules of its tree are called, with what, and what leaves them.
+"""Watches one short run of a model: which of its modules are called, with what, and what they return.
 
 Blocks are the entries of a `ModuleList` (or `Sequential`). Watching a run tells more than names do: which entries are
 called, how often, in which order, and which tensor goes from one to the next.
@@ -18,7 +18,7 @@ from .passes import one_at_a_time, run
 
 
 class Entry(NamedTuple):
-    """A module that is a block, or a part of one: it stands at `position` in the list at `path`."""
+    """A module that is a block, or a part of one: entry `position` of the list at `path`."""
 
     path: str
     position: int
@@ -48,7 +48,7 @@ class BlockCall(Call):
 
 
 def tensors_of(values) -> list[torch.Tensor]:
-    """Floating-point tensors of two or more axes in arguments or results, in order; where there are none, of tuples."""
+    """Floating-point tensors of two or more axes in arguments or results, in order; if none, those inside tuples."""
     if torch.is_tensor(values):
         values = [values]
     elif hasattr(values, "values"):
@@ -83,7 +83,7 @@ def watch(model: nn.Module, inputs: dict) -> tuple[list[Call], object]:
 
 @contextmanager
 def called_as_modules(model: nn.Module, paths: Iterable[str]) -> Iterator[None]:
-    """While open, hooks also see modules whose `forward` a model calls by hand, as SqueezeBERT does its blocks'."""
+    """While open, hooks also see modules whose `forward` the model calls directly, as SqueezeBERT calls its blocks'."""
     modules = [model.get_submodule(path) for path in paths]
     handles = [_through_call(module) for module in modules]
     try:
@@ -138,7 +138,7 @@ def _copies(values) -> list[torch.Tensor]:
 def _entries(model: nn.Module) -> dict[str, Entry]:
     """Module path -> the entry that it is, for the outermost lists; entries that are lists stand for their own entries.
 
-    Linear maps, activations and the like have no parts and are no blocks, unless a list runs in step with others.
+    Linear maps, activations and the like have no parts and are not blocks, unless a list runs in step with others.
     """
     found: dict[str, Entry] = {}
     lists: tuple[str, ...] = ()

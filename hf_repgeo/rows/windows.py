@@ -55,7 +55,7 @@ class Windows:
 def window_limit(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int | None:
     """Longest window the model takes, special tokens included; `None` when it names no limit.
 
-    Position tables of the RoBERTa family begin behind the row of padding: those rows are never a token's.
+    Position tables of the RoBERTa family begin after the row of padding: those rows are never a token's.
     """
     config = getattr(model.config, "text_config", model.config)
     positions = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
@@ -66,14 +66,14 @@ def window_limit(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> 
 
 
 def _rows_of_padding(model: PreTrainedModel, positions: int) -> int:
-    """Rows at the start of a table of this many positions that stand for padding."""
+    """Number of rows for padding at the start of a table of this many positions."""
     tables = (module for name, module in model.named_modules() if name.endswith("position_embeddings"))
     found = (table for table in tables if getattr(table, "num_embeddings", None) == positions)
     return next((table.padding_idx + 1 for table in found if table.padding_idx is not None), 0)
 
 
 def resolve_window(window: int | None, limit: int | None) -> int:
-    """The window length to use: what was asked, else 512 or the model's limit.
+    """The window length to use: the one asked for, else 512 or the model's limit.
 
     Raises:
         BadInput: longer than the model takes, or too short to hold a token beside the special ones.
@@ -102,7 +102,7 @@ def make_windows(
         window: tokens per window, special ones included.
         pack: `"concatenate"`: documents run on from window to window, so that all windows but the last are full;
             `"documents"`: every document starts a window of its own.
-        separator: put behind each document where they run on; see `Corpus`.
+        separator: put after each document where they run on; see `Corpus`.
 
     Raises:
         BadInput: the texts hold no token.
@@ -168,7 +168,7 @@ def window_stream(
 
 
 def _framed(pieces: list[tuple[list[int], list[int]]], prefix: list[int], suffix: list[int]) -> Windows:
-    """Pieces of text with the special tokens around each, which belong to the documents beside them."""
+    """Pieces of text with special tokens around each; these count as tokens of the document beside them."""
     return Windows(
         [prefix + ids + suffix for ids, _ in pieces],
         [[owners[0]] * len(prefix) + owners + [owners[-1]] * len(suffix) for _, owners in pieces],
@@ -184,7 +184,7 @@ def check_vocabulary(model: PreTrainedModel, windows: Windows) -> None:
     """
     try:
         size = getattr(model.get_input_embeddings(), "num_embeddings", None)
-    except NotImplementedError:  # models of several towers
+    except NotImplementedError:  # raised by models of several towers
         size = getattr(model.config.get_text_config(), "vocab_size", None)
     largest = max(map(max, windows.ids))
     if size is not None and largest >= size:
@@ -202,14 +202,14 @@ def draw_windows(
     count: int | None = None,
     usable: Callable[[list[int]], int] = len,
 ) -> Windows:
-    """Whole windows at random without replacement, from as many documents as there are; in text order.
+    """Draws whole windows at random without replacement, from as many documents as possible; in text order.
 
     No document gives a second window before each has given one, so that standard errors rest on many documents.
 
     Args:
         windows: all there are.
         seed: of the draw.
-        tokens: draw until they hold at least this many usable tokens.
+        tokens: stop once the drawn windows hold at least this many usable tokens.
         count: draw this many windows.
         usable: how many tokens of a window count.
     """
@@ -221,7 +221,8 @@ def draw_windows(
 
 
 def _documents_in_turn(windows: Windows, order: torch.Tensor) -> list[int]:
-    """The order, but the first windows of all documents before the second of any; a window is its middle token's."""
+    """The order with the first window of every document before the second of any; its middle token tells a window's
+    document."""
     turns: Counter[int] = Counter()
     ranked = []
     for place, i in enumerate(order.tolist()):
@@ -232,7 +233,7 @@ def _documents_in_turn(windows: Windows, order: torch.Tensor) -> list[int]:
 
 
 def _frame(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
-    """The special tokens that the tokenizer puts before and behind a text."""
+    """The special tokens that the tokenizer puts before and after a text."""
     bare = tokenizer("a", add_special_tokens=False)["input_ids"]
     framed = tokenizer("a")["input_ids"]
     for start in range(len(framed) - len(bare) + 1):

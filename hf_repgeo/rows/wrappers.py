@@ -1,4 +1,4 @@
-"""The transformers model inside whatever it came in: PEFT, DataParallel, torch.compile, Lightning, pipelines ..."""
+"""Finds the transformers model inside a wrapper: PEFT, DataParallel, torch.compile, Lightning, pipelines ..."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def unwrapped(given: Any) -> tuple[PreTrainedModel, PreTrainedTokenizerBase | No
 
 
 def _outermost(module) -> dict[str, PreTrainedModel]:
-    """Path -> transformers model, of those that lie in no other one; the same one twice counts once."""
+    """Path -> transformers model, for models that are in no other one; the same one twice counts once."""
     from transformers import PreTrainedModel
 
     found: dict[str, PreTrainedModel] = {}

@@ -1,4 +1,4 @@
-"""YAML from outside: plain values only, of bounded nesting, with few aliases."""
+"""Reads untrusted YAML: plain values only, of bounded nesting, with few aliases."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ class Job:
         return load_model(self.model, tokenizer=tokenizer, look=partial(look, layers=self.layers), **self.source)
 
     def identity(self, loaded: Loaded, around: Any = None) -> dict:
-        """Which model it is; `around`: modules behind the encoder that count too."""
+        """Which model it is; `around`: modules after the encoder that count too."""
         hashes = cache_folder() / "file-hashes.json"
         return loaded.source | {"fingerprint": model_fingerprint(loaded.model, loaded.place, hashes, around)}
 

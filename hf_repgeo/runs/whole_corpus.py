@@ -78,7 +78,7 @@ def _provenance(job: Job, given: TextInput, loaded: Loaded, window: int, first: 
 
 @dataclass
 class _Pool:
-    """What every token of the corpus leaves behind: moments and a draw of rows, of each place and policy."""
+    """What is kept of the tokens of the corpus: moments and a draw of rows, of each place and policy."""
 
     job: Job
     given: TextInput
@@ -108,7 +108,7 @@ class _Pool:
         self.streams = {(p, policy): RowStream(size, seed) for p in self.places for policy in self.given.policies}
 
     def _run(self, windows: Windows, before: int) -> None:
-        """Takes the rows of some windows, behind `before` tokens of others."""
+        """Takes the rows of some windows, after `before` tokens of others."""
         model, job = self.loaded.model, self.job
         ids, documents = (torch.tensor(list(chain(*part))) for part in (windows.ids, windows.documents))
         specials = set(self.loaded.tokenizer.all_special_ids) - {self.loaded.tokenizer.unk_token_id}

@@ -387,7 +387,7 @@ def pool(
             "encode with it and give `inputs_embeds`."
         )
     if pooling == "cls":
-        first = attention_mask.argmax(-1)  # token 0, or the first behind padding on the left
+        first = attention_mask.argmax(-1)  # token 0, or the first after padding on the left
         return hidden_states[layer][torch.arange(len(first), device=first.device), first]
     states = hidden_states[layer] if pooling == "mean" else (hidden_states[1] + hidden_states[-1]) / 2
     weight = attention_mask[..., None].to(states.dtype)

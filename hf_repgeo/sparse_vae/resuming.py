@@ -32,7 +32,7 @@ def identity_of(config: PreTrainedConfig, table: EmbeddingTable, data, options: 
 def checkpoint_to_resume(folder: Path, identity: dict, epochs: float) -> Path | None:
     """The last checkpoint that was written whole; `None` where there is none, and the training starts anew.
 
-    Checkpoints behind it, which a stopped run left half-written, are deleted.
+    Later checkpoints, which a stopped run left half-written, are deleted.
 
     Raises:
         BadInput: the folder holds another training, or one that has gone further than `epochs`.

@@ -97,7 +97,7 @@ class GeometryLoss(TrainerCallback):
         self._mask = kwargs.get("attention_mask")
 
     def _rows(self, rows: torch.Tensor) -> torch.Tensor | None:
-        """The rows of tokens that are no padding, `(n, d)`; nothing outside of training."""
+        """The rows of tokens that are not padding, `(n, d)`; nothing outside of training."""
         if not torch.is_grad_enabled():
             return None
         mask = self._mask

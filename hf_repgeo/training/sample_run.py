@@ -81,6 +81,6 @@ class SampleRun:
 
 
 def _finish_pending_work(model: torch.nn.Module) -> None:
-    """Waits for the training step, which runs on a GPU in its own time and is no part of the measurement's cost."""
+    """Waits for the training step, which runs on a GPU in its own time and is not part of the measurement's cost."""
     if any(p.device.type == "cuda" for p in model.parameters()):
         torch.cuda.synchronize()

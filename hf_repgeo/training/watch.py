@@ -142,7 +142,7 @@ class TrainingWatch:
         Args:
             model: in training.
             steps: of the whole training.
-            at: steps that lie behind it.
+            at: steps already passed.
             files: where an earlier history may be, the best place first.
         """
         self._forget()

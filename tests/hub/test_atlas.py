@@ -129,7 +129,7 @@ def test_what_is_there_already_is_not_proposed_again(double, report):
 
 def test_a_bad_report_reaches_no_repository_and_another_data_set_is_left_alone(double, report):
     double.add("me/letters", {"letters.csv": b"a,b"}, kind="dataset")
-    with pytest.raises(BadInput, match="a data set that is no atlas, with 'letters.csv'"):
+    with pytest.raises(BadInput, match="a data set that is not an atlas, with 'letters.csv'"):
         push(double, report, COLLEAGUE, atlas="me/letters")
     report.rows[0]["value"] = 7.0
     with pytest.raises(BadInput, match="wanted a value in"):

@@ -48,7 +48,7 @@ def test_names_of_a_report_stay_in_their_cell(column, name):
 def test_yaml_that_would_harm_is_refused_at_once(text, tmp_path):
     with pytest.raises(ValueError):
         read_yaml(text)
-    with pytest.raises(BadInput, match="front matter that is no YAML mapping"):
+    with pytest.raises(BadInput, match="front matter that is not a YAML mapping"):
         update_card(f"---\n{text}\n---\n", report(), **PLACE)
     (tmp_path / "recipe.yaml").write_text(text)
     with pytest.raises(BadInput, match="wanted a YAML file"):

@@ -1,4 +1,4 @@
-"""Layers of real architectures: before block 1, behind block i, behind the final norm; and what is refused."""
+"""Layers of real architectures: before block 1, behind block i, after the final norm; and what is refused."""
 
 import pytest
 import torch

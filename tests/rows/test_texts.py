@@ -173,7 +173,7 @@ def test_json_lines_hold_strings_objects_or_conversations(tmp_path):
 @pytest.mark.parametrize("text", ['{"text": "a"}\nno json', "[" * 100_000, '["a"', "{"])
 def test_broken_json_is_refused(tmp_path, text):
     (tmp_path / "a.json").write_text(text)
-    with pytest.raises(BadInput, match="is no JSON"):
+    with pytest.raises(BadInput, match="is not JSON"):
         read_text(tmp_path / "a.json")
 
 

@@ -91,5 +91,5 @@ def test_what_needs_the_whole_corpus_first_is_refused(whole, documents, tmp_path
     with pytest.raises(BadInput, match="pooling 'mean'"):
         whole(documents, pooling="mean")
     (tmp_path / "bad.jsonl").write_text('{"text": "the cat"}\nno json\n')
-    with pytest.raises(BadInput, match="line 2 is no JSON"):
+    with pytest.raises(BadInput, match="line 2 is not JSON"):
         whole(tmp_path / "bad.jsonl")
