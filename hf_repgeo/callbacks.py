@@ -263,7 +263,7 @@ class GeometryCallback(TrainingWatch, TrainerCallback):
         return next((each.tb_writer for each in callbacks if getattr(each, "tb_writer", None)), None)
 
     def _others(self) -> list[TrainerCallback]:
-        """The attached trainer's callbacks that read its log, except the console and the trackers written to directly."""
+        """The attached trainer's callbacks that read its log, except the console and trackers written to directly."""
         from transformers.integrations import TensorBoardCallback, TrackioCallback, WandbCallback
 
         known = (*CONSOLE, TensorBoardCallback, WandbCallback, TrackioCallback)
