@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -75,6 +75,17 @@ def read_places(model: nn.Module, taps: list[Tap], take: Take) -> Iterator[dict[
 
     Cost: one Python call per place; memory for what `take` keeps.
     """
+    found, hooks = hook_places(model, taps, take)
+    with hooks:
+        yield found
+
+
+def hook_places(model: nn.Module, taps: list[Tap], take: Take) -> tuple[dict[Place, Any], ExitStack]:
+    """`read_places` for hooks that stay while a model trains: other threads may read other models meanwhile.
+
+    Returns:
+        The dict that every pass fills, and what removes the hooks when it is closed.
+    """
     found: dict[Place, Any] = {tap.place: None for tap in taps}
     readers = {path: _Reader([tap for tap in taps if tap.path == path], take, found) for path in {t.path for t in taps}}
 
@@ -82,17 +93,14 @@ def read_places(model: nn.Module, taps: list[Tap], take: Take) -> Iterator[dict[
         for reader in readers.values():
             reader.restart()
 
-    handles = [model.register_forward_pre_hook(restart)]
+    hooks = ExitStack()
+    hooks.callback(model.register_forward_pre_hook(restart).remove)
     for path, reader in readers.items():
         module = model.get_submodule(path)
-        handles.append(module.register_forward_pre_hook(reader.before, with_kwargs=True))
-        handles.append(module.register_forward_hook(reader.after))
-    try:
-        with called_as_modules(model, readers):
-            yield found
-    finally:
-        for handle in handles:
-            handle.remove()
+        hooks.callback(module.register_forward_pre_hook(reader.before, with_kwargs=True).remove)
+        hooks.callback(module.register_forward_hook(reader.after).remove)
+    hooks.enter_context(called_as_modules(model, readers))
+    return found, hooks
 
 
 class _Reader:

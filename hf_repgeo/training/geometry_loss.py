@@ -5,7 +5,11 @@ Trainer(model, arguments, callbacks=[GeometryLoss("iso_score", weight=-0.1)], ..
 
 from __future__ import annotations
 
+from collections import ChainMap
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from functools import partial
+from math import isfinite
 from typing import Any
 
 import torch
@@ -14,20 +18,23 @@ from transformers import TrainerCallback
 
 from ..errors import BadInput, UnknownName
 from ..losses import TERMS
-from ..rows.capture import RESIDUAL, read_places
+from ..rows.capture import RESIDUAL, hook_places
 from ..rows.forward import places_of
 from ..rows.passes import encoder_of
 from ..rows.windows import Windows
 
 MEMORY_ROWS = 4096
+PADDING = ("attention_mask", "decoder_attention_mask", "labels")  # the arguments that tell it
+NO_LABEL = -100  # the label of padding, which the losses of transformers leave out
 
 
 class GeometryLoss(TrainerCallback):
     """Adds `weight * measure(rows)` to the loss that a model computes while it trains.
 
     Hooks take the rows of the layers asked for from the model's own forward pass, padding left out, and add the term to
-    the loss that the model returns. Evaluation is left alone. A Trainer with `compute_loss_func` or label smoothing
-    computes its loss outside of the model, where the term cannot join it: such a training is refused.
+    the loss that the model returns. Of an encoder-decoder both stacks are read; the decoder's rows are those that its
+    mask keeps or, without one, that have a label. Evaluation is left alone. A Trainer with `compute_loss_func` or label
+    smoothing computes its loss outside of the model, where the term cannot join it: such a training is refused.
 
     Args:
         measure: one of `hf_repgeo.losses.TERMS`, such as `"iso_score"`, `"uniformity"`, `"patchiness"` (soft cells).
@@ -56,14 +63,14 @@ class GeometryLoss(TrainerCallback):
     def __init__(self, measure: str, weight: float, *, layers: list[int] | tuple[int, ...] = (-1,), memory: int = 0):
         if measure not in TERMS:
             raise UnknownName("differentiable measure", measure, TERMS)
-        if isinstance(weight, bool) or not isinstance(weight, (int, float)) or weight == 0 or weight != weight:
-            raise BadInput("weight", came=repr(weight), wanted="a number other than 0")
+        if isinstance(weight, bool) or not isinstance(weight, (int, float)) or weight == 0 or not isfinite(weight):
+            raise BadInput("weight", came=repr(weight), wanted="a finite number other than 0")
         if not 0 <= memory <= MEMORY_ROWS:
             raise BadInput("memory", came=repr(memory), wanted=f"0 to {MEMORY_ROWS} rows")
         self.measure, self.weight, self.layers, self.memory = measure, weight, list(layers), memory
         self.values: list[float] = []
         self._kept: dict[Any, torch.Tensor] = {}
-        self._mask: torch.Tensor | None = None
+        self._inputs: dict[str, torch.Tensor] = {}
         self._hooks: ExitStack | None = None
         self._logged = 0
 
@@ -86,26 +93,36 @@ class GeometryLoss(TrainerCallback):
         ids = list(range(8))
         taps = [tap for tap in places_of(body, Windows([ids], [[0] * 8]), self.layers) if tap.place.point == RESIDUAL]
         hooks = ExitStack()
-        start = body.register_forward_pre_hook(self._begin, with_kwargs=True)
-        hooks.callback(start.remove)
-        found = hooks.enter_context(read_places(body, taps, self._rows))
+        hooks.callback(model.register_forward_pre_hook(self._begin, with_kwargs=True).remove)
+        hooks.callback(body.register_forward_pre_hook(self._see, with_kwargs=True).remove)
+        found: ChainMap = ChainMap()
+        for stack in dict.fromkeys(tap.place.stack for tap in taps):
+            own = [tap for tap in taps if tap.place.stack == stack]
+            behind = stack == "decoder" and body.config.is_encoder_decoder
+            rows, reading = hook_places(body, own, partial(self._rows, mask_of=_labelled if behind else _attended))
+            found.maps.append(rows)
+            hooks.push(reading)
         end = model.register_forward_hook(lambda module, args, output: self._add(module, found, output))
         hooks.callback(end.remove)
         return hooks
 
     def _begin(self, module, args, kwargs) -> None:
-        self._mask = kwargs.get("attention_mask")
+        self._inputs = {}
+        self._see(module, args, kwargs)
 
-    def _rows(self, rows: torch.Tensor) -> torch.Tensor | None:
+    def _see(self, module, args, kwargs) -> None:
+        self._inputs |= {name: kwargs[name] for name in PADDING if kwargs.get(name) is not None}
+
+    def _rows(self, rows: torch.Tensor, mask_of: Callable) -> torch.Tensor | None:
         """The rows of tokens that are not padding, `(n, d)`; nothing outside of training."""
         if not torch.is_grad_enabled():
             return None
-        mask = self._mask
+        mask = mask_of(self._inputs)
         if mask is None or mask.shape != rows.shape[:2]:
             return rows.flatten(0, 1)
-        return rows[mask.bool().to(rows.device)]
+        return rows[mask.to(rows.device)]
 
-    def _add(self, model: nn.Module, found: dict, output):
+    def _add(self, model: nn.Module, found: Mapping, output):
         """The model's output, with the term in its loss."""
         loss = output.get("loss") if hasattr(output, "get") else None
         if not model.training or not torch.is_grad_enabled() or loss is None:
@@ -133,6 +150,7 @@ class GeometryLoss(TrainerCallback):
             raise BadInput(
                 "label_smoothing_factor", came=repr(smoothed), wanted="a loss that the model computes", cure=cure
             )
+        self._detach()  # what a training that was interrupted left
         self._kept, self._logged = {}, len(self.values)
         self._hooks = self.attach(model)
 
@@ -144,9 +162,23 @@ class GeometryLoss(TrainerCallback):
             self._logged = len(self.values)
 
     def on_train_end(self, args, state, control, **kwargs):
+        self._detach()
+
+    def _detach(self) -> None:
         if self._hooks is not None:
             self._hooks.close()
             self._hooks = None
+
+
+def _attended(inputs: dict[str, torch.Tensor]) -> torch.Tensor | None:
+    return inputs["attention_mask"].bool() if "attention_mask" in inputs else None
+
+
+def _labelled(inputs: dict[str, torch.Tensor]) -> torch.Tensor | None:
+    """The tokens of a decoder behind an encoder that are not padding: by its mask, else those that have a label."""
+    if "decoder_attention_mask" in inputs:
+        return inputs["decoder_attention_mask"].bool()
+    return inputs["labels"] != NO_LABEL if "labels" in inputs else None
 
 
 class SentenceGeometryLoss(nn.Module):

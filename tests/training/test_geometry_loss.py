@@ -1,14 +1,20 @@
 """Geometry as a term of the loss: it equals the measure, has its gradient, and moves what it names."""
 
+import gc
+import threading
+
 import pytest
 import torch
 from tiny import SIZES, seeded
+from transformers import TrainingArguments
 
 import hf_repgeo
 from hf_repgeo.errors import BadInput, UnknownName
 from hf_repgeo.losses import TERMS, soft_patchiness_term
 from hf_repgeo.measures import PointCloud, patchiness
 from hf_repgeo.measures.kernels.quantizers import quantize
+from hf_repgeo.rows.forward import stacks_of
+from hf_repgeo.rows.windows import Windows
 from hf_repgeo.training.geometry_loss import GeometryLoss, SentenceGeometryLoss
 from hf_repgeo.training.initialization import match_geometry
 
@@ -94,6 +100,59 @@ def test_the_gradient_reaches_the_weights_and_evaluation_is_left_alone(batch):
         assert float(model(**batch).loss) == pytest.approx(float(make_model()(**batch).loss))
 
 
+def encoder_decoder(name):
+    import transformers
+
+    size = {"d_model": 16, "vocab_size": 24, "decoder_start_token_id": 0}
+    if name == "Bart":
+        heads = {f"{side}_{what}": 2 for side in ("encoder", "decoder") for what in ("layers", "attention_heads")}
+        size |= heads | {"encoder_ffn_dim": 32, "decoder_ffn_dim": 32, "dropout": 0.0}
+    else:
+        size |= {"d_kv": 8, "d_ff": 32, "num_layers": 2, "num_heads": 2, "dropout_rate": 0.0}
+    config = getattr(transformers, f"{name}Config")(**size)
+    return seeded(getattr(transformers, f"{name}ForConditionalGeneration"), config).train()
+
+
+@pytest.mark.parametrize("name", ["T5", "Bart"])
+@pytest.mark.parametrize("masked", [True, False])
+def test_each_stack_of_an_encoder_decoder_is_measured_without_its_own_padding(name, masked, batch):
+    model, loss = encoder_decoder(name), GeometryLoss("mean_cosine", 0.5)
+    labels = torch.where(torch.arange(12) < 9, batch["labels"], -100)  # as wide as the input, padded elsewhere
+    inputs = batch | {"labels": labels} | ({"decoder_attention_mask": (labels != -100).long()} if masked else {})
+    loss.attach(model)  # what it returns need not be kept
+    gc.collect()
+    output = model(**inputs)
+    body = model.get_encoder(), model.get_decoder()
+    seen = []
+    for stack, rows in zip(body, (batch["attention_mask"].bool(), labels != -100), strict=True):
+        block = (stack.block if name == "T5" else stack.layers)[-1]
+        block.register_forward_hook(
+            lambda m, a, out, rows=rows: seen.append((out if torch.is_tensor(out) else out[0])[rows])
+        )
+    model(**inputs)
+    expected = sum(float(TERMS["mean_cosine"](rows.detach())) for rows in seen) / 2
+    assert loss.values[0] == pytest.approx(expected, rel=1e-4) and output.loss.requires_grad
+
+
+def test_other_threads_measure_while_a_model_trains_with_the_term(batch):
+    model, found = make_model().train(), []
+    with GeometryLoss("mean_cosine", 1.0).attach(model):
+        other = threading.Thread(
+            target=lambda: found.append(stacks_of(make_model().bert, Windows([[5] * 8], [[0] * 8])))
+        )
+        other.start()
+        other.join(timeout=60)
+    assert found
+
+
+def test_a_training_that_was_interrupted_leaves_no_second_term(batch):
+    model, loss = make_model().train(), GeometryLoss("mean_cosine", 1.0)
+    for _ in range(2):  # the second begins without an end of the first
+        loss.on_train_begin(TrainingArguments("unused", use_cpu=True), None, None, model=model)
+    plain = float(make_model().train()(**batch).loss)
+    assert float(model(**batch).loss) == pytest.approx(plain + loss.values[0], rel=1e-4) and len(loss.values) == 1
+
+
 def test_memory_measures_earlier_rows_too(batch):
     model = make_model().train()
     loss = GeometryLoss("effective_rank", weight=-0.1, memory=512)
@@ -147,6 +206,7 @@ def test_wrong_arguments_are_refused():
         (("patchyness", 1.0), UnknownName, "Did you mean 'patchiness'"),
         (("uniformity", 0), BadInput, "`weight`: got 0"),
         (("uniformity", float("nan")), BadInput, "`weight`"),
+        (("uniformity", float("inf")), BadInput, "`weight`: got inf"),
     ):
         with pytest.raises(error, match=words):
             GeometryLoss(*arguments)
