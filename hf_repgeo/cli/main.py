@@ -35,6 +35,7 @@ from . import (
     sparse_vae,
     sweep,
 )
+from .parser import NamingParser
 
 COMMANDS = (
     profile,
@@ -133,7 +134,7 @@ def suppress_output(wanted: bool) -> Iterator[None]:
 
 def parser() -> argparse.ArgumentParser:
     """The parser with every command; parsed options carry `run`, a function of the options."""
-    made = argparse.ArgumentParser(prog="hf-repgeo", description="The shape of what a Hugging Face model thinks in.")
+    made = NamingParser(prog="hf-repgeo", description="The shape of what a Hugging Face model thinks in.")
     made.add_argument("--version", action="version", version=__version__)
     commands = made.add_subparsers(required=True, metavar="COMMAND")
     for command in COMMANDS:

@@ -212,7 +212,8 @@ class GeometryMeasurement(evaluate.Measurement, ABC):
         known = {*CLOUD_OPTIONS, *FOREIGN_OPTIONS, "null"}
         for option in options:
             if option not in known:
-                raise UnknownName("option", option, sorted({*CLOUD_OPTIONS, "null", *MEASURES[self.measure].takes}))
+                own = {ARGUMENT, *CLOUD_OPTIONS, "null", *MEASURES[self.measure].takes}
+                raise UnknownName("option", option, sorted(own))
 
     def _own(self, options: dict) -> dict:
         return {name: value for name, value in options.items() if name in MEASURES[self.measure].takes}

@@ -145,8 +145,8 @@ def resolved_device(device: str | torch.device | None) -> torch.device:
     try:
         chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         torch.empty(0, device=chosen)
-    except (RuntimeError, AssertionError) as error:
-        came = f"{device!r} ({str(error).splitlines()[0]})"
+    except (RuntimeError, AssertionError, ImportError) as error:
+        came = f"{device!r} ({str(error).splitlines()[0].partition('. ')[0]})"
         raise BadInput("device", came=came, wanted="a device of this machine, such as 'cpu' or 'cuda'") from None
     return chosen
 

@@ -294,3 +294,23 @@ def test_measures_are_listed(capsys):
 def test_the_module_runs_and_help_reads():
     result = subprocess.run([sys.executable, "-m", "hf_repgeo", "profile", "--help"], capture_output=True, text=True)
     assert result.returncode == 0 and "MODEL is one of" in result.stdout and "examples:" in result.stdout
+
+
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        ("profil", "argument COMMAND: unknown name 'profil'. Did you mean 'profile'?"),
+        ("downstream regres", "argument VERB: unknown name 'regres'. Did you mean 'regress'?"),
+        ("profile bert --measurs anisotropy", "unknown option '--measurs'. Did you mean '--measures'?"),
+        (
+            "downstream regress t.csv --score s --out x --measurs=y",
+            "unknown option '--measurs'. Did you mean '--measures'?",
+        ),
+        ("completion bsh", "argument shell: unknown name 'bsh'. Did you mean 'bash'?"),
+    ],
+)
+def test_an_unknown_command_or_flag_is_told_with_the_nearest_one(words, said, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(words.split())
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert said in last and len(last) < 200

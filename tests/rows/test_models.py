@@ -9,7 +9,7 @@ import torch
 
 import hf_repgeo
 from hf_repgeo.errors import BadInput
-from hf_repgeo.rows.models import _check_that_disk_is_read, load_model
+from hf_repgeo.rows.models import _check_that_disk_is_read, load_model, resolved_device
 from hf_repgeo.rows.wrappers import unwrapped
 
 
@@ -344,3 +344,10 @@ def test_a_model_on_disk_takes_less_than_half_of_its_weights_in_memory(tmp_path,
     command = [sys.executable, "-c", PROFILE_FROM_DISK, str(tmp_path)]
     peak = int(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[-1])
     assert peak < weights / 2
+
+
+@pytest.mark.parametrize("device", ["hpu", "nowhere", "xla"])
+def test_a_device_that_this_machine_lacks_is_one_short_sentence(device):
+    with pytest.raises(BadInput, match=f"`device`: got '{device}'") as told:
+        resolved_device(device)
+    assert len(str(told.value)) < 400
