@@ -1,7 +1,7 @@
 """BLM agreement: subject and verb agree across attractors; which sentence completes the matrix?
 
-Design of An et al. 2023 (BLM-AgrF) as used by Nastase & Merlo 2024: seven sentences walk through the numbers of subject
-and attractors, the eighth follows; wrong answers each break one rule. Words are ours.
+Design of An et al. 2023 (BLM-AgrF) as used by Nastase & Merlo 2024: seven sentences vary the numbers of subject and
+attractors by a rule, the eighth follows from it; wrong answers each break one rule. The words are ours.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ SLOTS = ("np", "pp1", "pp2", "vp")
 def agreement_template(phrases: str, verb: str, variant: str) -> str:
     """The chunks of a sentence: `("np-p pp1-s", "p", "relative")` -> `"np-p pp1-s rel vp-p"`.
 
-    The completive and the relative variant run through the mirrored numbers: what was singular is plural.
+    The completive and the relative variant use the opposite numbers: what was singular is plural.
     """
     if variant == "main":
         return f"{phrases} vp-{verb}"
@@ -71,9 +71,9 @@ def agreement_matrices(
         type: `"I"`, `"II"` or `"III"`; see `Matrix`.
         sizes: how many for training and test; default: the published sizes of the type (2052:252, 5000:4927,
             5000:4810).
-        split: `"answers"` no answer is in both parts, words are; `"seeds"` a quarter of the lexicon's groups is kept
-            for the test, so no chunk of a test sentence was seen.
-        seed: seeds all choices.
+        split: `"answers"` no answer is in both parts, but words are; `"seeds"` a quarter of the lexicon's groups is
+            kept for the test, so that training has no chunk of a test sentence.
+        seed: for all random choices.
 
     Returns:
         `{"train", "test"}`; a third of each in each clause variant (main, completive, relative).
@@ -137,7 +137,7 @@ def draw_agreement(groups: Sequence[Sequence[Row]], type: str, rng: random.Rando
     Args:
         groups: rows that fit each other, group by group.
         type: of the matrix.
-        rng: chooses.
+        rng: makes the random choices.
     """
     variant = rng.choice(VARIANTS)
     choice = _choose(groups, rng)
@@ -152,14 +152,14 @@ def draw_agreement(groups: Sequence[Sequence[Row]], type: str, rng: random.Rando
 
 
 def _choose(groups: Sequence[Sequence[Row]], rng: random.Random) -> dict[str, Any]:
-    """A row for each slot, all of one group; `conj2` says the same noun as `pp2`."""
+    """A row for each slot, all of one group; `conj2` has the same noun as `pp2`."""
     group = rng.choice(groups)
     choice = {slot: rng.choice(group) for slot in ("np", "pp1", "pp2", "pp3", "vp", "prefix", "rel")}
     return {**choice, "conj2": choice["pp2"], "group": group}
 
 
 def _next(choice, groups, template: str, type: str, rng: random.Random):
-    """The words of the next sentence: the same, one of them changed, or all."""
+    """The words of the next sentence: none, one, or all of them changed."""
     if type == "I":
         return choice
     if type == "II":

@@ -1,7 +1,7 @@
 """BLM verb alternation: spray/load verbs say the same event in two ways; which sentence completes the matrix?
 
 Design of Samo et al. 2023 (BLM-s/lE) as used by Nastase & Merlo 2024: one alternant, then six passives over the same
-roles; the answer is the other alternant. Words are ours.
+roles; the answer is the other alternant. The words are ours.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def alternation_matrices(
         type: `"I"`, `"II"` or `"III"`; see `Matrix`.
         sizes: how many for training and test; default 3375:375 for type I, 2000:1500 for II and III.
         split: `"answers"` no answer is in both parts; `"seeds"` a quarter of the verbs is kept for the test.
-        seed: seeds all choices.
+        seed: for all random choices.
 
     Returns:
         `{"train", "test"}`.
@@ -154,7 +154,7 @@ def draw_alternation(rows: Sequence[Row], direction: str, type: str, rng: random
         rows: of the alternation lexicon.
         direction: which alternant is given.
         type: of the matrix.
-        rng: chooses.
+        rng: makes the random choices.
     """
     given = LOCATION_FIRST if direction == "ALT-ATL" else THEME_FIRST
     words, context = _choose(rows, rng), []

@@ -95,7 +95,7 @@ def _rows(lexicon) -> list[Row]:
 
 
 def _sentence_rows(sentences: Sequence[Sentence]) -> list[Row]:
-    """Rows of whole sentences, of those numbers that have one of every pattern."""
+    """Rows of whole sentences; only row numbers that have a sentence of every pattern."""
     found: dict[int, dict[str, str]] = {}
     for sentence in sentences:
         found.setdefault(sentence.row, {})[sentence.pattern] = sentence.text
@@ -157,7 +157,7 @@ def pair_instances(
             training. `"seeds"` lexicon rows are divided: no test sentence, and no test row, was seen. `"patterns"`
             patterns are divided (9, 2 and 3): no sentence of a test pattern was seen.
         negatives: `"random"` 7 other patterns, `"minimal"` 7 sentences of patterns one step away, `"all"` 13 patterns.
-        seed: seeds the drawing of pairs and negatives and the shuffling of candidates.
+        seed: for the drawing of pairs and negatives and the shuffling of candidates.
 
     Returns:
         `{"train", "validation", "test"}`, each a list of `PairInstance` with distinct, shuffled candidates.

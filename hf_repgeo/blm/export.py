@@ -106,7 +106,7 @@ def generate(
         split: how the parts are kept apart; default: the paper's way, pairs for chunks and answers for matrices.
         negatives: wrong candidates of the chunk task; `"random"`: 7 other patterns, `"minimal"`: 7 sentences of
             patterns one step away, `"all"`: 13 patterns.
-        seed: of all choices; the same arguments give the same data.
+        seed: for all random choices; the same arguments give the same data.
 
     Returns:
         A `DatasetDict`.
@@ -125,7 +125,7 @@ def generate(
 
 
 def default_split(task: str) -> Literal["pairs", "answers"]:
-    """How the paper keeps the parts of a task's data apart."""
+    """How the paper divides a task's data into parts."""
     return "pairs" if task == "chunks" else "answers"
 
 
@@ -202,7 +202,7 @@ def save_dataset(data: DatasetDict, folder: str | Path, card: str) -> Path:
 
     Args:
         data: a `DatasetDict`.
-        folder: made if need be.
+        folder: created if needed.
         card: text of `README.md`.
 
     Returns:
@@ -222,7 +222,7 @@ def push_dataset(data: DatasetDict, repo_id: str, card: str, api=None) -> str:
 
     Args:
         data: a `DatasetDict`.
-        repo_id: `"user/name"`; made if need be.
+        repo_id: `"user/name"`; created if needed.
         card: text of its README.
         api: a `huggingface_hub.HfApi`; default: a new one with the user's own login.
 

@@ -1,4 +1,5 @@
-"""A ladder of sentence complexity: the same questions of bare, longer, coordinated, embedded and natural sentences.
+"""A ladder of sentence complexity: the same questions about simple, longer, coordinated, embedded and natural
+sentences.
 
 Regions and probes are found on simple sentences; Nastase & Merlo 2024 (arXiv 2407.18119) leave open whether they hold
 for others. A pattern names its chunks with their numbers on every rung, so subject and attractors are labelled.
@@ -53,8 +54,8 @@ def complexity_ladder(lexicon: str | Sequence[Row] = "en") -> dict[str, list[Sen
         lexicon: a language, or rows. Only the language `"en"` has natural sentences.
 
     Returns:
-        Name of the rung -> its sentences. `row` is the lexicon row; natural sentences, of no row, have numbers of their
-        own behind it. What a pattern says is told by `chunk_labels`.
+        Name of the rung -> its sentences. `row` is the lexicon row; natural sentences have no lexicon row and are
+        numbered after the last one. `chunk_labels` says what a pattern means.
 
     Raises:
         UnknownName: no such language.
@@ -102,14 +103,14 @@ def natural_sentences(first_row: int = 1) -> list[Sentence]:
 
 
 def chunk_labels(pattern: str) -> dict[str, str]:
-    """What a pattern of any rung says: number of the subject and of each attractor, and how many phrases.
+    """The labels that a pattern of any rung gives: number of the subject and of each attractor, and how many phrases.
 
     Args:
         pattern: chunk names; those with a number end in `-s` or `-p`.
 
     Returns:
         `subject`, `length` (prepositional phrases, so a coordination is 1), and the numbers of `pp1`, `pp2`, `pp3`,
-        `conj2` where they are.
+        `conj2` where the pattern has them.
 
     Example:
         >>> chunk_labels("prefix np-s pp1-p vp-s")

@@ -23,7 +23,7 @@ class Row:
 
     Args:
         id: its number, from 1.
-        group: rows of a group fit each other: any subject with any phrase and any verb.
+        group: number of the group; within a group any subject fits any phrase and any verb.
         forms: column -> form, such as `{"np-s": "the key", "np-p": "the keys", ...}`.
     """
 
@@ -133,5 +133,5 @@ def load_alternation_lexicon(path: str | Path | None = None) -> list[Row]:
 
 
 def sentence_case(words: str) -> str:
-    """A capital letter in front, a full stop at the end: `"the key is lost"` -> `"The key is lost."`."""
+    """With a capital letter and a full stop: `"the key is lost"` -> `"The key is lost."`."""
     return f"{words[0].upper()}{words[1:]}."

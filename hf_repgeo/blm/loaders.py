@@ -1,4 +1,4 @@
-"""Readers of the authors' own files, from a path of yours: their data has no licence, so none of it ships here.
+"""Readers of the authors' own files, which you must have: their data has no licence, so the package holds none of it.
 
 Formats: `fragments.csv` and `sequences.csv` of chunk sentences; matrices in folders with `x.json`, `y.json`,
 `labels.json`, in `type_*.csv`, `data.tsv` and the CSV files of the first version; the jsonl of their GenBench data.
@@ -116,7 +116,7 @@ def load_matrices(path: str | Path, *, duplicated_answer: str = "error", seed: i
     Raises:
         BadInput: a file is missing, lengths differ, a candidate set has not exactly one answer, or its answer twice
             (file and line or number named).
-        UnknownName: another `duplicated_answer`.
+        UnknownName: an unknown `duplicated_answer`.
     """
     if duplicated_answer not in DUPLICATES:
         raise UnknownName("way of a duplicated answer", duplicated_answer, DUPLICATES)
@@ -157,7 +157,7 @@ def _of_table(path: Path) -> list[tuple[str, dict]]:
 
 
 def _named_columns(header: list[str], cells: list[str]) -> dict:
-    """Of a column that is there twice the first one counts: so the labels of the spray/load files fit."""
+    """Keeps the first of two columns of one name: only then the labels of the spray/load files fit."""
     told: dict[str, str] = {}
     for name, cell in zip(header, cells, strict=False):
         told.setdefault(name, cell)

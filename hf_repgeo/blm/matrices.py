@@ -92,7 +92,7 @@ def split_by_answer(
 ) -> dict[str, list[Matrix]]:
     """Draw matrices until both parts are full; no answer's text is in both, no matrix comes twice.
 
-    Each new answer goes to the part that is filled less, relative to its size, so both see the whole variety of words.
+    Each new answer goes to the part that is less full, relative to its size, so that both contain all kinds of words.
 
     Args:
         draw: makes one matrix.

@@ -9,8 +9,8 @@ from .options import add_flags, given
 from .output import add_json_flag, print_report, save_figure
 
 ABOUT = """\
-Compare two models on the same rows of the same text, layer by layer: how alike they are, and which measures moved, with
-intervals over documents. With one MODEL its layers are compared with one another, or its precisions (--dtype-b),
+Compare two models on the same rows of the same text, layer by layer: how similar they are, and which measures changed,
+with intervals over documents. With one MODEL its layers are compared with one another, or its precisions (--dtype-b),
 revisions (--revision-b) or prompts (--prompt-b).
 
 MODEL is a Hub id, a local folder, pip:PACKAGE or a GGUF file. Models that cut text into other tokens are compared on

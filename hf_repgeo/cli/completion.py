@@ -1,4 +1,4 @@
-"""`hf-repgeo completion`: commands and flags at a press of the tabulator."""
+"""`hf-repgeo completion`: completes commands and flags in a shell."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ class Question:
     Attributes:
         command: its name.
         about: what it answers.
-        function: in the room of decisions, as `module.name`.
+        function: in `hf_repgeo.decisions`, as `module.name`.
         arguments: positional ones: keyword -> help.
         flags: keywords of the function that are options.
         required: those of the flags that must be given.
@@ -118,7 +118,7 @@ def add(commands) -> None:
 
 def _runner(question: Question):
     def run(options: argparse.Namespace) -> None:
-        """Answers, writes the files where that is asked, and prints."""
+        """Answers the question, writes the files if asked to, and prints the decision."""
         for name in question.required:
             if not hasattr(options, name):
                 raise BadInput(f"--{name}", came="nothing", wanted="a file: this command reads it")

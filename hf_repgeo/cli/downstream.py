@@ -84,7 +84,7 @@ TASK is geometry; cola, sst2, mrpc, qqp, stsb, mnli, qnli, rte, wnli or glue for
 tuned_frames, likewise on sentences of our own; frozen_qnli and kin, chunks and frames: what a linear classifier reads
 off the frozen model.
 
-An interrupted study goes on when the same command is given again. On several GPUs:
+An interrupted study resumes when the same command is given again. On several GPUs:
   torchrun --nproc-per-node 8 -m hf_repgeo downstream study MODEL --tasks geometry,glue --data GLUE --out DIR
 """
 

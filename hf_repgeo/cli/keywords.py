@@ -1,7 +1,7 @@
 """The keywords of a function, read from its source: names, types, defaults, and the help in its docstring.
 
 The source is parsed and not imported, so that help and usage errors of the command line need neither torch nor
-transformers. What a docstring says by pointing elsewhere ("as in `measure`") is looked up there.
+transformers. Where a docstring points to another function ("as in `measure`"), the help is taken from there.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def _parsed(module: str) -> ast.Module:
 
 
 def _value(default: ast.expr | None, module: str) -> object:
-    """A default as a plain value; a constant's name is followed to where the constant is. None where it has none."""
+    """A default as a plain value; a constant's name is replaced by its value. None where there is no default."""
     if isinstance(default, ast.Name):
         return _constant(default.id, module)
     try:
@@ -81,7 +81,7 @@ def _value(default: ast.expr | None, module: str) -> object:
 
 
 def _constant(name: str, module: str) -> object:
-    """The value of a constant of a module, be it set there (`A = 1` or `A, B = 1, 2`) or imported."""
+    """The value of a module's constant, whether it is set there (`A = 1` or `A, B = 1, 2`) or imported."""
     for statement in _parsed(module).body:
         if isinstance(statement, ast.Assign):
             target, value = statement.targets[0], statement.value
@@ -133,7 +133,7 @@ def _argument_texts(docstring: str) -> dict[str, str]:
 
 
 def _resolved(keyword: Keyword, module: str) -> Keyword:
-    """With the words of the function that the docstring points to."""
+    """The keyword with the help of the function that its docstring points to."""
     pointer = POINTER.match(keyword.help)
     if not pointer:
         return keyword

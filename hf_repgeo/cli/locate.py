@@ -10,8 +10,8 @@ from .output import add_json_flag, print_report
 
 ABOUT = """\
 Where does an encoder keep the properties of your sentences? Reads texts with one or more columns of values, embeds
-them, and says of each property whether a block of dimensions carries it, a few scattered ones, a rotated subspace or
-many directions, beside random sets, rotated bases and shuffled labels. Then trains a sparse VAE a property.
+them, and says for each property whether a block of dimensions carries it, a few scattered ones, a rotated subspace or
+many directions, compared with random sets, rotated bases and shuffled labels. Then trains a sparse VAE per property.
 """
 
 EXAMPLES = """\
@@ -50,6 +50,6 @@ def run(options: argparse.Namespace) -> None:
 
 
 def interrupted(options: argparse.Namespace) -> str:
-    """What is left of an interrupted command."""
+    """The message after an interruption: what is finished, and how to continue."""
     left = Path(options.out) / "where.json"
     return f"the verdicts are in {left}" if left.is_file() else "nothing was saved"

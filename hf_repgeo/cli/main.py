@@ -1,8 +1,8 @@
 """The command line: hf-repgeo profile | sweep | compare | measure | plot | report | space | locate | sparse-vae | blm |
 downstream | floor | layer | finetune | quant | dims | index | dedup | checkpoint | measures | completion.
 
-argparse, with the flags of a command made from the signature of the function that it calls (`options.py`): a library
-of typed commands would want every option declared a second time, and be one more thing to install.
+It uses argparse, and makes the flags of a command from the signature of the function that it calls (`options.py`). A
+library of typed commands would need every option declared a second time, and would be one more dependency.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     Returns:
         0 on success, 2 for bad input and files that cannot be read or written, 130 after Ctrl-C, 143 after SIGTERM, 141
-        when whoever reads the output has gone.
+        when the reader of the output has closed it.
     """
     try:
         try:
@@ -119,7 +119,7 @@ def _run_shared(options: argparse.Namespace) -> int:
     shared = getattr(options, "shared", None)
     if shared is None:
         raise RepgeoError("this command runs in one process; start it without torchrun (WORLD_SIZE is set)")
-    if shared == "jobs":  # it deals out its jobs itself
+    if shared == "jobs":  # the command itself divides its jobs among the processes
         return options.run(options) or 0
     with working_together() as team, suppress_output(not team.first):
         return options.run(options) or 0
@@ -127,7 +127,7 @@ def _run_shared(options: argparse.Namespace) -> int:
 
 @contextmanager
 def suppress_output(wanted: bool) -> Iterator[None]:
-    """What is printed goes nowhere, where that is wanted."""
+    """While open, nothing is printed, if `wanted`."""
     with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere) if wanted else nullcontext():
         yield
 
@@ -148,14 +148,14 @@ def _complain(said: str, status: int) -> int:
 
 
 def _sentence(error: OSError) -> str:
-    """What the system said, with the file it said it of."""
+    """The operating system's message, with the file's name."""
     if error.strerror is None:
         return str(error).strip().split("\n\n")[0]
     return f"{error.filename}: {error.strerror}" if error.filename is not None else error.strerror
 
 
 def _of_the_disk(error: Exception) -> str | None:
-    """What the disk said, where safetensors, tokenizers or torch wrap it in an error of their own."""
+    """The operating system's message inside an error of safetensors, tokenizers or torch; `None` if there is none."""
     for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO):
         if f"(os error {number})" in str(error):
             return os.strerror(number)
@@ -164,7 +164,7 @@ def _of_the_disk(error: Exception) -> str | None:
 
 @contextmanager
 def _terminated_as_interrupted() -> Iterator[None]:
-    """SIGTERM raises `Terminated`, where signals can be handled: in the main thread."""
+    """Makes SIGTERM raise `Terminated`, if this is the main thread: only it can handle signals."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -180,6 +180,6 @@ def _terminated_as_interrupted() -> Iterator[None]:
 
 
 def _write_to_nobody() -> None:
-    """Sends what is still to be printed nowhere, so that the interpreter's own last flush does not complain."""
+    """Discards output that is not printed yet, so that the interpreter's last flush does not fail."""
     with suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -26,7 +26,7 @@ def add(commands) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Measures the file's rows, writes the report where that is asked, and prints it."""
+    """Measures the file's rows, writes the report if asked to, and prints it."""
     out = checked_file("--out", options.out) if options.out else None
     from ..profiling import measure
     from ..rows.files import read_rows

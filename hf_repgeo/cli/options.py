@@ -1,7 +1,6 @@
 """Options of a command: flags made from the keywords of the function that it calls.
 
-A flag that is not given stays out of the parsed options, so that every default stands in the function's signature
-alone.
+A flag that is not given is absent from the parsed options, so that defaults are in the functions' signatures only.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ def add_flags(parser: argparse._ActionsContainer, function: str, *names: str, **
         parser: a parser, or a group of one.
         function: its full name, such as `"hf_repgeo.profiling.profile"`.
         names: of the keywords; `batch_rows` becomes `--batch-rows`.
-        metavars: what stands for the value in the help, where the type does not say it.
+        metavars: names of the values in the help, where the type does not give one.
     """
     for name in names:
         add_flag(parser, function, name, metavar=metavars.get(name))
@@ -45,7 +44,7 @@ def add_flag(
         parser, function, metavar: as in `add_flags`.
         name: of the keyword, and of the parsed option.
         flag: its name on the command line, such as `"--cache"`; default: the keyword's.
-        default: what the command itself takes where the flag is not given, for the help; default: the function's.
+        default: the command's own default, for the help, if it differs from the function's.
     """
     keyword = keywords(function)[name]
     keyword = keyword if default is None else replace(keyword, default=default)
@@ -79,7 +78,7 @@ def _reader(keyword: Keyword) -> Any:
 
 
 def _help(keyword: Keyword) -> str:
-    """The docstring's words for a terminal, with the default."""
+    """The docstring's words, as help for a terminal, with the default."""
     text = re.sub(r'`"?|"?`', "", keyword.help).replace("%", "%%").rstrip(".")
     if keyword.default is None or isinstance(keyword.default, bool) or "efault" in text:
         return text

@@ -35,7 +35,7 @@ def print_report(report: GeometryReport, options: argparse.Namespace) -> None:
 
 
 def coloured(text: str, stream: TextIO) -> str:
-    """A report's text with a bold heading, pale rules and yellow warnings, where the stream is a terminal that can.
+    """A report's text with a bold heading, pale rules and yellow warnings, if the stream is a terminal with colours.
 
     `NO_COLOR` in the environment turns it off (https://no-color.org).
     """
@@ -74,7 +74,7 @@ def made_folder(option: str, path: str) -> Path:
     """A folder that can be written, made before the work begins.
 
     Raises:
-        BadInput: it is a file, it cannot be made, or it is closed.
+        BadInput: it is a file, or it cannot be created or written.
     """
     folder = Path(path)
     try:
@@ -95,7 +95,7 @@ def checked_file(option: str, path: str, endings: Collection[str] = ()) -> Path:
         endings: of which its name must have one, such as `"png"`; none given: any.
 
     Raises:
-        BadInput: its folder does not exist or is closed, it is not a plain file, or it has another ending.
+        BadInput: its folder does not exist or cannot be written, it is not a plain file, or it has another ending.
     """
     file = Path(path)
     if not file.parent.is_dir():

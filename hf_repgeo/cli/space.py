@@ -1,4 +1,4 @@
-"""`hf-repgeo space publish`: a Space of ours onto the Hub."""
+"""`hf-repgeo space publish`: publishes one of the package's Spaces on the Hub."""
 
 from __future__ import annotations
 

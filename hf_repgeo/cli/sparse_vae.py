@@ -103,7 +103,7 @@ def run_train(args: argparse.Namespace) -> int:
     config_class = SparseVAEConfig if args.task == "chunks" else SparseVAEForBLMConfig
     try:
         config = config_class.preset(args.preset, **settings)
-    except ValueError as error:  # the file travels with the model and knows no errors of ours
+    except ValueError as error:  # the configuration's file is pushed with models: it knows no error class of ours
         raise RepgeoError(str(error)) from None
     if "validation" not in data:  # matrices have two published parts; a tenth of training chooses the epoch
         parts = data["train"].train_test_split(0.1, seed=0)
@@ -126,8 +126,8 @@ def run_train(args: argparse.Namespace) -> int:
 
 
 def interrupted(args: argparse.Namespace) -> str:
-    """What is left of an interrupted training."""
-    return f"finished epochs are in {Path(args.output) / 'checkpoints'}; the same command with --resume goes on"
+    """The message after an interruption: what is finished, and how to continue."""
+    return f"finished epochs are in {Path(args.output) / 'checkpoints'}; the same command with --resume continues"
 
 
 def run_localize(args: argparse.Namespace) -> int:

@@ -14,8 +14,8 @@ ABOUT = """\
 Profile many models, or many checkpoints of one, on the same text, into one table.
 
 sweep.parquet has one row per number, with the columns member, model, revision and step in front; sweep.json is the same
-as a report; figures lie beside them. A model that cannot be measured is a row with its reason. The same command goes
-on where an interrupted one stopped. torchrun and accelerate launch share the models among their processes.
+as a report; figures are beside them. A model that cannot be measured is a row with the reason. The same command
+resumes an interrupted one. torchrun and accelerate launch share the models among their processes.
 """
 
 EXAMPLES = """\
@@ -94,10 +94,10 @@ def _draw(report, out: Path) -> None:
 
 
 def read_recipe(path: str | Path) -> dict:
-    """What a recipe asks for: the arguments of `sweep`, and its options. Folders are relative to the recipe's own.
+    """The arguments and options of `sweep` in a recipe. Folders are relative to the recipe's own folder.
 
     Raises:
-        BadInput: no such file, no YAML, or entries that a recipe does not have.
+        BadInput: no such file, not YAML, or unknown entries.
     """
     from ..rows.yaml_text import read_yaml
 
@@ -119,6 +119,6 @@ def read_recipe(path: str | Path) -> dict:
 
 
 def _model(folder: Path, entry):
-    """A model's name, or its name and revision; a path that begins with `./` lies beside the recipe."""
+    """A model's name, or its name and revision; a path that begins with `./` is relative to the recipe's folder."""
     name, *revision = [entry] if isinstance(entry, str) else list(entry)
     return (str(folder / name) if str(name).startswith("./") else str(name), *map(str, revision))

@@ -1,4 +1,4 @@
-"""Decisions: geometry answers the question that people came with.
+"""Decisions: answers to practical questions about a model or its embeddings, from their geometry.
 
 Every function returns a `Decision`: a verdict or `"cannot tell"`, the evidence with intervals, one picture, and what
 would change the verdict. Where labelled pairs are given they decide, and the decision says what geometry alone would

@@ -1,4 +1,4 @@
-"""Which checkpoint? By pairs, against the last one and the one of least validation loss."""
+"""Which checkpoint? The best by pairs, compared with the last one and the one of least validation loss."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ STEP = re.compile(r"(\d+)(?!.*\d)")
 
 @dataclass(frozen=True)
 class _Checkpoint:
-    """One checkpoint of a run, and how it does.
+    """One checkpoint of a run, with its scores.
 
     Attributes:
         step: of the training.
@@ -61,13 +61,13 @@ def choose_checkpoint(
         pairs: a file with a column of queries and one of documents, or such tuples.
         layer: 0 is what enters block 1; -1: what leaves the model.
         pooling: `"mean"`, `"mean_without_sinks"`, `"last"` or `"cls"`; default: as the model's folder says, else mean.
-        tokenizer: of the checkpoints, where it does not lie beside them.
+        tokenizer: of the checkpoints, if their folders have none.
         batch_size: texts per forward pass.
         seed: of halves and intervals.
 
     Returns:
         Decision: `"by the pairs"` with `numbers["step"]`; `"use the loss"`, or `"keep the last"` where no loss was
-        logged; or `"cannot tell"`, where the pairs' best may be better and it cannot be shown.
+        logged; or `"cannot tell"`, if the best by pairs may be better but the pairs cannot show it.
 
     Raises:
         BadInput: fewer than two checkpoints, fewer than 20 pairs.

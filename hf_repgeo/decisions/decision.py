@@ -74,7 +74,7 @@ class Decision:
         numbers: the numbers of the answer by name.
         notes: what else to know, a sentence each.
         picture: of the evidence.
-        provenance: models, texts, options and versions behind it.
+        provenance: models, texts, options and versions.
     """
 
     question: str

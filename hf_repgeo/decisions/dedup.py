@@ -1,4 +1,4 @@
-"""Which cosine marks a duplicate? Pairs above a threshold against those that chance puts there."""
+"""Which cosine marks a duplicate? Compares the pairs above a threshold with those that chance puts there."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ END, BODY = 1 / 4, 5  # pairs per row: the tail of chance is fitted to the cosin
 DRAWS = 100  # of the interval
 LEAST_BINS = 8  # of cosines that the fit needs
 MOST_FLAGGED = 500_000  # pairs that are listed for clusters
-MOST_MEMBERS = 2000  # of a cluster whose least cosine is looked for
+MOST_MEMBERS = 2000  # of a cluster; in larger ones the least cosine is not computed
 
 
 def dedup_threshold(
@@ -43,12 +43,13 @@ def dedup_threshold(
     """Which cosine marks a duplicate: the least threshold above which chance puts few of the pairs.
 
     The cosines of all pairs are counted. With `groups`, rows of different groups are known not to be duplicates, and
-    their pairs above a threshold are the false ones. Without, the tail of chance is extrapolated: of n distinct rows,
-    the n / 4 pairs of largest cosine may be duplicates and are left aside; the logarithm of the number of pairs above a
-    cosine x is fitted over the pairs from there to rank 5 n by a + b x + c log(1 - x^2), the form of the tail on a
-    sphere. Of more duplicates than n / 4 some count as chance: the threshold is then too high. Intervals draw rows. The
-    threshold is where chance falls to `false_share` of the pairs above, if more pairs lie there than the upper end of
-    chance's interval explains.
+    their pairs above a threshold are the false ones. Without groups, the tail of the chance distribution is
+    extrapolated: of n distinct rows, the n / 4 pairs of largest cosine may be duplicates and are left out; the
+    logarithm of the number of pairs above a cosine x is fitted over the next pairs, up to rank 5 n, by
+    a + b x + c log(1 - x^2), the form of the tail on a sphere. If there are more than n / 4 duplicate pairs, some of
+    them count as chance, and the threshold is too high. Intervals are bootstraps over rows. The threshold is where the
+    pairs by chance fall to `false_share` of all pairs above, if these are more than the upper end of chance's interval
+    explains.
 
     Args:
         data: a matrix of embeddings (array, tensor, `.npy`, `.safetensors`, `.parquet`), or a model: Hub id, folder,
@@ -64,13 +65,13 @@ def dedup_threshold(
         seed: of the interval.
 
     Returns:
-        Decision: `"threshold"` with `numbers["threshold"]`; `"no duplicates"` where no cosine is exceeded by more pairs
-        than chance may put there; `"cannot tell"` where some is, but chance may be more than its share of them.
+        Decision: `"threshold"` with `numbers["threshold"]`; `"no duplicates"` if no cosine is exceeded by more pairs
+        than chance explains; `"cannot tell"` if one is, but chance may make up more than `false_share` of them.
 
     Raises:
-        BadInput: fewer than 200 rows, groups that do not match them, or rows so alike that nothing is left to fit.
+        BadInput: fewer than 200 rows, groups that do not match them, or rows too similar for the fit.
 
-    Cost: n^2 d flops in float32 for all pairs, as much again for the flagged ones; memory for one block.
+    Cost: n^2 d flops in float32 for all pairs, and again for the flagged ones; memory for one block.
 
     Example:
         >>> import torch
@@ -107,7 +108,7 @@ def _groups(groups: Any, n: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class _Chance:
-    """How many pairs chance puts above each edge of the bins, with drawn repeats.
+    """How many pairs chance puts above each edge of the bins, with bootstrap draws.
 
     Attributes:
         above: `(BINS + 1,)`.
@@ -126,7 +127,7 @@ class _Chance:
             apart = UnrelatedCosines.of(rows, group)
             scale = cosines.n_pairs / apart.n_pairs
             return cls(_counted_above(apart.counts.sum(0)) * scale, _drawn_above(apart, seed) * scale, floor)
-        distinct = PointCloud(rows).distinct_rows  # exact copies are duplicates whatever chance does
+        distinct = PointCloud(rows).distinct_rows  # exact copies are duplicates, never chance
         if len(distinct) < LEAST:
             came = f"{len(rows)} rows, of which {len(distinct)} are distinct"
             wanted = f"at least {LEAST}, to know what chance does"
@@ -287,7 +288,7 @@ def _decided(rows, cosines: UnrelatedCosines, chance: _Chance, false_share: floa
 
 
 def _threshold(counts: np.ndarray, chance: _Chance, false_share: float) -> tuple[str, float]:
-    """The verdict, and the least cosine from which chance has at most its share; else where it has at most one pair."""
+    """The verdict, and the least cosine above which chance has at most its share; else at most one pair."""
     high = chance.high()
     more = np.array([count > _most_by_chance(most) for count, most in zip(counts, high)])
     few = more & (chance.above <= false_share * counts)

@@ -1,4 +1,4 @@
-"""How far can embeddings be truncated? The first columns, drawn ones, and principal directions of other rows."""
+"""How far can embeddings be truncated? Tries the first columns, random ones, and principal directions of other rows."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .rows import SearchedRows, searched_rows
 
 KEPT = {"MRR": 0.95, "overlap@10": 0.8}  # share of the full score that a truncation must keep
 LEAST = 8  # columns
-DIMENSION_ROWS = 4000  # of which the intrinsic dimension is measured
+DIMENSION_ROWS = 4000  # on which the intrinsic dimension is measured
 
 Projections = dict[str, Callable[[torch.Tensor], torch.Tensor]]
 
@@ -41,9 +41,9 @@ def choose_dimensions(
 
     For k = d/2, d/4 ... down to 8: the first k columns, k drawn columns, and the k strongest principal directions (of
     the rows as they are, not centred, since these keep cosines) fitted on rows that are not queries. The score is the
-    share of the ten nearest rows that stay, or with pairs the mean reciprocal rank of the true document. Of each
-    size the way that is best on one half of the queries is tried, the least k first: it must surely keep enough on both
-    halves.
+    share of the ten nearest rows that stay, or with pairs the mean reciprocal rank of the true document. For each size,
+    starting with the smallest, the way that is best on one half of the queries is tested: the interval of what it keeps
+    must be above the limit on both halves.
 
     Args:
         data: a matrix of embeddings (array, tensor, `.npy`, `.safetensors`, `.parquet`), or a model: Hub id, folder,
@@ -170,7 +170,7 @@ def _said(way: str, k: int, d: int, left: Interval | None, share: Interval, name
 
 
 def _dimension_note(searched: SearchedRows, scores: dict) -> tuple[float | None, str]:
-    """The intrinsic dimension, and what as many columns would keep."""
+    """The intrinsic dimension, and what that many columns would keep."""
     try:
         cloud = PointCloud(unit(searched.rows[:DIMENSION_ROWS]))
         dimension = evaluate_all(cloud, resolve("intrinsic_dimension"))[0].value

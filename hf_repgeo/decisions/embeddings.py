@@ -1,4 +1,4 @@
-"""Embeddings of texts: every layer and pooling from one forward pass, or the one that a model's users get."""
+"""Embeddings of texts: of every layer and pooling from one forward pass, or as the model's users get them."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def embed(
         batch_size: texts per forward pass.
 
     Raises:
-        BadInput: no model there, or a text without a token.
+        BadInput: the model cannot be loaded, or a text has no token.
         UnknownName: a pooling or layer that does not exist.
     """
     if hasattr(model, "encode") and hasattr(model, "prompts"):
@@ -93,7 +93,7 @@ def _encoded(model: Any, texts: Sequence[str], layer: int, pooling: str | None, 
 
 
 def sentence_pooling(folder: str | None) -> str:
-    """The pooling that a folder's sentence-transformers configuration names, `"mean"` where it has none of ours."""
+    """The pooling that a folder's sentence-transformers configuration names; `"mean"` if it names none that we know."""
     file = Path(folder or "", "1_Pooling", "config.json")
     if folder is None or not file.is_file():
         return "mean"

@@ -1,4 +1,4 @@
-"""Did a fine-tune collapse? What spread and cosines of unrelated texts became, in its domain and outside."""
+"""Did fine-tuning collapse a model? Compares spread and cosines of unrelated texts, in its domain and outside."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from .retrieval import reciprocal_ranks, unit
 from .spread import DRAWS, ratio_of, spread
 from .unrelated import UnrelatedCosines
 
-MOST_TEXTS = 1000  # of a domain, an even draw
-KEPT = 0.7  # of the spread: less is narrowed
-LOST = 0.2  # of the spread: less is collapsed
-LEAST_OF_CLASS = 10  # texts, for a rank of its own
-MATTERS = 0.02  # of mean reciprocal rank: less harm is none
-RISE = 0.1  # of the mean cosine of unrelated texts: more is narrowed
-CONE = 0.8  # mean cosine of unrelated texts: more, where it was less, is collapsed
+MOST_TEXTS = 1000  # per domain; from more, an even draw
+KEPT = 0.7  # share of the spread; with less the model has narrowed
+LOST = 0.2  # share of the spread; with less it has collapsed
+LEAST_OF_CLASS = 10  # texts for which a class gets its own participation ratio
+MATTERS = 0.02  # of mean reciprocal rank: a smaller loss is no harm
+RISE = 0.1  # of the mean cosine of unrelated texts; with more the model has narrowed
+CONE = 0.8  # mean cosine of unrelated texts; if it rises above this, the model has collapsed
 ORDER = ("healthy", CANNOT_TELL, "narrowed", "collapsed")  # from the best to the worst
 
 
 @dataclass(frozen=True)
 class _Change:
-    """What became of one domain's texts.
+    """The change of one domain's texts by fine-tuning.
 
     Attributes:
         domain: `"in domain"` or `"outside"`.
@@ -83,10 +83,10 @@ def check_finetune(
     """Whether fine-tuning kept the embeddings apart: healthy, narrowed or collapsed, in its domain and outside.
 
     Two signs, for each domain: the mean cosine of unrelated texts (of different groups), and the spread (participation
-    ratio of the covariance of unit rows) after over before, with intervals over drawn groups. *Collapsed*: unrelated
-    texts now have a mean cosine surely above .8, or less than .2 of the spread is left. *Narrowed*: less than .7 is
-    left, or the mean cosine rose by more than .1. The limits are conventions; the page on decisions shows how they
-    fared. Where pairs are given they decide whether retrieval was harmed.
+    ratio of the covariance of unit rows) after over before, with bootstrap intervals over groups. *Collapsed*:
+    unrelated texts now have a mean cosine surely above .8, or less than .2 of the spread is left. *Narrowed*: less than
+    .7 is left, or the mean cosine rose by more than .1. The limits are conventions; the page on decisions shows how
+    well they work. If pairs are given, they decide whether retrieval was harmed.
 
     Args:
         base: the model before: Hub id, folder, `pip:PACKAGE`, a model or SentenceTransformer in memory.
@@ -179,7 +179,7 @@ def _rank(rows: torch.Tensor) -> float:
 
 
 def _within(rows: torch.Tensor, groups: np.ndarray) -> torch.Tensor:
-    """Rows less the mean of their group; a row that is alone in its group becomes zero and counts for nothing."""
+    """Rows minus the mean of their group; a row that is alone in its group becomes zero and has no effect."""
     of_row = torch.as_tensor(groups)
     sums = torch.zeros(int(of_row.max()) + 1, rows.shape[1]).index_add_(0, of_row, rows)
     counts = torch.bincount(of_row)[:, None].clamp_min(1)

@@ -1,4 +1,4 @@
-"""Which cosine means related? What unrelated texts reach, and how many true pairs lie above it."""
+"""Which cosine means related? The one that few unrelated texts reach, and how many true pairs lie above it."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from .repair import Centred, Repair, Whitened
 from .retrieval import unit
 from .unrelated import UnrelatedCosines
 
-MOST_ROWS = 6000  # whose pairs are counted: 18 million of them in two halves
+MOST_ROWS = 6000  # whose pairs are counted
 LEVELS = {"q99": 0.99, "q99.9": 0.999}
-HALF = 0.5  # of the true pairs must lie above a threshold that is of any use
-SHARE = 100  # one direction of this many is taken out, as its authors advise
+HALF = 0.5  # share of the true pairs that must lie above a useful threshold
+SHARE = 100  # one of this many directions is removed, as the authors of the repair advise
 
 
 @dataclass(frozen=True)
@@ -72,8 +72,8 @@ def cosine_floor(
         the true pairs lie above what 1 in 100 unrelated ones reaches; or `"cannot tell"`.
 
     Raises:
-        BadInput: fewer than 10 groups, so that the two halves say nothing of other groups; rows that do not match the
-            texts; unusable files.
+        BadInput: fewer than 10 groups, too few to generalize from two halves; rows that do not match the texts;
+            unusable files.
 
     Cost: one forward pass over the texts; at most 6,000 rows are compared, an even draw.
 
@@ -120,7 +120,7 @@ def _rows(model, grouped: GroupedTexts, true: Pairs | None, layer, pooling, toke
 
 
 def _even_draw(groups: np.ndarray, seed: int) -> np.ndarray:
-    """At most `MOST_ROWS` rows, as many of each group as of every other where it has them."""
+    """At most `MOST_ROWS` rows, drawn evenly from all groups that still have some."""
     if len(groups) <= MOST_ROWS:
         return np.arange(len(groups))
     order = np.random.default_rng(seed).permutation(len(groups))
@@ -254,7 +254,7 @@ def _mismatched_quantile(variant: _Variant, true: Pairs, seed: int, level: float
 
 
 def _gain(variants: list[_Variant], true: Pairs, seed: int) -> str:
-    """What the better repair gains: chosen on one half of the pairs, scored on the other."""
+    """The gain of the better repair: chosen on one half of the pairs, scored on the other."""
     choosing, scoring = halves(true.target, seed)
 
     def above(variant: _Variant, half: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Is a binary or 8-bit index safe? Neighbours, or true documents, that coded rows still find."""
+"""Is a binary or 8-bit index safe? Counts the neighbours, or true documents, that coded rows still find."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .retrieval import NEIGHBOURS, inverse_ranks, nearest_rows, overlap, unit
 from .rows import SearchedRows, searched_rows
 
 SAFE = {"MRR": 0.98, "overlap@10": 0.95}  # share of the score of floats that a safe coding keeps
-OVERSAMPLE = 4  # candidates for each neighbour, where they are scored again with floats
+OVERSAMPLE = 4  # candidates for each neighbour, if they are scored again with floats
 WIDTH, BITS = 8, 8  # columns and bits of a product code: one bit per column
 LEAST_CODED = 1 << BITS  # rows that product codes are fitted to
 
@@ -31,7 +31,7 @@ class Coding:
 
     Attributes:
         name: for the table.
-        bits: a column.
+        bits: per column.
         apply: `(queries, rows)` -> coded queries and rows; both come as unit rows.
         rescored: the search keeps four candidates for each neighbour wanted, and scores these with floats.
     """
@@ -56,11 +56,11 @@ def check_index(
 ) -> Decision:
     """Whether an index of binary codes, product codes or 8-bit numbers finds what one of floats finds.
 
-    Codings: 8 bits a column (256 even steps between a column's least and largest value); product codes of 8 columns in
-    8 bits; the sign of each column. All also with the rows' mean taken out, signs also with four candidates for each
-    neighbour scored again with floats. The score is the share of the ten nearest rows by cosine that the coded search
-    finds, or with pairs the mean reciprocal rank of the true document, where the query is coded too but in product
-    codes.
+    Codings: 8 bits per column (256 even steps between a column's least and largest value); product codes of 8 columns
+    in 8 bits; the sign of each column. All are also tried after subtracting the rows' mean, and signs also with four
+    candidates per neighbour that are scored again with floats. The score is the share of the ten nearest rows by cosine
+    that the coded search finds, or with pairs the mean reciprocal rank of the true document. Queries are coded too,
+    except with product codes.
 
     Args:
         data: a matrix of embeddings (array, tensor, `.npy`, `.safetensors`, `.parquet`), or a model: Hub id, folder,
@@ -75,14 +75,15 @@ def check_index(
         seed: of queries and intervals.
 
     Returns:
-        Decision: of each size the coding that is best on one half of the queries is tried. The verdict is the smallest
-        that surely keeps 95 % of the neighbours (98 % of the reciprocal rank of floats) on both halves, such as
-        `"binary, centred, rescored"`; `"floats only"`; or `"cannot tell"`.
+        Decision: for each size the coding that is best on one half of the queries is tested. The verdict is the
+            smallest
+        coding that surely keeps 95 % of the neighbours (98 % of the reciprocal rank of floats) on both halves, such as
+        `"binary, centred, rescored"`; or `"floats only"`; or `"cannot tell"`.
 
     Raises:
         BadInput: fewer than 50 rows.
 
-    Cost: a search of at most 1,000 queries a coding, 2 n d 1,000 flops each, and the fit of the product codes.
+    Cost: a search of at most 1,000 queries per coding, 2 n d 1,000 flops each, and the fit of the product codes.
 
     Example:
         >>> import torch
@@ -179,7 +180,7 @@ def _scores(searched: SearchedRows) -> dict[Coding, np.ndarray]:
 
 
 def _ranks(searched: SearchedRows, queries: torch.Tensor, rows: torch.Tensor, rescored: bool) -> np.ndarray:
-    """Reciprocal ranks; rescored: by floats among 40 candidates, 0 where the true document is not one of them."""
+    """Reciprocal ranks; if `rescored`, by floats among 40 candidates, 0 where the true document is not among them."""
     target = torch.as_tensor(searched.target)
     coded = unit(queries) @ unit(rows).T
     if rescored:
@@ -222,7 +223,7 @@ def _said(searched: SearchedRows, scores: dict, found: dict[Coding, Interval], s
     score = {coding: scores[coding][choosing].mean() for coding in compact}
     for coding in best_of_each_size(score, lambda one: (one.bits, one.rescored)):  # scored again counts as larger
         if all(surely_above(on(half, beyond[coding]), 0) for half in (choosing, scoring)):
-            again = ", with floats at hand to score candidates again" if coding.rescored else ""
+            again = ", with floats kept to score candidates again" if coding.rescored else ""
             bits = "1 bit" if coding.bits == 1 else f"{coding.bits} bits"
             said = f"{bits} a column{again} keep {kept} on held-out queries: {on(scoring, scores[coding])}."
             return coding.name, said

@@ -1,4 +1,4 @@
-"""What decisions read: texts in groups, pairs that belong together, and matrices of embeddings."""
+"""The inputs of decisions: texts in groups, pairs that belong together, and matrices of embeddings."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LABELS = ("label", "relevant", "score")
 GROUPS = ("group", "class", "label", "document")
 TRUE = {"1", "1.0", "true", "yes", "entailment", "duplicate", "relevant"}
 FALSE = {"0", "0.0", "false", "no", "not_entailment", "not_duplicate", "irrelevant"}
-UNRELATED = (  # articles of the packaged text that have nothing to do with one another
+UNRELATED = (  # articles of the packaged text on unrelated subjects
     *("Anarchism", "Autism", "Albedo", "Alabama", "Achilles", "Abraham Lincoln", "An American in Paris"),
     *("Academy Awards", "International Atomic Time", "Agriculture", "Alchemy", "ASCII", "Animation", "Andre Agassi"),
     *("Afroasiatic languages", "Arithmetic mean", "American Football Conference", "Amphibian", "Alkane"),
@@ -41,7 +41,7 @@ SENTENCE = re.compile(r"(?<=[.!?]) +(?=[A-Z])")
 
 @dataclass(frozen=True)
 class GroupedTexts:
-    """Texts, and what each belongs to; texts of different groups have nothing to do with one another.
+    """Texts in groups; texts of different groups are unrelated.
 
     Attributes:
         texts: one row each.
@@ -84,9 +84,9 @@ class Pairs:
 
 
 def unrelated_domains() -> GroupedTexts:
-    """500 sentences from 20 articles of the packaged text that have nothing to do with one another.
+    """500 sentences from 20 articles of the packaged text on unrelated subjects.
 
-    All are of an encyclopedia and in English: texts that differ in style too lie further apart.
+    All are English and from an encyclopedia: texts that also differ in style lie further apart.
     """
     articles = re.split(r"^= (.+) =$", "\n".join(map(str, packaged_sample().documents)), flags=re.MULTILINE)
     bodies = dict(zip(articles[1::2], articles[2::2]))
@@ -169,8 +169,8 @@ def read_pairs(data: str | Path | Iterable[tuple[str, str]] | Pairs, least: int 
     Args:
         data: a file with a header, `.csv`, `.tsv` or `.jsonl`, with a column for the queries (`query`, `question`,
             `anchor`, `sentence1` or `text`) and one for the documents (`document`, `answer`, `sentence`, `positive`,
-            `sentence2` or `text2`); where it has a column `label`, rows labelled 0, false or not_entailment are no
-            pairs and are left out. Or `(query, document)` tuples.
+            `sentence2` or `text2`); if it has a column `label`, rows labelled 0, false or not_entailment are left out.
+            Or `(query, document)` tuples.
         least: pairs wanted.
 
     Raises:
@@ -220,7 +220,7 @@ def _is_true(label: Any, path: str | Path, line: int) -> bool:
 
 @dataclass(frozen=True)
 class _Table:
-    """The rows of a small file, every one with every column."""
+    """The rows of a small file; each has a value for every column."""
 
     path: Path
     header: list[str]
@@ -281,7 +281,7 @@ class _Table:
 
 
 def is_matrix(data: Any) -> bool:
-    """Whether it is a matrix of embeddings, or a file of one, and not a model."""
+    """Whether `data` is a matrix of embeddings, or a file of one, and not a model."""
     if isinstance(data, (str, Path)):
         return Path(data).suffix in (".npy", ".safetensors", ".parquet") and Path(data).is_file()
     return isinstance(data, (list, tuple)) or hasattr(data, "__array__")

@@ -11,11 +11,11 @@ from ..downstream.resampling import LEVEL, Interval, cluster_weights
 
 Choice = TypeVar("Choice")
 DRAWS = 1000
-LEAST_CLUSTERS = 5  # of which an interval can be drawn
+LEAST_CLUSTERS = 5  # from which a bootstrap interval can be drawn
 
 
 def mean_interval(values: np.ndarray, clusters: np.ndarray | None = None, seed: int = 0) -> Interval:
-    """The mean and its percentile bootstrap interval of 95 %, whole clusters drawn.
+    """The mean and its 95 % percentile bootstrap interval, drawing whole clusters.
 
     Args:
         values: `(n,)`; NaN is left out.
@@ -51,7 +51,7 @@ def surely_below(found: Interval, level: float) -> bool:
 
 
 def best_of_each_size(score: Mapping[Choice, float], size: Callable[[Choice], Any]) -> list[Choice]:
-    """Of the choices of each size the one of best score, the smallest size first."""
+    """The choice with the best score of each size, the smallest size first."""
     best = {size(choice): choice for choice in sorted(score, key=lambda choice: score[choice])}
     return [best[one] for one in sorted(best)]
 

@@ -21,7 +21,7 @@ from .repair import Centred
 from .retrieval import reciprocal_ranks
 
 MOST_PAIRS = 500
-MATTERS = 0.02  # of mean reciprocal rank: a gain that is surely less is none
+MATTERS = 0.02  # of mean reciprocal rank: a gain that is surely smaller does not count
 SHOWN = 8  # candidates in the table
 
 
@@ -32,7 +32,7 @@ class Candidate:
     Attributes:
         place: of the forward pass.
         pooling: of tokens to a row.
-        centred: whether the mean is taken out.
+        centred: whether the mean is subtracted.
     """
 
     place: Place
@@ -53,7 +53,7 @@ def choose_layer(
     batch_size: int = 32,
     seed: int = 0,
 ) -> Decision:
-    """Which layer and pooling give the best embeddings, by pairs that belong together.
+    """Which layer and pooling give the best embeddings, judged by pairs that belong together.
 
     Every layer, with four poolings (mean; mean without sinks: the first position and massive tokens; last; first
     token), as it is and centred, is scored by the mean reciprocal rank (MRR) of each query's document among all. The
@@ -73,9 +73,9 @@ def choose_layer(
         the gain is surely below .02; or `"cannot tell"`.
 
     Raises:
-        BadInput: fewer than 20 pairs, unusable files; no model there.
+        BadInput: fewer than 20 pairs, unusable files, or a model that cannot be loaded.
 
-    Cost: one forward pass over queries and documents; 2 n m d flops a candidate.
+    Cost: one forward pass over queries and documents; 2 n m d flops per candidate.
 
     Example:
         >>> from hf_repgeo.decisions import choose_layer
@@ -167,7 +167,7 @@ def _numbers(best: Candidate, score: Interval, default: Interval, gain: Interval
 
 
 def _picture(scores: dict, pairs: Pairs, seed: int) -> Picture:
-    """MRR by layer over all pairs, a curve for each pooling; centred where that is the better."""
+    """MRR by layer over all pairs, one curve per pooling; raw or centred, whichever is better."""
     curves = []
     for pooling in POOLINGS:
         points: dict[str, Interval] = {}

@@ -1,4 +1,4 @@
-"""Did quantization hurt? Neighbours, layers and cosines of two copies of a model; precision told from wrong use."""
+"""Did quantization hurt? Compares neighbours and layers of two copies, and tells lost precision from wrong use."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from .intervals import mean_interval
 from .retrieval import nearest_rows, overlap, unit
 from .rows import sentences
 
-SAFE = 0.9  # of the ten nearest texts stay
-SAME_TEXTS = 0.99  # of the texts are cut into the same tokens
+SAFE = 0.9  # share of the ten nearest texts that must stay
+SAME_TEXTS = 0.99  # share of the texts that must be cut into the same tokens
 
 
 def check_quantization(
@@ -35,9 +35,10 @@ def check_quantization(
 ) -> Decision:
     """Whether a quantized, converted or served copy of a model still gives the same neighbours; and if not, why.
 
-    Both read the same texts. The share of each text's ten nearest others by cosine that stay is looked at with each
-    model's own pooling, and with the same pooling in both; tokens are compared first. So a wrong tokenizer or template,
-    a wrong pooling, and lost precision are told apart; debiased linear CKA layer by layer says where it was lost.
+    Both read the same texts. First their tokens are compared, then the share of each text's ten nearest others by
+    cosine that stay, with each model's own pooling and with the same pooling in both. This tells apart a wrong
+    tokenizer or template, a wrong pooling, and lost precision; debiased linear CKA layer by layer shows where precision
+    was lost.
 
     Args:
         original: Hub id, folder, `pip:PACKAGE`, or a model in memory.
@@ -55,7 +56,7 @@ def check_quantization(
         `"wrong pooling"`, `"lost precision"`, or `"cannot tell"`.
 
     Raises:
-        BadInput: no text; no model there.
+        BadInput: no text, or a model that cannot be loaded.
 
     Cost: one forward pass of each model.
 

@@ -1,4 +1,4 @@
-"""Repairs of embeddings, fitted on texts of no importance and applied to any: centring, fewer directions, whitening."""
+"""Repairs of embeddings, fitted on any texts and applied to others: centring, fewer directions, whitening."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..writing import write_whole
 
 
 class Repair(nn.Module, ABC):
-    """A linear change of embeddings that a SentenceTransformer takes as a further module.
+    """An affine change of embeddings that can be added to a SentenceTransformer as its last module.
 
     `SentenceTransformer(modules=[*model, repair])`; it is saved and loaded with the model, in environments that have
     this package.
@@ -110,7 +110,7 @@ class Whitened(Repair):
         matrix: `(d, d)`, S^(-1/2), symmetric.
 
     Source: Su, Cao, Liu, Ou, "Whitening Sentence Representations" (2021), equation 6, but with the symmetric root,
-    which changes no cosine, and with a covariance that is shrunk: that of few rows has directions without variance.
+    which changes no cosine, and with a shrunk covariance, since few rows leave directions without variance.
 
     Example:
         >>> import torch
@@ -130,7 +130,7 @@ class Whitened(Repair):
 
     @classmethod
     def fit(cls, rows: torch.Tensor) -> Whitened:
-        """From `(n, d)` rows: their mean, and their covariance, shrunk towards an even one as far as n rows ask for.
+        """From `(n, d)` rows: their mean, and their covariance, shrunk towards a multiple of the identity.
 
         Raises:
             BadInput: fewer than two distinct rows.

@@ -9,7 +9,7 @@ import torch
 
 NEIGHBOURS = 10
 BLOCK = 512  # queries at a time
-SAME = 1e-6  # cosines in float32 that differ by less are not told apart
+SAME = 1e-6  # cosines in float32 that differ by less count as tied
 
 
 def unit(rows: torch.Tensor) -> torch.Tensor:
@@ -43,7 +43,7 @@ def inverse_ranks(scores: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
 
 
 def nearest_rows(queries: torch.Tensor, rows: torch.Tensor, own: torch.Tensor, k: int = NEIGHBOURS) -> torch.Tensor:
-    """`(m, k)` the rows of largest cosine with each query, never the row that it is itself.
+    """`(m, k)` the rows of largest cosine with each query, except the query itself.
 
     Args:
         queries: `(m, d)`.
@@ -67,7 +67,7 @@ def overlap(a: torch.Tensor, b: torch.Tensor) -> np.ndarray:
 
 
 def tied_share(queries: torch.Tensor, rows: torch.Tensor, own: torch.Tensor) -> float:
-    """The share of queries that meet their ten nearest rows at one cosine, to the precision of float32."""
+    """The share of queries whose ten nearest rows have equal cosines, to the precision of float32."""
     cosines = unit(queries) @ unit(rows).T
     cosines.scatter_(1, own[:, None], -torch.inf)
     best = cosines.topk(NEIGHBOURS, dim=1).values

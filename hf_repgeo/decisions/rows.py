@@ -1,4 +1,4 @@
-"""Rows that a decision looks at: a matrix as it is, or a model's embeddings of texts and of pairs."""
+"""The rows of a decision: a matrix as it is, or a model's embeddings of texts and of pairs."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from .embeddings import embed
 from .inputs import LEAST_ROWS, Pairs, is_matrix, read_matrix, read_pairs, unrelated_domains
 from .retrieval import drawn_queries, nearest_rows, overlap, reciprocal_ranks, tied_share
 
-QUERIES = 1000  # rows whose neighbours are looked up, at most
-CHECKED = 100  # of these, for ties
+QUERIES = 1000  # at most this many rows are queries
+CHECKED = 100  # of the queries are checked for ties
 MOST_TIED = 0.1
 
 
 @dataclass(frozen=True)
 class SearchedRows:
-    """Rows that are searched, what they are searched with, and how a search is scored.
+    """Rows that are searched, the queries, and how a search is scored.
 
     Attributes:
         rows: `(n, d)`: embeddings of documents, or all rows.
@@ -85,10 +85,10 @@ def searched_rows(
 
 
 def _check_told_apart(rows: torch.Tensor, own: torch.Tensor) -> None:
-    """Whether the nearest rows by cosine are more than an order of ties."""
+    """Raises `BadInput` if the nearest rows by cosine are mostly tied."""
     tied = tied_share(rows[own], rows, own)
     if tied > MOST_TIED:
-        came = f"rows of which {tied:.0%} meet their ten nearest at one cosine"
+        came = f"rows of which {tied:.0%} have the same cosine with all of their ten nearest"
         cure = "Drop copies, or centre the rows: X - X.mean(0)."
         raise BadInput("data", came=came, wanted="rows that cosines in float32 tell apart", cure=cure)
 

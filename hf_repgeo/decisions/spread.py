@@ -33,7 +33,7 @@ def spread(rows: torch.Tensor, groups: np.ndarray, seed: int = 0) -> tuple[float
 
 
 def _ratio(gram: torch.Tensor, weights: torch.Tensor) -> float:
-    """(tr K)^2 / |K|^2 of the Gram matrix of weighted rows, their weighted mean taken off."""
+    """(tr K)^2 / |K|^2 of the Gram matrix of weighted rows, their weighted mean subtracted."""
     share = weights / weights.sum()
     means = gram @ share
     centred = gram - means[:, None] - means[None, :] + share @ means
@@ -45,7 +45,7 @@ def _ratio(gram: torch.Tensor, weights: torch.Tensor) -> float:
 def ratio_of(after: tuple[float, np.ndarray], before: tuple[float, np.ndarray]) -> Interval:
     """The quotient of two spreads of the same texts, with an interval over their common draws.
 
-    A draw holds some groups twice, which narrows both clouds: the draws are moved so that their median is the value.
+    A draw holds some groups twice, which narrows both clouds: the draws are shifted so that their median is the value.
     """
     if before[0] <= 0:
         return Interval(None)

@@ -51,7 +51,7 @@ class UnrelatedCosines:
         return cls(np.array(counts), np.array(pairs))
 
     def __add__(self, other: UnrelatedCosines) -> UnrelatedCosines:
-        """Pairs of two sets of rows, whose blocks are drawn apart."""
+        """Pairs of two sets of rows, whose blocks are drawn separately."""
         shifted = other.blocks + self.blocks.max() + 1
         return UnrelatedCosines(np.vstack([self.counts, other.counts]), np.vstack([self.blocks, shifted]))
 

@@ -1,1 +1,1 @@
-"""What `profile` does with texts, images and sounds, in runs that can be interrupted: lock, file and kept rows."""
+"""Runs of `profile` on texts, images and sounds, which can be interrupted and resumed: lock, file and kept rows."""

@@ -1,4 +1,4 @@
-"""What `profile` was asked for, whatever the model reads: texts, images or sounds."""
+"""The job that `profile` was given; the same for texts, images and sounds."""
 
 from __future__ import annotations
 
@@ -38,16 +38,16 @@ class Job:
     progress: bool | Callable[[str, int, int], None]
 
     def load(self, tokenizer: Any, look: Callable[..., list[torch.Tensor]]) -> Loaded:
-        """The model; `look` runs it shortly, to see which weights feed the layers that are measured."""
+        """The model; `look` runs it on a small input, to see which weights feed the layers that are measured."""
         return load_model(self.model, tokenizer=tokenizer, look=partial(look, layers=self.layers), **self.source)
 
     def identity(self, loaded: Loaded, around: Any = None) -> dict:
-        """Which model it is; `around`: modules after the encoder that count too."""
+        """The model's fingerprint; `around`: modules after the encoder that count too."""
         hashes = cache_folder() / "file-hashes.json"
         return loaded.source | {"fingerprint": model_fingerprint(loaded.model, loaded.place, hashes, around)}
 
     def bar(self, title: str) -> Callable[[Iterator, int | None], Iterator]:
-        """Shows the progress of an iteration, if that is wanted; of several processes, the first shows it."""
+        """Shows the progress of an iteration, if wanted; of several processes, only the first shows it."""
         from tqdm.auto import tqdm
 
         if callable(self.progress):
@@ -64,7 +64,7 @@ class Job:
 
 
 def _told(show: Callable[[str, int, int], None], title: str, items: Iterator, total: int | None) -> Iterator:
-    """Tells each item that is done; where nobody knows how many will come, those that have come stand for all."""
+    """Reports each finished item; if the total is unknown, the number of items so far takes its place."""
     done = 0
     for item in items:
         show(title, done, total or done + 1)
@@ -83,6 +83,6 @@ def warnings_of(place: Place, found: Representations, provenance: dict) -> list[
         count = provenance["random_weights"]["count"]
         warnings.append(f"random_weights: {count} weights were not in the checkpoint and are random")
     if "cls" in found.policies and place.stack.endswith("decoder"):
-        said = "a first token that sees no later one says nothing of its text; pooling='last' has seen all of it"
+        said = "a first token that sees no later one tells nothing about its text; pooling='last' has seen all of it"
         warnings.append(f"cls_of_decoder: {said}")
     return warnings

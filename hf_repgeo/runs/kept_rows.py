@@ -21,20 +21,20 @@ from .run_file import Run
 logger = logging.getLogger(__name__)
 
 WRITE_SPEED = 300e6  # bytes per second, of a slow disk
-WORTH = 0.05  # writing may take this share of the forward pass that it can save
+WORTH = 0.05  # writing may take at most this share of the time of the forward pass that it can save
 
 
 class KeptRows:
     """A hidden file of representations beside an unfinished report; there is none for a report in memory."""
 
     def __init__(self, run: Run):
-        alone = current_team().size == 1  # of several processes each holds other places
+        alone = current_team().size == 1  # with several processes, each holds other places
         self.path = run.path.with_name(".profile-rows.safetensors") if run.path and alone else None
         facts = json.dumps(run.identity, sort_keys=True)
         self.identity = hashlib.sha256(facts.encode()).hexdigest()
 
     def read(self) -> Representations | None:
-        """The rows, where this run kept them whole."""
+        """The rows, if an earlier run kept all of them."""
         from safetensors import SafetensorError, safe_open
 
         if self.path is None or not self.path.exists():
@@ -49,7 +49,7 @@ class KeptRows:
             return None
 
     def write(self, collect: Callable[[], Representations]) -> Representations:
-        """Collects rows and keeps them, if writing takes little beside collecting and the disk has room."""
+        """Collects rows and keeps them, if writing takes little time compared with collecting and the disk has room."""
         start = time.monotonic()
         rows = collect()
         seconds = time.monotonic() - start
@@ -67,7 +67,7 @@ class KeptRows:
 
         if shutil.disk_usage(path.parent).free < 2 * size:
             return
-        unfinished = path.with_suffix(".unfinished")  # one name for all: what a killed run left here is written over
+        unfinished = path.with_suffix(".unfinished")  # always the same name, so that a killed run's file is overwritten
         places, policies = [list(place) for place in rows.states], list(rows.policies)
         facts = json.dumps({**rows.facts, "places": places, "policies": policies, "identity": self.identity})
         try:

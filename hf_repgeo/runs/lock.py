@@ -16,10 +16,10 @@ _making = threading.Lock()  # two threads that ask at once get one and the same 
 def locked(folder: Path) -> Iterator[None]:
     """Keeps other processes and threads out of a folder's report while open; waits until they are done.
 
-    The operating system lets the lock go when its process ends, however it ends. One thread may open it twice.
+    The operating system releases the lock when its process ends, however it ends. One thread may open it twice.
 
     Args:
-        folder: exists; gets a hidden file `.lock`.
+        folder: must exist; gets a hidden file `.lock`.
     """
     from filelock import FileLock, Timeout
 

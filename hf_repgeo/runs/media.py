@@ -47,7 +47,7 @@ class MediaInput:
         return "images" if self.texts is None else "both"
 
     def check(self) -> None:
-        """Raises `BadInput` where two inputs do not go together, or the processor is none."""
+        """Raises `BadInput` if two inputs do not go together, or the processor is not one."""
         usable = callable(self.processor) or hasattr(self.processor, "feature_extractor")
         if self.processor is not None and (not usable or isinstance(self.processor, type)):
             raise BadInput("processor", came=f"a {type(self.processor).__name__}", wanted="a processor of transformers")
@@ -55,7 +55,7 @@ class MediaInput:
             raise BadInput("audio", came="audio beside images", wanted="one of them")
 
     def facts(self) -> dict | None:
-        """What tells these inputs from others, without the processor; `None` where some are not files."""
+        """What identifies these inputs, without the processor; `None` if some are not files."""
         kind = "images" if self.audio is None else "audio"
         files = files_alone(getattr(self, kind), kind)
         texts = self.texts is None or (isinstance(self.texts, list) and all(isinstance(t, str) for t in self.texts))
@@ -73,7 +73,7 @@ class MediaInput:
         return image_text_items(model, processor, self.images, self.texts)
 
     def with_processor(self, other: Any, model) -> MediaInput:
-        """With the processor that was given, else another one, else the one saved with the model."""
+        """The inputs with the processor that was given, else `other`, else the one saved with the model."""
         place = getattr(model.config, "_name_or_path", "") or type(model).__name__
         return replace(self, processor=self.processor or other or load_processor(place, self.kind))
 
@@ -124,7 +124,7 @@ def _states(model, given: MediaInput, layers: list[int] | None) -> list[torch.Te
 
 
 def _no_tokenizer(*_, **__):
-    """Stands where a model of images or sounds has no tokenizer."""
+    """Takes the tokenizer's place in a model of images or sounds without one, and raises when called."""
     raise TypeError("this model was loaded without a tokenizer")
 
 

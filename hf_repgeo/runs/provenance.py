@@ -1,4 +1,4 @@
-"""What a report says about the software and the machine that made it."""
+"""The software and the machine that made a report, for its provenance."""
 
 from __future__ import annotations
 

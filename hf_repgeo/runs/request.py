@@ -1,4 +1,4 @@
-"""What a run is asked for, told from files alone: a finished report answers the same request without the weights."""
+"""The identity of a run, from files alone: a finished report answers the same request without loading the weights."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from .run_file import finished_report
 
 
 def answered(job: Job, request: str | None) -> GeometryReport | None:
-    """The finished report in the job's folder, where it answers this request; of several processes, for all."""
+    """The finished report in the job's folder, if it answers this request; the same in all processes."""
     team = current_team()
     found = finished_report(job.out, request) if job.out is not None and request and team.first else None
     return team.from_first(found)
 
 
 def request_of(job: Job, asked: dict[str, Any] | None, *read: Any) -> str | None:
-    """SHA-256 of all that decides the numbers: the model's files, what it reads, options, versions.
+    """SHA-256 of everything that decides the numbers: the model's files, what it reads, options, versions.
 
     Args:
         job: of `profile`.
-        asked: options that decide the numbers beside the job's own, and what the texts are known by; `None` where
-            files do not tell.
+        asked: options that decide the numbers beside the job's own, and the identity of the texts; `None` if files
+            alone do not tell it.
         read: the tokenizer or processor that was asked for.
 
     Returns:
-        `None` without a folder for the report, and where files do not tell: a model, tokenizer or processor in memory,
-        an adapter, whose base lies elsewhere, code from a repository, or weights that are drawn at random.
+        `None` without a folder for the report, or if files alone do not tell: for a model, tokenizer or processor in
+        memory, an adapter, whose base is elsewhere, code from a repository, or weights that are drawn at random.
 
     Cost: one read of the model's files, the first time; their hashes are kept by path, size and time.
     """
@@ -69,7 +69,7 @@ def _said(option: Any) -> Any:
 
 
 def _files_of(place: str, revision: str | None) -> str | None:
-    """What tells a folder or a repository of the Hub from others: its files' hashes, or its commit."""
+    """What identifies a folder or a repository on the Hub: its files' hashes, or its commit."""
     where, options = resolved_place(place, revision)
     folder = Path(where) if Path(where).is_dir() else _snapshot(where, options)
     if folder is None or (folder / "adapter_config.json").exists():

@@ -1,4 +1,4 @@
-"""The report that a run fills layer by layer, and its file: written after each layer, gone on with after a stop."""
+"""The report that a run fills layer by layer, and its file: written after each layer, resumed after a stop."""
 
 from __future__ import annotations
 
@@ -81,13 +81,13 @@ def finished_report(out: str | Path, request: str) -> GeometryReport | None:
 def open_run(out: str | Path | None, provenance: dict, request: str | None = None) -> Iterator[Run]:
     """The run with this provenance: one left unfinished in `out`, else a new one. No other enters `out` meanwhile.
 
-    Files of another run are moved aside, never overwritten. Of several processes that share the run, the first has the
+    Files of another run are moved aside, never overwritten. If several processes share the run, the first has the
     file.
 
     Args:
         out: folder; `None` keeps the report in memory.
-        provenance: what decides the numbers; every entry must be equal for an earlier report to go on.
-        request: what the report will answer when it is finished, where files tell it.
+        provenance: what decides the numbers; an earlier report is resumed only if every entry is equal.
+        request: what the report will answer when it is finished, if files alone tell it.
     """
     if out is None or not current_team().first:
         yield Run(GeometryReport(provenance=dict(provenance)), None, provenance)
@@ -106,7 +106,7 @@ def open_run(out: str | Path | None, provenance: dict, request: str | None = Non
 
 
 def _earlier(path: Path, provenance: dict) -> GeometryReport | None:
-    """The report in the file, where it is one of the same run."""
+    """The report in the file, if it is of the same run."""
     if not path.exists():
         return None
     try:
@@ -118,7 +118,7 @@ def _earlier(path: Path, provenance: dict) -> GeometryReport | None:
 
 
 def _move_aside(path: Path) -> None:
-    """Renames the report and what was made from it to a name with its time, which no other file has."""
+    """Renames the report and the files made from it to a name with its time, which no other file has."""
     if not path.exists():
         return
     made = datetime.fromtimestamp(path.stat().st_mtime).strftime("%Y%m%d-%H%M%S")

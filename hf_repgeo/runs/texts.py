@@ -66,7 +66,7 @@ class TextReading:
     """A loaded model with the windows of text that it is to read.
 
     Attributes:
-        job, given: what was asked.
+        job, given: what was asked for.
         loaded: the model, its tokenizer, where it comes from.
         around: the SentenceTransformer whose modules make one row of a text; `None` for other poolings.
         window: tokens per window.
@@ -142,7 +142,7 @@ class TextReading:
 def _measure_places(run: Run, reading: TextReading) -> None:
     """Fills the report place by place; what an earlier run measured is left alone, the rows it kept are used.
 
-    Several processes measure a place each at a time, and the first puts the rows into the report.
+    Several processes measure one place each at a time, and the first puts the rows into the report.
     """
     team, kept, job = current_team(), KeptRows(run), reading.job
     found = kept.read() or kept.write(reading.collect)

@@ -88,7 +88,7 @@ class _Pool:
     counts: dict[str, int] = field(default_factory=lambda: {"n_windows": 0, "n_tokens": 0, "n_documents": 0})
 
     def read(self, chunks: Iterator[Windows]) -> None:
-        """Runs the model; of several processes each takes its share of the chunks."""
+        """Runs the model; each of several processes takes its share of the chunks."""
         team = current_team()
         for number, windows in enumerate(self.job.bar("forward")(chunks, None)):
             if number == 0:
@@ -129,7 +129,7 @@ class _Pool:
 
 
 def _measure(run: Run, pool: _Pool, unpadded: bool) -> None:
-    """Place by place; of several processes each measures its share of the places."""
+    """Place by place; each of several processes measures its share of the places."""
     team, facts = current_team(), {**pool.counts, "padding_leaks": unpadded}
     run.report.provenance |= {"pool": facts} | machine()
     done = team.from_first({place for place in pool.places if run.has(place)})

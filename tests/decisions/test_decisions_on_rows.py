@@ -280,7 +280,7 @@ def test_cosines_know_no_scale(question):
     ids=["equal", "two of them", "offset", "on a line"],
 )
 def test_rows_whose_nearest_are_tied_are_refused(question, rows):
-    with pytest.raises(BadInput, match="at one cosine"):
+    with pytest.raises(BadInput, match="have the same cosine with all of their ten nearest"):
         question(rows)
 
 
