@@ -1,4 +1,4 @@
-"""What geometry says about downstream scores: sample sequences, perturbed models, tasks, regressions with their checks.
+"""What geometry says about downstream scores: sampled sequences, perturbed models, tasks, and checked regressions.
 
 The study of arXiv 2406.12159 for anyone's models:
 

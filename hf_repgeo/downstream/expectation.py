@@ -1,4 +1,4 @@
-"""The score to expect of a model that nobody fine-tuned, from a fitted table of models that somebody did."""
+"""The score to expect of a model without fine-tuning it, from a regression on a table of models that were."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def _settings(path: Path) -> dict:
 
 
 def _varies(path: Path, name: str) -> bool:
-    """Whether a column is there, complete and not constant, so that it can predict at all."""
+    """Whether a column exists, is complete and not constant, so that it can predict at all."""
     import pandas
 
     column = pandas.read_csv(path).get(name)
@@ -129,7 +129,7 @@ def _measured(loaded, name: str, settings: dict) -> float | None:
 
 
 def _best(table: ScoreTable, family: str):
-    """The measure with the smallest errors on unseen models, its line for the family, half of the interval's width."""
+    """The measure with the smallest errors on unseen models, its line for the family, and half the interval's width."""
     candidates = {name: _line(table, name, family) for name in table.measures}
     name = min(candidates, key=lambda one: candidates[one][1])
     return name, candidates[name][0], _half_width(candidates[name][2])
@@ -152,7 +152,7 @@ def _line(table: ScoreTable, name: str, family: str):
 
 
 def _half_width(errors: np.ndarray) -> float:
-    """The conformal quantile of the absolute errors: the next new one stays below it with 95 %, if it is alike."""
+    """The conformal quantile of the absolute errors: a new, exchangeable model stays below it with probability 95 %."""
     n = len(errors)
     rank = math.ceil((n + 1) * LEVEL)
     return float(np.sort(np.abs(errors))[rank - 1]) if rank <= n else float("inf")

@@ -69,7 +69,7 @@ def finetune(
 
     Args:
         place: Hub id or folder.
-        task: which.
+        task: which GLUE task.
         rows: `train` and `dev`, from `load_task`.
         settings: of the training.
         tokenizer: of the model.
@@ -126,7 +126,7 @@ def classifier(place: str, task: Task, seed: int, options: dict) -> PreTrainedMo
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without transformers' note that the head is new, once per job."""
+    """Silences transformers' note that the head is new, which would come once per job."""
     from transformers.utils import logging
 
     verbosity = logging.get_verbosity()

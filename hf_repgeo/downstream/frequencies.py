@@ -1,4 +1,4 @@
-"""How far a sample of sequences is from its corpora: words, pairs of words, lengths, each beside what chance gives."""
+"""How far a sample of sequences is from its corpora, in words, pairs of words and lengths, compared with chance."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Distance:
 
 @dataclass(frozen=True)
 class FrequencyReport:
-    """What `frequency_report` found.
+    """The result of `frequency_report`.
 
     Attributes:
         distances: of `"unigrams"` and `"bigrams"`: Jensen-Shannon distance, 0 to 1; of `"lengths"`: Wasserstein
@@ -135,7 +135,7 @@ def _jensen_shannon(counts: _Counts, shares: np.ndarray) -> float:
 
 
 def _wasserstein(counts: _Counts, shares: np.ndarray) -> float:
-    """Mean distance in words that the lengths must move; the sum of differences of the cumulated shares."""
+    """Wasserstein distance of lengths, in words: the sum of absolute differences of the cumulated shares."""
     gaps = np.diff(np.array(counts.items, dtype=float))
     return float((np.abs(np.cumsum(counts.all - shares))[:-1] * gaps).sum())
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from ..rows.capture import Place
 
-# What costs little beside the forward pass: spectra, directions, and a product quantizer whose cells are shared.
+# Measures that cost little compared with the forward pass: spectra, directions, and those of one product quantizer.
 CHEAP = (
     "anisotropy",
     "effective_rank",
@@ -66,7 +66,7 @@ class TokenizedTexts:
         return sum(map(len, self.windows.ids))
 
     def digest(self) -> str:
-        """Tells whether another run used the same tokens."""
+        """A fingerprint of the tokens, to compare with other runs."""
         return hashlib.sha256(repr(self.windows.ids).encode()).hexdigest()[:16]
 
 
@@ -74,7 +74,7 @@ class TokenizedTexts:
 def last_layer(
     model: PreTrainedModel, texts: TokenizedTexts, *, batch_size: int = 64, bf16: bool = False, layer: int = -1
 ) -> torch.Tensor:
-    """Rows of the last layer, one a token, `(tokens, hidden_size)` float32, padding left out.
+    """Rows of the last layer, one per token, `(tokens, hidden_size)` float32, padding left out.
 
     Args:
         model: in eval mode.
@@ -119,7 +119,7 @@ def geometry_of(
         measures: names as in `hf_repgeo.measure`, or `NAME@QUANTIZER` for a measure of cells by another quantizer
             than `quantizer`, such as `"patchiness@additive"`.
         quantizer: of the measures of cells.
-        bits: its codebooks have `2 ** bits` cells. The paper's 8 bits want some 40,000 rows.
+        bits: its codebooks have `2 ** bits` cells. The paper's 8 bits need some 40,000 rows.
         seed: of quantizers.
 
     Returns:
@@ -140,6 +140,6 @@ def geometry_of(
 
 
 def drift(rows: torch.Tensor, base: torch.Tensor) -> float:
-    """How far the rows moved: 1 less the mean cosine of each token's row with its unperturbed one, 0 to 2."""
+    """How far the rows moved: 1 minus the mean cosine of each token's row with its unperturbed one, 0 to 2."""
     cosines = torch.nn.functional.cosine_similarity(rows, base.to(rows), dim=1)
     return float(1 - cosines.double().mean())

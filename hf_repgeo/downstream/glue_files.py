@@ -1,6 +1,6 @@
 """GLUE's nine tasks: where their columns are, on the Hub and in a folder in GLUE's own layout, and how they are scored.
 
-A folder holds one folder a task (`CoLA/train.tsv`, `MNLI/dev_matched.tsv` ...) as the benchmark's archives unpack.
+A folder holds one folder per task (`CoLA/train.tsv`, `MNLI/dev_matched.tsv` ...) as the benchmark's archives unpack.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def accuracy(predicted: np.ndarray, labels: np.ndarray) -> float:
 
 
 def f1(predicted: np.ndarray, labels: np.ndarray) -> float:
-    """Of class 1; 0 when neither predictions nor labels hold one."""
+    """F1 of class 1; 0 when neither predictions nor labels contain it."""
     from sklearn.metrics import f1_score
 
     return float(f1_score(labels == 1, predicted == 1, zero_division=0))
@@ -143,7 +143,7 @@ def task_of(name: str) -> Task:
     """A task by its name on the Hub or its folder's name.
 
     Raises:
-        UnknownName: neither.
+        UnknownName: no task has this name.
     """
     found = {alias: task for task in TASKS.values() for alias in (task.name, task.folder.lower())}
     if name.lower() not in found:
@@ -262,7 +262,7 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def _columns(task: Task, path: Path, lines: Iterator[tuple[int, str]]) -> list[int]:
-    """Positions of the text columns and of the label, from the header where the task's files have one."""
+    """Positions of the text columns and of the label, from the header if the task's files have one."""
     names = (*task.texts, task.label)
     if task.columns:
         return [int(name) for name in names]
@@ -299,7 +299,7 @@ def _check_short(task: Task, path: Path, short: list[tuple[int, int]], read: int
 
 
 def need_scipy() -> None:
-    """Says early, not after hours of fine-tuning, that the package of rank correlations is missing.
+    """Checks before hours of fine-tuning that the package for rank correlations is installed.
 
     Raises:
         MissingExtra: scipy is not installed.

@@ -1,4 +1,4 @@
-"""Perturbed models: noise, fresh weights or shuffled embeddings in measured doses, seeded and exactly reversible.
+"""Perturbed models: noise, fresh weights or shuffled embeddings in given doses, seeded and exactly reversible.
 
 `W' = (1 - alpha) W + alpha E` on the weights of the blocks (arXiv 2406.12159); `how` says what E is.
 """
@@ -93,10 +93,10 @@ def perturb(
         BadInput: a dose outside [0, 1], no such layer, or no weight to perturb.
         UnknownName: an unknown `how` or kind.
 
-    Cost: memory for a copy of the perturbed weights; one random number a weight.
+    Cost: memory for a copy of the perturbed weights; one random number per weight.
 
     Source: Marbut et al. 2024, arXiv 2406.12159, equation "noise add"; shuffled embeddings after Zhang et al. 2021,
-    permuting an index so that every row survives once.
+    permuting an index so that every row is kept once.
 
     Example:
         >>> from transformers import BertConfig, BertModel
@@ -123,7 +123,7 @@ def perturb(
 
 
 def apply_perturbation(model: PreTrainedModel, recipe: Perturbation) -> PreTrainedModel:
-    """Perturbs a model for good, without keeping a copy: for one that will be fine-tuned.
+    """Perturbs a model permanently, without keeping a copy, for one that will be fine-tuned.
 
     Args:
         model: changed in place.
@@ -176,8 +176,8 @@ def _write(parameter: torch.nn.Parameter, values: torch.Tensor) -> None:
 def block_weights(model: PreTrainedModel) -> dict[str, torch.nn.Parameter]:
     """The weights that the paper perturbs: names that end in `weight`, inside the encoder's blocks.
 
-    Inside a block is what bears the block's number (`encoder.layer.3.attention.self.query.weight`), or stands under a
-    module named `encoder` beside the blocks, such as MPNet's relative positions.
+    A weight is inside a block if its name has the block's number (`encoder.layer.3.attention.self.query.weight`), or if
+    it is in a module named `encoder` beside the blocks, such as MPNet's relative positions.
     """
     named = encoder_of(model).named_parameters()
     return {
@@ -189,7 +189,7 @@ def block_weights(model: PreTrainedModel) -> dict[str, torch.nn.Parameter]:
 
 
 def kind_of(name: str, parameter: torch.Tensor) -> str:
-    """`"norm"` for a vector of gains, `"attention"` for what is named after it, else `"feed_forward"`."""
+    """`"norm"` for a vector of gains, `"attention"` for a weight whose name says so, else `"feed_forward"`."""
     if parameter.ndim == 1:
         return "norm"
     return "attention" if "att" in name.lower() else "feed_forward"
@@ -212,11 +212,11 @@ def _chosen(model: PreTrainedModel, recipe: Perturbation) -> dict[str, torch.nn.
     return chosen
 
 
-# --- what they become ------------------------------------------------------------------------------------------------
+# --- their new values ------------------------------------------------------------------------------------------------
 
 
 def _changes(model: PreTrainedModel, recipe: Perturbation) -> Iterator[tuple[torch.nn.Parameter, torch.Tensor]]:
-    """Each parameter to change and its new values, one at a time, so that one alone is held twice."""
+    """Each parameter to change and its new values, one at a time, so that memory holds two copies of one only."""
     if recipe.how == "shuffle_embeddings":
         table = cast(torch.nn.Parameter, encoder_of(model).get_input_embeddings().weight)
         yield table, table.detach()[_shuffled(len(table), recipe.alpha, recipe.seed).to(table.device)]
@@ -236,7 +236,7 @@ def _changes(model: PreTrainedModel, recipe: Perturbation) -> Iterator[tuple[tor
 
 
 def _stream(seed: int, name: str) -> torch.Generator:
-    """A generator of a weight's own: the same numbers on every device and whichever weights are perturbed."""
+    """A generator for one weight: the same numbers on every device, whichever other weights are perturbed."""
     digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
 

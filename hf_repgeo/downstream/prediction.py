@@ -1,4 +1,4 @@
-"""How well scores are predicted for models that the fit has not seen: folds, families, and a curve of the dose."""
+"""How well scores of unseen models are predicted: cross-validation by dose and by family, and a curve of the dose."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def linear(columns: list[np.ndarray], y: np.ndarray) -> Predictor:
 
 
 def dose_curve(log_dose: np.ndarray, y: np.ndarray, groups: np.ndarray | None = None) -> Predictor:
-    """Mean score at each dose of the fit, interpolated between doses and flat beyond them, in each group apart."""
+    """Mean score at each dose of the fit, interpolated between doses and flat beyond them, separately in each group."""
     groups = np.zeros(len(y), dtype=int) if groups is None else groups
 
     def predict(fit: np.ndarray, new: np.ndarray) -> np.ndarray:
@@ -66,10 +66,10 @@ class Skill:
 
     Attributes:
         name: of the predictor.
-        skill: 1 less its squared error over that of the reference (each family's mean, or that of other families).
-        beyond_dose: its skill less the dose curve's; `None` without doses.
+        skill: 1 minus its squared error over that of the reference (each family's mean, or that of other families).
+        beyond_dose: its skill minus the dose curve's; `None` without doses.
         rmse: root of the mean squared error, in units of the score.
-        beyond: baseline, such as a validation loss -> its skill less that baseline's.
+        beyond: baseline, such as a validation loss -> its skill minus that baseline's.
     """
 
     name: str
@@ -92,7 +92,7 @@ def skill_of(
 
     Args:
         name: of the predictor.
-        errors: `(n,)` score less prediction.
+        errors: `(n,)` score minus prediction.
         reference: the same of the reference.
         dose: the same of the dose curve.
         clusters: `(n,)`.
@@ -126,9 +126,9 @@ def dummies(table: ScoreTable, rows: np.ndarray) -> list[np.ndarray]:
 
 
 def held_in_predictions(table: ScoreTable, seed: int = 0) -> list[Skill]:
-    """Ten folds by dose: every measure, the dose and the baselines, each beside the architecture.
+    """Skill in ten folds by dose of every measure, the dose and the baselines, each together with the architecture.
 
-    The reference is the mean of the row's own family. All families are in the fit: this asks about new doses of known
+    The reference is the mean of the row's own family. All families are in the fit, so this is about new doses of known
     families.
     """
     rows = ~table.held_out

@@ -1,4 +1,4 @@
-"""Cheap tasks: what a linear classifier reads off a frozen model's embeddings, of our sentences or of GLUE's texts."""
+"""Cheap tasks: a linear classifier on a frozen model's embeddings, of our sentences or of GLUE's texts."""
 
 from __future__ import annotations
 
@@ -58,12 +58,12 @@ def probe_task(
     Args:
         name: `"chunks"`: which of 14 patterns of noun, prepositional and verb phrases, singular or plural (448
             sentences); `"frames"`: which of 8 frames of an event, active and passive alternants (1,280 sentences); in
-            both no lexicon row is on both sides. `"frozen_qnli"` and kin: a GLUE task with classes.
+            both no lexicon row is on both sides. `"frozen_qnli"` and the like: a GLUE task with classes.
         data: GLUE's folder; default: the Hub.
         train_rows, dev_rows: number of rows of a GLUE task to use, from the start.
 
     Raises:
-        UnknownName: another name.
+        UnknownName: no probing task has this name.
         BadInput: as in `load_task`.
 
     Example:
@@ -114,7 +114,7 @@ def own_task(name: str) -> tuple[Task, dict[str, Rows]]:
 
 
 def features_of(embeddings: torch.Tensor, task: ProbeTask) -> np.ndarray:
-    """What the classifier sees: a text's embedding u, or `[u, v, |u - v|, u v]` of a pair.
+    """The classifier's input: a text's embedding u, or `[u, v, |u - v|, u v]` of a pair.
 
     Args:
         embeddings: `(len(task.texts), hidden_size)`.

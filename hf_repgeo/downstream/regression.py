@@ -1,4 +1,4 @@
-"""Regressions of a score on measures of geometry, as arXiv 2406.12159 has them, and the checks that they need.
+"""Regressions of a score on measures of geometry, as in arXiv 2406.12159, and the checks that they need.
 
 A correlation over doses of noise says little by itself: noise lowers the score and changes the geometry, so any measure
 that follows the dose correlates with the score. The checks ask what is left once the dose is known.
@@ -26,15 +26,14 @@ DOSE_DEGREE = 3
 
 @dataclass(frozen=True)
 class Association:
-    """How one measure goes with the score.
+    """The correlations of one measure with the score.
 
     Attributes:
         measure: its name.
         pearson, spearman: over all rows, with bootstrap intervals by (architecture, dose).
         by_family: Pearson within each architecture.
         given_dose: partial correlation given the architecture and a cubic in the logarithm of the dose.
-        within_dose: correlation between models of one architecture at one dose: what is left of the claim when the
-            dose is the same.
+        within_dose: correlation between models of one architecture at one dose, where the dose cannot explain it.
         p, p_corrected: permutation test of the correlation within architectures, alone and corrected for the number of
             measures; `None` where values are missing.
         p_within, p_within_corrected: the same within doses.
@@ -120,12 +119,13 @@ def regress(
     headline: str | None = None,
     seed: int = 0,
 ) -> Regression:
-    """Regresses a score on measures and checks what the regression is worth.
+    """Regresses a score on measures, and tests whether the measures say more than the dose does.
 
     Per measure: Pearson and Spearman; partial correlation given the dose; correlation within a dose; permutation tests
     corrected for the number of measures; bootstrap intervals that draw whole (architecture, dose) cells. Over all
-    measures: prediction of doses left out of the fit and of families left out, beside the dose itself. For one measure:
-    the paper's linear models with and without architecture, residuals, and predictions of rows marked `held_out`.
+    measures: prediction of doses left out of the fit and of families left out, compared with the dose itself. For one
+    measure: the paper's linear models with and without architecture, residuals, and predictions of rows marked
+    `held_out`.
 
     Args:
         table: a CSV, TSV or Parquet file or a data frame, wide or long; see `read_scores`.
@@ -134,8 +134,8 @@ def regress(
         baselines: columns that are not geometry, such as a validation loss, to compare with.
         architecture: column of the family; default: `architecture`, `arch` or `family`.
         dose: column of the noise's dose; default: `alpha` or `dose`.
-        headline: measure of the linear models; default: the one with the largest absolute Pearson correlation, which
-            flatters it.
+        headline: measure of the linear models; default: the one with the largest absolute Pearson correlation, whose
+            fit is then optimistic.
         seed: of bootstrap, permutations and folds.
 
     Raises:
@@ -172,7 +172,7 @@ def regress(
 
 
 def associations(table: ScoreTable, columns: dict[str, np.ndarray], seed: int = 0) -> list[Association]:
-    """One `Association` a column; p-values are corrected over those without a missing value."""
+    """One `Association` per column; p-values are corrected over columns without a missing value."""
     rows = ~table.held_out
     tests = _tests({name: values[rows] for name, values in columns.items()}, table, rows, seed)
     return [_association(name, x[rows], table, rows, tests.get(name, {}), seed) for name, x in columns.items()]

@@ -76,7 +76,7 @@ def as_dict(result: Regression) -> dict:
     return {**facts, "families": result.table.families, "notes": list(result.notes), **found}
 
 
-# --- what it says ----------------------------------------------------------------------------------------------------
+# --- its sections ----------------------------------------------------------------------------------------------------
 
 
 def sections(result: Regression) -> list[Section]:
@@ -161,20 +161,20 @@ def _linear(result: Regression) -> Section:
 def _residuals(result: Regression) -> Section | None:
     if not result.fits:
         return None
-    text = ["Standard errors above assume residuals without pattern and of one spread: look here whether they are."]
+    text = ["The standard errors above assume residuals without a pattern and with one variance: check that here."]
     return Section("Residuals", text, figure=plot_residuals(result), name="residuals")
 
 
 def _gains(skill: Skill, others: list[str]) -> list[Interval]:
-    """Its skill, and less the dose's and the baselines'."""
+    """A predictor's skill, and its skill minus that of the dose and of each baseline."""
     none = Interval(None)
     return [skill.skill, skill.beyond_dose or none, *(skill.beyond.get(other, none) for other in others)]
 
 
 def _skills(result: Regression) -> Section:
     text = [
-        "Skill is 1 less the squared error over that of a mean. Left: ten folds of doses, the architecture known. "
-        "The curve of the dose is the mean score at the nearest doses: what one predicts who knows the dose alone.",
+        "Skill is 1 minus the squared error over that of a mean. Left: ten folds of doses, the architecture known. "
+        "The curve of the dose is the mean score at the nearest doses: the prediction from the dose alone.",
     ]
     others = list(dict.fromkeys(other for one in [*result.held_in, *result.left_out] for other in one.beyond))
     head = ["asked", "predictor", "skill", "beyond the dose", *(f"beyond {other}" for other in others), "RMSE"]
@@ -201,7 +201,7 @@ def _predictions(result: Regression) -> Section | None:
     return Section("Models held out", text, [head, *rows], plot_predictions(result), "held-out")
 
 
-# --- how it is written -----------------------------------------------------------------------------------------------
+# --- Markdown and HTML -----------------------------------------------------------------------------------------------
 
 
 def _markdown(title: str, parts: list[Section]) -> str:

@@ -16,11 +16,11 @@ LEVEL = 0.95
 
 @dataclass(frozen=True)
 class Interval:
-    """A number and its percentile interval of 95 %; `None` where the data cannot say.
+    """A number and its 95 % percentile interval; `None` where the data are too few.
 
     Attributes:
         value, low, high: the number and the ends.
-        n: rows behind it.
+        n: number of rows that it is computed from.
     """
 
     value: float | None
@@ -30,7 +30,7 @@ class Interval:
 
     @property
     def descending(self) -> float:
-        """Sorts the largest value first, and what has none last."""
+        """Sort key: the largest value first, intervals without a value last."""
         return math.inf if self.value is None else -self.value
 
     def __str__(self) -> str:
@@ -41,14 +41,14 @@ class Interval:
 
 
 def cluster_weights(clusters: np.ndarray, draws: int, seed: int) -> np.ndarray:
-    """`(draws, n)`: how often each row's cluster was drawn, as many clusters a draw as there are."""
+    """`(draws, n)`: how often each row's cluster was drawn; every draw takes as many clusters as there are."""
     names, of_row = np.unique(clusters, return_inverse=True)
     counts = np.random.default_rng(seed).multinomial(len(names), np.full(len(names), 1 / len(names)), size=draws)
     return counts[:, of_row].astype(np.float64)
 
 
 def residuals(y: np.ndarray, design: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
-    """What a least-squares fit on the columns of `design` leaves of y: `(n,)`, or `(draws, n)` with weights."""
+    """Residuals of a least-squares fit of y on the columns of `design`: `(n,)`, or `(draws, n)` with weights."""
     if weights is None:
         return y - design @ np.linalg.lstsq(design, y, rcond=None)[0]
     grams = np.einsum("bn,nk,nl->bkl", weights, design, design)
@@ -81,7 +81,7 @@ def correlation(
     Args:
         x, y: `(n,)`; rows with NaN are left out.
         clusters: `(n,)` rows that belong together, drawn as one.
-        design: `(n, k)` columns whose linear effect is taken from both first, anew in each draw.
+        design: `(n, k)` columns whose linear effect is removed from both first, separately in each draw.
         draws: of the bootstrap.
         seed: of the draws.
     """
@@ -107,7 +107,7 @@ def correlation(
 
 
 def centred_by(values: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """Values less their group's mean; NaN in groups of one, which cannot say anything within."""
+    """Values minus their group's mean; NaN in groups of one, which have no variation within."""
     _, of_row, sizes = np.unique(groups, return_inverse=True, return_counts=True)
     means = np.bincount(of_row, np.nan_to_num(values)) / np.maximum(np.bincount(of_row, np.isfinite(values)), 1)
     return np.where(sizes[of_row] > 1, values - means[of_row], np.nan)

@@ -22,7 +22,7 @@ AVERAGES = {"average": (*FINETUNED, *PROBES), "finetuned": FINETUNED, "frozen": 
 
 @dataclass(frozen=True)
 class Result:
-    """What one job found.
+    """The result of one job.
 
     Attributes:
         model, architecture: the unperturbed model, and the family that it belongs to.
@@ -30,7 +30,7 @@ class Result:
         task: `"geometry"`, a GLUE task or a probing task.
         values: quantity -> number, or `None` where there is none.
         error: what went wrong; then `values` is empty.
-        seconds: it took.
+        seconds: duration of the job.
     """
 
     model: str
@@ -46,7 +46,7 @@ class Result:
 
     @property
     def key(self) -> tuple:
-        """What a job is known by: the same job is not done twice."""
+        """The identity of a job: the same job is not run twice."""
         return (self.model, self.how, self.alpha, self.run, self.task)
 
     @property
@@ -56,10 +56,10 @@ class Result:
 
 
 class ResultStore:
-    """A folder of results. Every process appends to a file of its own; reading joins them all.
+    """A folder of results. Every process appends to its own file; reading joins them all.
 
     Args:
-        folder: created if need be.
+        folder: created if needed.
         settings: what the numbers depend on; a folder of another study is refused.
         rank: of this process.
 
@@ -81,13 +81,13 @@ class ResultStore:
             changed = [key for key in wanted if found.get(key) != wanted[key]]
             if changed:
                 came = f"{str(self.folder)!r}, a study with another {changed[0]}: {found.get(changed[0])}"
-                cure = "Take another folder, or the settings in its study.json."
+                cure = "Use another folder, or the settings in its study.json."
                 raise BadInput("out", came=came, wanted=str(wanted[changed[0]]), cure=cure)
             return
         write_whole(path, json.dumps(wanted, indent=1) + "\n")
 
     def append(self, result: Result) -> None:
-        """Writes a line; one that a crash cut short before it is ended first."""
+        """Appends a line; if a crash cut the last one short, it is ended first."""
         with self.path.open("ab+") as file:
             if file.tell() and (file.seek(-1, os.SEEK_END), file.read(1))[1] != b"\n":
                 file.write(b"\n")
@@ -107,7 +107,7 @@ class ResultStore:
         return list(found.values())
 
     def done(self) -> set[tuple]:
-        """Keys of the jobs that need not be done again; failed ones are tried anew."""
+        """Keys of the jobs that need not be run again; failed ones are tried again."""
         return {result.key for result in self.read() if result.error is None}
 
     def write_tables(self) -> tuple[Path, Path]:
@@ -141,9 +141,9 @@ def tidy_rows(results: list[Result]) -> Iterator[dict]:
 def wide_rows(results: list[Result]) -> list[dict]:
     """One dict per perturbed model: its keys, its geometry, a score and a loss per task, and the averages of GLUE.
 
-    A score's column is the task's name; its validation loss stands in `loss_TASK`. `average` is over the tasks at
-    hand, `finetuned` and `frozen` over those of the kind where both kinds are there, `glue` is the paper's average
-    over eight tasks and `glue_with_wnli` over nine, where all are there.
+    A score's column has the task's name, its validation loss the name `loss_TASK`. `average` is over all tasks of the
+    study. If both kinds are present, `finetuned` and `frozen` are over those of one kind. `glue` is the paper's average
+    over eight tasks and `glue_with_wnli` over nine, if all of them are present.
     """
     points: dict[tuple, dict] = {}
     scores: dict[tuple, dict[str, float | None]] = {}
@@ -164,7 +164,7 @@ def wide_rows(results: list[Result]) -> list[dict]:
 
 
 def _averages(found: dict[str, float], tasks: set[str]) -> dict[str, float]:
-    """Means over all tasks of the study and over each kind of them, where the row has every score that goes in."""
+    """Means over all tasks of the study and over each kind of them, if the row has all of these scores."""
     kinds = {name: tasks & set(members) for name, members in AVERAGES.items()}
     if not (kinds["finetuned"] and kinds["frozen"]):
         kinds = {"average": tasks}

@@ -1,4 +1,4 @@
-"""Which of several encoders for labelled data: a cheap probe, geometry beside it, and whether that adds anything."""
+"""Chooses among encoders for labelled data by a cheap probe, and tests whether geometry adds anything to it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .tables import read_scores
 
 FOLDS = 5
 LEAST_PER_CLASS = FOLDS
-LEAST_CANDIDATES = 8  # to ask whether geometry adds to the probe over them
+LEAST_CANDIDATES = 8  # encoders from which one can tell whether geometry adds to the probe
 QUESTION = ("tuned_frames", "frames")  # in the shipped study: the outcome, and the probe of the same sentences
 
 
@@ -45,13 +45,13 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Selection:
-    """What `select_encoder` found.
+    """The result of `select_encoder`.
 
     Attributes:
         candidates: by the probe, the best first.
         adds: gain in skill of predicting the outcome from probe and geometry over the probe alone, with its interval.
         measure: the geometry that `adds` is about.
-        basis: on which models `adds` was found.
+        basis: the models from which `adds` was computed.
         notes: what else to know, a sentence each.
     """
 
@@ -93,9 +93,9 @@ def select_encoder(
     """Ranks encoders for labelled data by a cheap probe, and says whether geometry adds to it.
 
     Every encoder embeds the texts once, frozen; a linear classifier is scored in five folds, and the geometry of the
-    same token rows is measured. Whether geometry helps to foresee the outcome (the score after fine-tuning) needs
-    outcomes of many encoders: with eight or more in `outcomes` it is asked of these, else of the study that the package
-    ships, whose outcome is another task.
+    same token rows is measured. Whether geometry helps to predict the outcome (the score after fine-tuning) can be told
+    only from outcomes of many encoders: with eight or more in `outcomes` from these, else from the study that the
+    package ships, whose outcome is another task.
 
     Args:
         models: Hub ids, folders or `pip:PACKAGE`; or a mapping from names.
@@ -195,7 +195,7 @@ def _candidate(name: str, place: str, task: ProbeTask, measure: str, outcome: fl
 
 
 def _cross_validated(x: np.ndarray, y: np.ndarray, seed: int) -> np.ndarray:
-    """`(n,)` whether each row was classified right by a fit that did not see it."""
+    """`(n,)` whether each row was classified correctly by a fit that did not see it."""
     from sklearn.model_selection import StratifiedKFold
 
     right = np.zeros(len(y))
@@ -221,7 +221,7 @@ def added_skill(
     others: list[np.ndarray] | None = None,
     seed: int = 0,
 ) -> Interval:
-    """Skill of predicting unseen models' outcomes from probe and geometry, less that from the probe alone.
+    """Skill of predicting unseen models' outcomes from probe and geometry, minus that from the probe alone.
 
     Args:
         outcome, probe, geometry: `(n,)`.

@@ -1,4 +1,4 @@
-"""Sample sequences: short lines of several corpora, drawn as arXiv 2406.12159 draws them, each split equally often."""
+"""Sample sequences: short lines of several corpora, drawn as in arXiv 2406.12159, each split equally often."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..rows.texts import packaged_sample, read_dataset
 WORD = re.compile(r"\b\w\w+\b")  # two letters or digits at least, as scikit-learn's CountVectorizer reads words
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[\"'(]?[A-Z0-9])")
 ALL_ROWS = 2**31
-CROWDED = 1000  # draws in a row that find nothing new: the splits still drawn from are used up
+CROWDED = 1000  # after this many draws in a row without a new sequence, the splits count as exhausted
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def sample_sequences(
 
 
 def _draw(eligible: dict[str, list[str]], n: int, rng: random.Random) -> dict[str, str]:
-    """Sequence -> split. A split that holds nothing new any more is left out from then on."""
+    """Sequence -> split. A split without new sequences is no longer drawn from."""
     open_splits, barren = list(eligible), 0
     drawn: dict[str, str] = {}
     while len(drawn) < n:

@@ -1,4 +1,4 @@
-"""A study: models x doses x runs x tasks into one table; what is done is not done again, a crash is recorded."""
+"""A study: models x doses x runs x tasks into one table; finished jobs are not repeated, failed ones are recorded."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ ALPHAS = (0.0, 0.0025, 0.005, 0.01, 0.015, 0.02, 0.03, 0.04, 0.06, 0.1, 0.2, 0.4
 
 @dataclass(frozen=True)
 class StudySettings:
-    """What is done to each model, and what is measured.
+    """The perturbations of each model, and what is measured.
 
     Attributes:
         alphas: doses, 0 to 1; default: 13 of them, dense where BERT-like models lose their skills.
-        runs: repeats of each dose, with noise of their own.
+        runs: repeats of each dose, each with its own noise.
         how: noise, scaled_noise, reinitialize or shuffle_embeddings; see `Perturbation`.
         tasks: geometry, GLUE tasks, tuned_chunks and tuned_frames (fine-tuned), probing tasks; default: geometry,
             chunks and frames.
@@ -99,14 +99,14 @@ def study(
 ) -> Path:
     """Perturbs models in doses, measures the geometry of each and its score on each task, and writes one table.
 
-    Tokenized sample, sentences and base weights are kept between doses. A job is a (model, dose, run, task); what is
-    done is in `out`, and the same call does the rest. A job that fails is recorded with its error, and the study goes
-    on; the next call tries it again. Started by `torchrun` or `accelerate launch`, every process takes its share of
-    the (model, dose, run)s, each on a GPU of its own.
+    Tokenized sample, sentences and base weights are kept between doses. A job is a (model, dose, run, task); finished
+    jobs are in `out`, and the same call runs the others. A job that fails is recorded with its error, and the study
+    continues; the next call tries it again. Under `torchrun` or `accelerate launch` every process takes its share of
+    the (model, dose, run)s, each on its own GPU.
 
     Args:
         models: Hub ids, folders or `pip:PACKAGE`; or a mapping from the names to use in the table.
-        out: folder of the results: `tidy.csv`, `table.csv`, and what is needed to go on.
+        out: folder of the results: `tidy.csv`, `table.csv`, and what is needed to resume.
         settings: see `StudySettings`.
         architectures: name -> family, for regressions; default: the model's own type and width.
         progress: show a bar over the whole with the time left.
@@ -126,7 +126,7 @@ def study(
     recipes = list(settings.recipes())
     by_run = sorted(((name, *pair) for name in named for pair in recipes), key=lambda job: job[1])
     done = store.done()
-    todo = [  # run by run over all models: an interrupted study is a smaller whole one
+    todo = [  # run by run over all models, so that an interrupted study is a complete one with fewer runs
         (name, run, recipe, missing)
         for name, run, recipe in by_run[rank::world]
         if (missing := [t for t in settings.tasks if (name, recipe.how, recipe.alpha, run, t) not in done])
@@ -148,7 +148,7 @@ def _short(place: str) -> str:
 
 
 def _bar(show: bool, total: int) -> tqdm:
-    """Over all jobs that are left to do; its time left is of the same."""
+    """A progress bar over the jobs that are not finished."""
     from tqdm.auto import tqdm
 
     return tqdm(total=total, desc="study", disable=not show, smoothing=0.05)
@@ -157,8 +157,8 @@ def _bar(show: bool, total: int) -> tqdm:
 def _share_of_launch() -> tuple[int, int]:
     """This process's number and how many there are, under a launcher of distributed programs.
 
-    The jobs are independent and each fits on one device, so processes share them out instead of gradients. The
-    launcher's variables are taken out of the environment: otherwise Trainer would wait for the other processes.
+    The jobs are independent and each fits on one device, so processes share jobs, not gradients. The launcher's
+    variables are removed from the environment: otherwise Trainer would wait for the other processes.
     """
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     if world > 1 and torch.cuda.is_available():
@@ -168,7 +168,7 @@ def _share_of_launch() -> tuple[int, int]:
     return rank, world
 
 
-# --- what all models share -------------------------------------------------------------------------------------------
+# --- inputs of all models --------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -196,7 +196,7 @@ def _finetuned_task(name: str, data: str | None) -> tuple[Task, dict[str, Rows]]
 
 
 class ModelUnderStudy:
-    """A base model with its tokenized inputs; `results` perturbs it and does the tasks."""
+    """A base model with its tokenized inputs; `results` perturbs it and runs the tasks."""
 
     def __init__(self, name: str, place: str, architecture: str, loaded: Loaded, inputs: StudyInputs):
         self.name, self.place, self.architecture, self.inputs = name, place, architecture, inputs
@@ -266,7 +266,7 @@ class ModelUnderStudy:
 
 @contextmanager
 def _recording(head: Result, tasks: list[str]) -> Iterator[list[Result]]:
-    """A list that holds one failed result a task if the model itself could not be perturbed."""
+    """A list that gets one failed result per task if the model itself cannot be perturbed."""
     failed: list[Result] = []
     try:
         yield failed

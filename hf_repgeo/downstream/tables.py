@@ -1,4 +1,4 @@
-"""Tables of scores and measures, wide or long, of a study of ours or of anyone's, read and checked for regressions."""
+"""Reads and checks tables of scores and measures for regressions, wide or long, from our studies or elsewhere."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ ARCHITECTURES = ("architecture", "arch", "family")
 DOSES = ("alpha", "dose")
 BOOKKEEPING = ("run", "seed", "index", "how", "model", "held_out")
 SCORES = (*TASKS, *OWN, *PROBES, "average", "finetuned", "frozen", "glue", "glue_with_wnli")
-LEAST_ROWS = 6  # of a correlation with an interval; a regression also needs more rows than parameters
+LEAST_ROWS = 6  # for a correlation with an interval; a regression also needs more rows than parameters
 
 
 @dataclass(frozen=True)
 class ScoreTable:
-    """Rows of a table in roles.
+    """Rows of a table, their columns sorted by role.
 
     Attributes:
         frame: one row per model, as read; rows without a score are left out.
         score: `(n,)` float64.
         measures: name -> `(n,)` float64, NaN where missing.
-        baselines: rivals of the measures, such as a validation loss, likewise.
+        baselines: what the measures are compared with, such as a validation loss, in the same form.
         architecture: `(n,)` names; all equal when there is no such column.
         dose: `(n,)` float64, or `None`.
         held_out: `(n,)` bool; these rows are predicted and not fitted.
@@ -62,7 +62,7 @@ class ScoreTable:
         return np.log10(np.maximum(self.dose, smallest / 2 if np.isfinite(smallest) else 1.0))
 
     def cells(self, rows: np.ndarray) -> np.ndarray:
-        """Number of each row's (architecture, dose); without doses every row is a cell of its own."""
+        """Number of each row's (architecture, dose); without doses every row has its own number."""
         if self.dose is None:
             return np.arange(int(rows.sum()))
         keys = list(zip(self.architecture[rows].tolist(), self.dose[rows].tolist()))
@@ -151,7 +151,7 @@ def _wide(frame: pandas.DataFrame) -> pandas.DataFrame:
     named = next((name for name in ("measure", "quantity") if name in frame.columns), None)
     if named is None or "value" not in frame.columns:
         return frame
-    if "task" in frame.columns:  # a study's tidy table: a task's score takes the task's name
+    if "task" in frame.columns:  # a study's tidy table: a task's score gets the task's name
         geometry, scores = frame["task"] == "geometry", frame[named] == "score"
         named_by_task = frame[named].astype(str) + "_" + frame["task"].astype(str)
         frame = frame.assign(**{named: frame[named].where(geometry, frame["task"].where(scores, named_by_task))})
@@ -168,7 +168,7 @@ def _wide(frame: pandas.DataFrame) -> pandas.DataFrame:
 
 
 def _scored(frame: pandas.DataFrame, score: str, needed: list[str], notes: list[str]) -> pandas.DataFrame:
-    """Rows with a score and all that is needed, each once; the score must vary."""
+    """Rows with a score and all other needed columns, each once; the score must vary."""
     numbers = _numbers(frame, score)
     missing = ~np.isfinite(numbers) | frame[needed].isna().any(axis=1).to_numpy()
     if missing.any():

@@ -1,6 +1,6 @@
-"""The Gradio app of a measurement, shared by three Spaces: rows or a model in, value, error, chance, picture out.
+"""The Gradio app of a measurement, shared by three Spaces: from rows or a model to value, error, chance and picture.
 
-The functions that measure know nothing of Gradio and keep nothing between calls: visitors do not disturb one another.
+The functions that measure do not depend on Gradio and keep no state: visitors do not disturb one another.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ if TYPE_CHECKING:
     from ..report import GeometryReport
 
 MODEL_ROWS = 4096
-CHEAP = 4096 * 1024  # numbers in a cloud whose chance level, nine clouds more, takes seconds
+CHEAP = 4096 * 1024  # entries of a cloud up to which the chance level, from nine further clouds, takes seconds
 Result = dict[str, float | int | str | None]
 
 MEANING = {
     "anisotropy": "How much of the spread of your rows lies along one single direction: near 0 a ball, 1 a line.",
     "intrinsic_dimension": "In how many directions your rows really spread: 2 for a crumpled sheet in any space.",
-    "patchiness": "How clumped your rows lie: 1 as by chance, 3 where a row has three times the company.",
+    "patchiness": "How clumped your rows are: 1 as by chance, 3 if a row has three times as many others around it.",
 }
 EXAMPLE_ROWS = 400
-EXAMPLE_CELLS = {"codebooks": 2, "bits": 3}  # 8 cells, of which 400 rows put fifty into each
+EXAMPLE_CELLS = {"codebooks": 2, "bits": 3}  # 8 cells, so that 400 rows put fifty into each
 
 
 # --- measuring ------------------------------------------------------------------------------------------------------
@@ -221,7 +221,7 @@ def _model_tab(name: str, address: Address) -> None:
 def _option_inputs(name: str, values: dict[str, int]) -> dict[str, gr.components.Component]:
     if name != "patchiness":
         return {}
-    about = "2 ** bits cells; needs as many rows, better 39 times"
+    about = "2 ** bits cells; needs at least that many rows, better 39 times as many"
     return {
         "codebooks": gr.Slider(1, 16, values["codebooks"], step=1, label="Codebooks", info="at most one a column"),
         "bits": gr.Slider(1, 10, values["bits"], step=1, label="Bits", info=about),

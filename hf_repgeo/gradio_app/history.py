@@ -1,4 +1,4 @@
-"""A training as the page shows it: layer by step, from the history that a `GeometryCallback` kept."""
+"""Figures of a training: layer by step, from the history that a `GeometryCallback` kept."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What visitors of a Space hand in, read with care: limited in size and type, never unpickled, errors in sentences."""
+"""Reads what visitors of a Space submit: limited in size and type, never unpickled, with errors as sentences."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def check_size(X, argument: str):
     """`X`, if it is a matrix that a Space can measure within a minute: its neighbours and its spectrum.
 
     Raises:
-        BadInput: no matrix, or `n d (n + d)` above the limit, as that of 16384 rows of 4096 columns is not.
+        BadInput: not a matrix, or `n d (n + d)` above the limit, which 16384 rows of 4096 columns just reach.
     """
     if X.ndim != 2:
         raise BadInput(argument, came=f"shape {tuple(X.shape)}", wanted="a matrix (n_samples, hidden_size)")
@@ -195,7 +195,7 @@ def check_model_size(model: str) -> str | None:
 
 
 def _check_files(model: str, sizes: dict[str, int]) -> None:
-    """What loading would fetch of a repository: sizes by name."""
+    """The files that loading would download from a repository: sizes by name."""
     weights = [size for name, size in sizes.items() if name.endswith(".safetensors")]
     if not weights or sum(weights) > MAX_MODEL_BYTES:
         came = f"{model!r} with {sum(weights) / 2**30:.1f} GiB of safetensors weights"

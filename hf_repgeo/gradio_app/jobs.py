@@ -1,4 +1,4 @@
-"""Long work behind a button: it tells how far it is, and stops when it is asked to."""
+"""Long work that a button starts: it reports its progress, and stops when asked to."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ HEARTBEAT = 0.5  # seconds between two looks at the clock
 
 
 class Stopped(RepgeoError):
-    """The visitor asked to stop, or went away, or the time was up."""
+    """The visitor asked to stop, or left, or the time was up."""
 
 
 class Job(Generic[T]):
-    """Work in a thread of its own.
+    """Work in its own thread.
 
     Args:
         work: called with a function `show(what, done, total)`, which raises `Stopped` once the job is stopped.
@@ -52,7 +52,7 @@ class Job(Generic[T]):
         return self._result[0]
 
     def __iter__(self) -> Iterator[str]:
-        """Starts the work, and tells how far it is until it ends; whoever stops listening stops it."""
+        """Starts the work, and yields its progress until it ends; closing the iterator stops the work."""
         threading.Thread(target=self._run, daemon=True).start()
         deadline = time.monotonic() + PATIENCE
         try:
@@ -63,7 +63,7 @@ class Job(Generic[T]):
             self.stop()
 
     def _next(self, deadline: float) -> str | None:
-        """The next news; empty while there is none."""
+        """The next progress message; empty while there is none."""
         if time.monotonic() > deadline:
             self.stop()
         try:
@@ -79,7 +79,7 @@ class Job(Generic[T]):
     def _run(self) -> None:
         try:
             self._result.append(self._work(self._show))
-        except BaseException as error:  # handed to whoever asks for the result
+        except BaseException as error:  # `result` raises it again
             self._error = error
         finally:
             self._news.put(None)

@@ -64,7 +64,7 @@ def scatter(rows: pandas.DataFrame, x: str, y: str) -> Figure:
 
 
 def _order(group: tuple) -> int:
-    """The packaged models first, in the colours that they have elsewhere."""
+    """The packaged models first, so that they have the same colours as elsewhere."""
     known = list(NAMES)
     return known.index(group[0]) if group[0] in known else len(known)
 

@@ -1,4 +1,4 @@
-"""A visitor's model: limited before it is loaded by what it will cost, measured once for the same weights and text."""
+"""Measures a visitor's model, once per weights and text; its cost is limited before it is loaded."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ _lock = threading.Lock()
 
 
 def measure_model(model: str, text: str, show: Show) -> GeometryReport:
-    """A model on about 4,096 tokens with and without sinks; remembered by weights and text.
+    """A model on about 4,096 tokens with and without sinks; cached by weights and text.
 
     Args:
         model: Hub id, or the packaged model; weights are read as safetensors, and no code is run.
         text: what the model reads; empty: the packaged sample of Wikipedia.
-        show: called as the work goes on.
+        show: called with the progress.
 
     Raises:
         BadInput: no such model, too large a one, or too long a text.

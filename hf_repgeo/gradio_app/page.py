@@ -1,4 +1,4 @@
-"""What the tabs of a page share: its look, its state in the address, errors as sentences, the code behind a view."""
+"""What the tabs of a page share: its style, its state in the address, errors as sentences, the code of a view."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ LOOK = {"css": CSS, "head": HEAD}
 
 
 def in_sentences(function: Callable) -> Callable:
-    """Errors of ours become their own sentence on the page; of anything else the page says only that it happened."""
+    """Shows our errors on the page with their own sentence; of any other the page says only that it happened."""
     if inspect.isgeneratorfunction(function):
 
         @functools.wraps(function)
@@ -111,10 +111,10 @@ def shown(error: Exception) -> gr.Error:
 
 
 class Address:
-    """Controls whose values stand in the page's address: it can be bookmarked and shared.
+    """Controls whose values are part of the page's address, so that a view can be bookmarked and shared.
 
-    A control joins by `add`, and what a view makes of its controls by `answer`; `attach` makes the address follow the
-    controls, and the views follow an address that somebody opens. A value that a control does not offer is left out.
+    `add` takes a control and `answer` a view's function; `attach` makes the address follow the controls, and the views
+    follow an address that somebody opens. A value that a control does not offer is ignored.
     """
 
     def __init__(self) -> None:
@@ -131,8 +131,8 @@ class Address:
     def answer(self, controls: list, function: Callable, inputs: list, outputs: list, **settings: Any) -> None:
         """`function` fills `outputs` when a visitor moves a control, and when an opened address has set some inputs.
 
-        An address sets several controls at once. Their own events would each ask for an answer, and an older one could
-        come last and stay: so only a visitor's hand starts an event, and `attach` asks once for the whole address.
+        An address sets several controls at once. If each of them started an event, an older answer could arrive last
+        and stay. So only a visitor's input starts events, and `attach` asks once for the whole address.
         """
         gr.on([control.input for control in controls], in_sentences(function), inputs, outputs, **settings)
         self._answers.append((function, inputs, outputs))
@@ -167,7 +167,7 @@ class Address:
         demo.load(restore, None, [tabs, *controls, *filled], **quiet)
 
     def _answered(self, known: dict[str, Any]) -> list:
-        """What every view's outputs become by the values that an address gives; a view without one stays as it is."""
+        """The outputs of every view for the values in an address; a view without any stays as it is."""
         given = {id(self._controls[name]): value for name, value in known.items()}
         values: list[Any] = []
         for function, inputs, outputs in self._answers:
@@ -219,7 +219,7 @@ def whole(low: int, high: int) -> Callable[[str], int]:
 
 
 def plots_in_pairs(figures: list[Any]) -> list[gr.Plot]:
-    """A plot for each default panel, two beside each other, under its name and what larger values mean."""
+    """A plot for each default panel, two in a row, under its name and what larger values mean."""
     plots = []
     for start in range(0, len(DEFAULT_PANELS), 2):
         with gr.Row():
@@ -237,7 +237,7 @@ def code_block(code: str, title: str = "The code that made this") -> gr.Code:
 
 
 def files_for(contents: dict[str, str | bytes], folder: str | Path) -> list[str]:
-    """Files for downloading, in a new folder of their own inside `folder`."""
+    """Files for downloading, in a new folder inside `folder`."""
     Path(folder).mkdir(parents=True, exist_ok=True)
     own = Path(tempfile.mkdtemp(dir=folder))
     places = []
@@ -254,6 +254,6 @@ def as_json(report: ReportTable) -> str:
 
 
 def described(figure: Any, words: str) -> Any:
-    """The figure with words that stand for it where it cannot be seen."""
+    """The figure with alternative text for readers who cannot see it."""
     figure.update_layout(meta=words)
     return figure

@@ -1,4 +1,4 @@
-"""The small picture beside each measured number, as points `(x, y)`: what the number was read from."""
+"""The small picture beside each measured number, as points `(x, y)` that the number is computed from."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Points = list[tuple[float, float]]
 
 
 def points_of(name: str, cloud: PointCloud, **options) -> Points:
-    """What a measure saw in a cloud, at most 200 points; none where there is nothing to draw.
+    """The points that a measure's value comes from, at most 200; none if there is nothing to draw.
 
     Args:
         name: `"anisotropy"`: share of variance of each direction. `"intrinsic_dimension"`: TwoNN's cumulative law, a

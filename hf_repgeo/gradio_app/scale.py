@@ -1,4 +1,4 @@
-"""Where would my value lie: a value on one axis with the layers of the packaged models, and what it was read from."""
+"""A visitor's value on one axis with the layers of the packaged models, and the picture that it comes from."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def scale_figure(name: str, result: dict[str, Any]) -> Figure:
 
 
 def points_figure(name: str, points: Points) -> Figure:
-    """What the number was read from; see `points_of`."""
+    """The picture of what the number is computed from; see `points_of`."""
     x, y = zip(*points)
     figure = plotly().Figure()
     counted = name != "intrinsic_dimension"

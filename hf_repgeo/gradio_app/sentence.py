@@ -1,7 +1,7 @@
 """A sentence's embedding as an array, what the packaged sparse VAE reads from it, and what changes with a region of it.
 
 The VAE was trained on embeddings by the packaged encoder, so every sentence has regions and latents. The embeddings of
-some sentences are packaged too: the page is filled before a model is loaded.
+some sentences are packaged too, so that the page shows something before a model is loaded.
 """
 
 from __future__ import annotations
@@ -146,7 +146,7 @@ def _frame(figure: Figure, number: int, cells: torch.Tensor, marked: bool) -> No
     line = {"color": COLOURS[0] if marked else "#333333", "width": 4 if marked else 1.5}
     # a little inside the cells, so that neighbouring frames do not cover each other
     figure.add_shape(type="rect", x0=left - 0.4, x1=right + 0.4, y0=top - 0.4, y1=bottom + 0.4, line=line)
-    # "region" stands on a light plate: the page colours text for its own background
+    # "region" has a light background: the page colours text for its own background
     figure.add_annotation(
         x=left,
         y=top,
@@ -169,7 +169,7 @@ def latents_figure(row: torch.Tensor, changed: torch.Tensor, other: torch.Tensor
 
 
 def story(row: torch.Tensor, changed: torch.Tensor, region: int, edit: str) -> str:
-    """What the edit moved, as a sentence with numbers."""
+    """What the edit changed, as a sentence with numbers."""
     size = int(regions()[region].sum())
     if edit == "none":
         return f"**{len(row)} numbers in {len(regions())} regions, read as {len(latent_scales())} latents.**"

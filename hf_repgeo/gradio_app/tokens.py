@@ -1,6 +1,6 @@
 """The tokens of a text as a map: one window through a model, every layer's rows in a few principal components.
 
-Principal components keep what the picture needs of a row, so that the maps of two models fit into a small file.
+The picture needs only principal components of a row, so that the maps of two models fit into a small file.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class TokenMap:
     copies: np.ndarray
 
     def sinks(self, layer: int) -> np.ndarray:
-        """`(n,)` whether a token's norm exceeds five medians of the layer."""
+        """`(n,)` whether a token's norm exceeds five times the median of the layer."""
         return self.norms[layer] > MASSIVE_NORM * np.median(self.norms[layer])
 
     def save(self, path: Path) -> None:
@@ -70,7 +70,7 @@ class TokenMap:
 
 @cache
 def packaged_map(name: str) -> TokenMap:
-    """The map that the package holds of a model, by the name of its file."""
+    """The packaged map of a model, by the name of its file."""
     with np.load(FOLDER / f"{name}.npz", allow_pickle=False) as file:
         columns = {key: file[key] for key in file if key != "model"}
         return TokenMap(str(file["model"]), **columns)

@@ -1,7 +1,7 @@
 """The atlas: one table of many models measured by many people, one row per model, revision, layer, policy and measure.
 
-Rows come in by pull request and are checked before (`check_for_atlas`): whoever reads the table can tell of every
-number what it was measured on, and how. The package ships a small atlas of its own, `hf_repgeo/data/atlas.parquet`.
+Rows are added by pull request and checked before (`check_for_atlas`), so that every number says what it was measured
+on, and how. The package ships its own small atlas, `hf_repgeo/data/atlas.parquet`.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ A model joins by `report.push_to_hub("you/your-model", atlas="OWNER/NAME")`, whi
 """
 
 
-# --- what may come in -----------------------------------------------------------------------------------------------
+# --- checks ---------------------------------------------------------------------------------------------------------
 
 
 def check_for_atlas(report: ReportTable) -> None:
@@ -66,7 +66,7 @@ def check_for_atlas(report: ReportTable) -> None:
 
     Raises:
         BadInput: rows that are not a public model's layers on a named text, unknown names, values outside the range of
-            their measure, or fewer rows than are worth comparing.
+            their measure, or too few rows to compare.
     """
     facts, text = report.provenance, report.provenance.get("text") or {}
     model = str(facts.get("model", ""))
@@ -122,7 +122,7 @@ def _schema(types: dict[str, type]) -> pyarrow.Schema:
 
 
 def atlas_files(there: Snapshot, *, report: ReportTable, repo_id: str, path: str) -> dict[str, bytes]:
-    """What goes into the atlas: one new file with the rows that are not in it, and a card where there is none.
+    """The files to add to the atlas: one with the rows that it lacks, and a card if it has none.
 
     Raises:
         BadInput: the data set holds something else.

@@ -70,7 +70,7 @@ def update_card(
         str: the new card. Applied to its own result, the function changes nothing.
 
     Raises:
-        BadInput: the card's front matter cannot be read, a marker stands alone, or a result is there with another
+        BadInput: the card's front matter cannot be read, a marker has no partner, or the card has a result with another
             value.
 
     Example:
@@ -345,7 +345,7 @@ def _extreme(pair: tuple[int | None, float]) -> str:
 
 
 def _measured(report: ReportTable) -> str:
-    """One sentence: on what, of what, how."""
+    """One sentence on the model, the text and the protocol."""
     facts, first = report.provenance, next(summaries(report), None)
     parts = {
         "model": shown_name(facts.get("model")) or None,

@@ -44,9 +44,9 @@ class Snapshot:
     """A repository at one commit.
 
     Attributes:
-        commit: its SHA; `None` for a repository that is not there or could not be looked at.
+        commit: its SHA; `None` for a repository that does not exist or cannot be read.
         paths: the files in it.
-        local: downloads a file and says where it lies.
+        local: downloads a file and returns its path.
     """
 
     commit: str | None
@@ -54,7 +54,7 @@ class Snapshot:
     local: Callable[[str], Path]
 
     def read(self, path: str) -> bytes:
-        """The content of a file; empty for one that is not there."""
+        """The content of a file; empty if it does not exist."""
         return Path(self.local(path)).read_bytes() if path in self.paths else b""
 
 

@@ -50,9 +50,9 @@ class Pushed:
     """What a push did.
 
     Attributes:
-        folder: of a dry run: where everything lies, as `models/OWNER/NAME/...` and `datasets/OWNER/NAME/...`.
+        folder: of a dry run, which holds everything as `models/OWNER/NAME/...` and `datasets/OWNER/NAME/...`.
         commits: the address of the commit that holds it, by repository; an earlier one if there was nothing new.
-        pull_requests: instead of it, the address of the pull request.
+        pull_requests: the address of the pull request, by repository, if there is one instead of a commit.
     """
 
     folder: Path | None = None
@@ -221,7 +221,7 @@ def _chosen(repo_id: str | Path, files: dict[str, Any], name: str | None) -> str
     return name if name is not None else next(iter(files))
 
 
-# --- what goes where --------------------------------------------------------------------------------------------------
+# --- the files of each repository -------------------------------------------------------------------------------------
 
 
 def _to_model(
@@ -259,7 +259,7 @@ def _files(report: ReportTable, path: str) -> dict[str, bytes]:
 def _model_files(
     there: Snapshot, *, files: dict[str, bytes], card: Callable[[str | None], str] | None
 ) -> dict[str, bytes]:
-    """Those files, and the card that is there with our part in it."""
+    """Those files, and the repository's card with our section in it."""
     if card is None:
         return files
     readme = there.read("README.md").decode() if "README.md" in there.paths else None
@@ -289,7 +289,7 @@ def _figure(report: ReportTable) -> bytes | None:
             figure = plot_layers(report, headline, [first.tokens] if first and first.tokens else None)
     except BadInput:
         return None
-    # Without the name of the program in it, the same curves are the same bytes.
+    # Without metadata that names matplotlib's version, equal curves give equal bytes.
     picture = BytesIO()
     figure.savefig(picture, format="png", dpi=120, metadata={"Software": None})
     return picture.getvalue()
@@ -299,7 +299,7 @@ def _figure(report: ReportTable) -> bytes | None:
 
 
 def plain(report: ReportTable) -> ReportTable:
-    """The report in what JSON knows: numpy's scalars as Python's, tuples as lists. Without local paths and tokens.
+    """The report in JSON's types: numpy's scalars as Python's, tuples as lists. Without local paths and tokens.
 
     Raises:
         BadInput: no row, a number that is not finite, or something that JSON does not know.
@@ -311,7 +311,7 @@ def plain(report: ReportTable) -> ReportTable:
 
 
 def _without_secrets(text: str) -> str:
-    """Without what belongs to this machine: of a path its last name, of a token nothing."""
+    """Without what belongs to this machine: a path becomes its last name, a token is removed."""
     if "\n" not in text and ABSOLUTE.match(text):
         text = re.split(r"[/\\]", text.rstrip("/\\"))[-1]
     return TOKEN.sub("hf_...", text)
@@ -372,7 +372,7 @@ def client(token: str | bool | None) -> HfApi:
 
 
 def _save(report: ReportTable, file: Path) -> Path:
-    """Writes the report before anything else is done with it."""
+    """Writes the report to disk before anything else can fail."""
     file.parent.mkdir(parents=True)
     return report.to_json(file)
 

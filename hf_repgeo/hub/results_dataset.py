@@ -1,7 +1,7 @@
 """The results data set: reports of many models as one tidy table, one row per model, commit, layer, measure,
 convention.
 
-A row is recognised by `KEY`. What was measured twice in the same way is one row: the first one stays.
+Rows are identified by `KEY`. If something was measured twice in the same way, only the first row is kept.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ ABOUT = {
     "measured": str,
     "report": str,
 }
-# What a run was asked for, and when and on what it ran; the numbers of a row do not depend on these.
+# What was asked for, when, and on which machine; the numbers of a row do not depend on these.
 _NOT_IDENTITY = set("layers tokens measures finished pool versions device processor revision request".split())
 
 TAG = "hf_repgeo-results"
@@ -93,7 +93,7 @@ def text_of(report: ReportTable) -> dict[str, Any]:
 
 
 def results_table(report: ReportTable, repo_id: str, path: str) -> pyarrow.Table:
-    """The rows of a report, each with what it takes to read it alone.
+    """The rows of a report, each with the columns that make it readable by itself.
 
     Args:
         report: what was measured.
@@ -154,10 +154,10 @@ def new_rows(table: pyarrow.Table, files: Iterable[bytes]) -> pyarrow.Table:
 
 
 def results_files(there: Snapshot, *, report: ReportTable, repo_id: str, path: str) -> dict[str, bytes]:
-    """What goes into the data set: one new file with the rows that are not in it, and a card where there is none.
+    """The files to add to the data set: one with the rows that it lacks, and a card if it has none.
 
     Args:
-        there: the data set as it stands.
+        there: the data set as it is.
         report: what was measured.
         repo_id: the repository that the report is pushed to.
         path: the report's file there.

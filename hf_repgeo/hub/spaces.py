@@ -1,8 +1,8 @@
-"""A Space of ours onto the Hub: `publish_space`. The package goes along, so that the Space builds wherever it lies.
+"""Publishes one of the package's Spaces on the Hub, with the package itself, so that it builds in any account.
 
-The folder `hf_repgeo/` stands beside `app.py`, where Python finds it first; `requirements.txt` names what the package
-needs, from the indexes of Python and of PyTorch's builds for CPUs. So nothing is fetched that the build of a private
-Space may not read, and every change of the package is a change of the Space, which the Hub then builds again.
+The folder `hf_repgeo/` is uploaded beside `app.py`, where Python finds it first; `requirements.txt` names what the
+package needs, from the indexes of Python and of PyTorch's builds for CPUs. So the build downloads nothing that a
+private Space may not read, and every change of the package is a change of the Space, which the Hub then builds again.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ def requirements(lines: list[str]) -> list[str]:
 
 
 def _needs(extras: list[str]) -> list[str]:
-    """What the package and some of its extras need: of a checkout from pyproject.toml, else as it was installed."""
+    """The requirements of the package and some of its extras: from a checkout's pyproject.toml, else as installed."""
     stated = HERE.parent / "pyproject.toml"
     if stated.is_file():
         project = tomllib.loads(stated.read_text())["project"]
