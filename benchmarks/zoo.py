@@ -63,13 +63,13 @@ def _running(model) -> tuple[str, dict]:
 
 
 def _profiled(model, inputs: dict) -> dict:
-    from hf_repgeo.rows.capture import read_places
+    from hf_repgeo.rows.capture import copied, read_places
     from hf_repgeo.rows.passes import run
     from hf_repgeo.rows.stacks import find_stacks
 
     stacks = find_stacks(model, inputs)
     taps = [tap for stack in stacks for tap in stack.taps]
-    with read_places(model, taps, lambda rows: rows.clone()) as rows:
+    with read_places(model, taps, copied) as rows:
         run(model, **inputs)
     missing = [place for place, state in rows.items() if state is None]
     if missing:

@@ -49,6 +49,8 @@ SPECIAL = {  # sizes that hang together
     },
     "nemotron_h": {"mamba_num_heads": 8, "mamba_head_dim": 8, "n_groups": 1},
     "sam2_hiera_det_model": {"hidden_size": 96},
+    "hiera": {"embed_dim": 16, "depths": [1, 2, 1, 1]},
+    "levit": {"image_size": 64, "patch_size": 16},  # its convolutions halve the image four times, whatever it says
     "swin": {"window_size": 4},
     "donut-swin": {"window_size": 4},
     "swin2sr": {"window_size": 4, "patch_size": 1, "image_size": 32},

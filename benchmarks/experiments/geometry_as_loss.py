@@ -54,7 +54,7 @@ def last_layer(model, sample: torch.Tensor) -> torch.Tensor:
     """`(tokens, hidden_size)` of the stream before the final norm, where the term reads it."""
     body = model.base_model
     taps = places_of(body, Windows([sample[0].tolist()], [[0] * WINDOW]), [-1], "raw")
-    with read_places(body, taps, lambda rows: rows.flatten(0, 1).clone()) as found, undisturbed(model):
+    with read_places(body, taps, lambda _, rows: rows.flatten(0, 1).clone()) as found, undisturbed(model):
         body(input_ids=sample)
     return next(iter(found.values()))
 

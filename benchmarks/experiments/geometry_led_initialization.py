@@ -69,7 +69,7 @@ def geometry(model, ids: torch.Tensor) -> dict[str, dict[int, float]]:
     """measure -> layer -> value on one batch of windows."""
     body = model.base_model
     taps = [tap for tap in places_of(body, Windows([ids[0].tolist()], [[0] * WINDOW])) if tap.place.point == RESIDUAL]
-    with read_places(body, taps, lambda rows: rows.flatten(0, 1).clone()) as found, undisturbed(model):
+    with read_places(body, taps, lambda _, rows: rows.flatten(0, 1).clone()) as found, undisturbed(model):
         body(input_ids=ids)
     return {m: {place.layer: float(TERMS[m](rows)) for place, rows in found.items()} for m in MEASURES}
 

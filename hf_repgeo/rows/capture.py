@@ -14,7 +14,6 @@ from .passes import one_at_a_time
 from .trace import called_as_modules, tensors_of
 
 RESIDUAL, FINAL_NORM = "residual", "final_norm"
-Take = Callable[[torch.Tensor], Any]
 
 
 class Place(NamedTuple):
@@ -23,6 +22,14 @@ class Place(NamedTuple):
     stack: str
     layer: int
     point: str = RESIDUAL
+
+
+Take = Callable[[Place, torch.Tensor], Any]
+
+
+def copied(place: Place, rows: torch.Tensor) -> torch.Tensor:
+    """Takes all rows of a place: a copy, since what follows in the model may change its state in place."""
+    return rows.clone()
 
 
 class Layout(NamedTuple):
@@ -70,8 +77,8 @@ def read_places(model: nn.Module, taps: list[Tap], take: Take) -> Iterator[dict[
     Args:
         model: the model that the taps were found in.
         taps: what to read.
-        take: is given `(batch, tokens, features)` of a place, a view of the model's own state: what it keeps should be
-            a copy, since blocks may change their input in place.
+        take: is given the place and its `(batch, tokens, features)`, a view of the model's own state: what it keeps
+            should be a copy, since blocks may change their input in place.
 
     Cost: one Python call per place; memory for what `take` keeps.
     """
@@ -122,11 +129,11 @@ class _Reader:
     def _read(self, side: str, values) -> None:
         for tap in self.taps:
             if tap.side == side and tap.ordinal == self.ordinal:
-                self.found[tap.place] = self.take(_columns(tap, tap.layout.rows(tensors_of(values)[tap.item])))
+                self.found[tap.place] = self.take(tap.place, self._rows(tap, values))
 
-
-def _columns(tap: Tap, rows: torch.Tensor) -> torch.Tensor:
-    if tap.part is None:
-        return rows
-    number, count = tap.part
-    return rows.unflatten(-1, (count, -1))[..., number, :]
+    def _rows(self, tap: Tap, values) -> torch.Tensor:
+        rows = tap.layout.rows(tensors_of(values)[tap.item])
+        if tap.part is None:
+            return rows
+        number, count = tap.part
+        return rows.unflatten(-1, (count, -1))[..., number, :]

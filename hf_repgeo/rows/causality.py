@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from .capture import Place, Tap, read_places
+from .capture import Place, Tap, copied, read_places
 from .passes import run
 
 LIKE = 16  # rows before a changed token that move by less than this fraction of those after it count as not seeing it
@@ -80,6 +80,6 @@ def _gaps(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 
 def _rows(model: nn.Module, inputs: dict, ends: list[Tap]) -> list[torch.Tensor]:
     """What leaves the last block of each stack, `(batch, tokens, features)`."""
-    with read_places(model, ends, lambda rows: rows) as found:
+    with read_places(model, ends, copied) as found:
         run(model, **inputs)
     return list(found.values())

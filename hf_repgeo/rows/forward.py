@@ -92,7 +92,7 @@ def _read(model, taps: list[Tap], inputs: dict, mask: torch.Tensor, take: Callab
 
     whole = bool(mask.all())  # then a view suffices, without a copy
 
-    def of_tokens(rows: torch.Tensor) -> Any:
+    def of_tokens(_: Place, rows: torch.Tensor) -> Any:
         if rows.shape[1] < mask.shape[1]:
             came = f"{type(model).__name__}, with {rows.shape[1]} rows for {mask.shape[1]} tokens in one of its layers"
             raise BadInput("model", came=came, wanted="a model with a row for every token")

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 import torch
 
 from ..errors import BadInput, UnknownName
-from .capture import Place, Tap, read_places
+from .capture import Place, Take, Tap, read_places
 from .passes import run
-from .representations import MASSIVE_NORM, Representations
+from .representations import MASSIVE_NORM, Representations, joined
 
 MEDIA_POLICIES = ("all", "no_special", "sink_robust", "text", "image", "audio")
 KINDS = {"text": 0, "special": 1, "image": 2, "audio": 3}  # of rows
@@ -87,30 +87,41 @@ def media_representations(
     for policy in policies or ():
         if policy not in MEDIA_POLICIES:
             raise UnknownName("token policy", policy, MEDIA_POLICIES)
-    generator = torch.Generator().manual_seed(seed)
-    groups: dict[tuple, _Group] = {}
-    membership: dict[Place, tuple] = {}
+    draw = _Draw(rows, count, torch.Generator().manual_seed(seed))
     for number, item in enumerate(progress(iter(items), count) if progress else items):
-        states = _states(model, taps, item)
-        keys: dict[int, torch.Tensor] = {}
-        for place, state in states.items():
-            length = len(state)
-            keys.setdefault(length, torch.rand(length, generator=generator))
-            apart = item.media_tokens is not None or item.special is not None
-            name = membership.setdefault(place, (length, place.stack if apart else ""))
-            _keep(groups.setdefault(name, _Group()), place, state, keys[length], number, count, rows, item)
-    drawn = [_drawn(group, rows, policies, number + 1) for group in groups.values()]
+        with read_places(model, taps, draw.from_item(item, number)):
+            run(model, **item.inputs)
+    drawn = [_drawn(group, rows, policies, number + 1) for group in draw.groups.values()]
     found = [one for one in drawn if one.policies]
     if not found:
         raise BadInput("tokens", came=", ".join(policies or ()), wanted="a policy that has rows in this model")
     return found
 
 
-def _states(model, taps: list[Tap], item: Item) -> dict[Place, torch.Tensor]:
-    """Place -> `(n, features)` of one item, on the CPU."""
-    with read_places(model, taps, lambda state: state.flatten(0, 1).cpu()) as found:
-        run(model, **item.inputs)
-    return {place: state[: _real(item, place, len(state))] for place, state in found.items() if state is not None}
+@dataclass
+class _Draw:
+    """What is kept of every item, in groups of places with equally many rows: the same rows in all of a group."""
+
+    rows: int
+    count: int
+    generator: torch.Generator
+    groups: dict[tuple, _Group] = field(default_factory=dict)
+    names: dict[Place, tuple] = field(default_factory=dict)
+
+    def from_item(self, item: Item, number: int) -> Take:
+        """For `read_places`: keeps rows while the model runs, so that it need not hold all layers of an item at once."""
+        keys: dict[int, torch.Tensor] = {}
+        apart = item.media_tokens is not None or item.special is not None
+
+        def take(place: Place, states: torch.Tensor) -> None:
+            state = states.flatten(0, 1)
+            state = state[: _real(item, place, len(state))]
+            keys.setdefault(len(state), torch.rand(len(state), generator=self.generator))
+            name = self.names.setdefault(place, (len(state), place.stack if apart else ""))
+            group = self.groups.setdefault(name, _Group())
+            _keep(group, place, state, keys[len(state)], number, self.count, self.rows, item)
+
+        return take
 
 
 def _real(item: Item, place: Place, length: int) -> int:
@@ -124,8 +135,9 @@ def _keep(group: _Group, place, state, keys, number: int, count: int, rows: int,
     kinds = _kinds(item, len(state))
     share = MARGIN * rows / (count * kinds.bincount(minlength=len(KINDS)).clamp_min(1))
     chosen = torch.nonzero(keys < share[kinds])[:, 0]
-    group.states.setdefault(place, []).append(state[chosen].clone())
-    group.norms.setdefault(place, []).append(torch.linalg.vector_norm(state[chosen].float(), dim=1))
+    kept = state[chosen.to(state.device)].cpu()
+    group.states.setdefault(place, []).append(kept)
+    group.norms.setdefault(place, []).append(torch.linalg.vector_norm(kept, dim=1, dtype=torch.float32))
     if place != next(iter(group.states)):
         return
     group.seen += len(state)
@@ -165,5 +177,4 @@ def _drawn(group: _Group, rows: int, policies: list[str] | None, items: int) -> 
     chosen = {policy: order[allowed[policy][order]][:rows] for policy in wanted if len(order := keys.argsort())}
     chosen = {policy: positions for policy, positions in chosen.items() if len(positions) > 1}
     facts = {"n_items": items, "n_tokens": group.seen, "massive_share": float(massive.float().mean())}
-    states = {place: torch.cat(part) for place, part in group.states.items()}
-    return Representations(states, torch.cat(group.documents), chosen, facts)
+    return Representations(joined(group.states), torch.cat(group.documents), chosen, facts)

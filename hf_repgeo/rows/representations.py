@@ -203,7 +203,7 @@ def token_representations(
         for one in candidates
     ]
     return Representations(
-        states={place: torch.cat(part) for place, part in parts.items()},
+        states=joined(parts),
         documents=pools[0].documents[kept],
         policies=chosen[0],
         facts=_facts(pools[0], windows, massive) | {"padding_leaks": runs_unpadded(model, windows)},
@@ -212,6 +212,12 @@ def token_representations(
         all_places=places,
         positions=kept,
     )
+
+
+def joined(parts: dict[Place, list[torch.Tensor]]) -> dict[Place, torch.Tensor]:
+    """The blocks of each place as one tensor. `parts` is emptied place by place, so that no more than the rows of one
+    are held twice."""
+    return {place: torch.cat(parts.pop(place)) for place in list(parts)}
 
 
 def _of_all_processes(found: dict[Place, list[torch.Tensor]], places: tuple[Place, ...]) -> list[list[torch.Tensor]]:
@@ -301,7 +307,7 @@ def pooled_representations(
         "padding_leaks": runs_unpadded(model, windows),
     }
     return Representations(
-        states={place: torch.cat(part) for place, part in parts.items()},
+        states=joined(parts),
         documents=torch.tensor([window[0] for window in windows.documents]),
         policies={pooling: torch.arange(n)},
         facts=facts,

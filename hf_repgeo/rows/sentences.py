@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ..errors import BadInput
-from .capture import Place, read_places
+from .capture import Place, copied, read_places
 from .devices import input_device
 from .forward import places_of
 from .passes import undisturbed
-from .representations import Representations
+from .representations import Representations, joined
 from .windows import Windows
 
 if TYPE_CHECKING:
@@ -72,12 +72,12 @@ def sentence_representations(
     parts: dict[Place, list[torch.Tensor]] = {}
     for start in progress(iter(starts), len(starts)) if progress else starts:
         batch = _features(transformer, [texts[i] for i in drawn[start : start + batch_size]], model)
-        with undisturbed(transformer), read_places(model, taps, torch.clone) as found:
+        with undisturbed(transformer), read_places(model, taps, copied) as found:
             features = transformer[0](batch)
             for place, states in found.items():
                 parts.setdefault(place, []).append(_embedded(transformer, features, states))
     return Representations(
-        states={place: torch.cat(part) for place, part in parts.items()},
+        states=joined(parts),
         documents=torch.tensor(drawn),
         policies={"sentence": torch.arange(len(drawn))},
         facts={"n_documents": len(drawn)},

@@ -66,7 +66,7 @@ def padding_leaks(model, taps: list[Tap], ids: torch.Tensor) -> bool:
     beside[:, : short.shape[1]] = 1
     found = []
     for tokens, mask in ((short, alone), (ids * beside, beside)):
-        with read_places(model, list(last.values()), lambda rows: rows[:, : short.shape[1]].float()) as states:
+        with read_places(model, list(last.values()), lambda _, rows: rows[:, : short.shape[1]].float()) as states:
             run(model, **text_inputs(model, tokens, mask))
         found.append(states)
     floats = (weight.dtype for weight in model.parameters() if weight.is_floating_point())  # a part may have no dtype

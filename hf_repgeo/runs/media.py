@@ -12,7 +12,7 @@ import torch
 
 from ..errors import BadInput
 from ..report import GeometryReport
-from ..rows.capture import Tap, read_places
+from ..rows.capture import Tap, copied, read_places
 from ..rows.forward import select_taps, taps_at
 from ..rows.identity import files_fingerprint
 from ..rows.media import files_alone, load_processor
@@ -118,7 +118,7 @@ def _states(model, given: MediaInput, layers: list[int] | None) -> list[torch.Te
     given = given.with_processor(None, model)
     inputs = next(given.items(model, given.processor)).inputs
     reader = reader_of(model, inputs)
-    with read_places(reader, select_taps(find_stacks(reader, inputs), layers, "applied"), torch.clone) as found:
+    with read_places(reader, select_taps(find_stacks(reader, inputs), layers, "applied"), copied) as found:
         run(reader, **inputs)
     return [state for state in found.values() if state is not None]
 

@@ -18,7 +18,7 @@ from transformers import TrainerCallback
 
 from ..errors import BadInput, UnknownName
 from ..losses import TERMS
-from ..rows.capture import RESIDUAL, hook_places
+from ..rows.capture import RESIDUAL, Place, hook_places
 from ..rows.forward import places_of
 from ..rows.passes import encoder_of
 from ..rows.windows import Windows
@@ -113,7 +113,7 @@ class GeometryLoss(TrainerCallback):
     def _see(self, module, args, kwargs) -> None:
         self._inputs |= {name: kwargs[name] for name in PADDING if kwargs.get(name) is not None}
 
-    def _rows(self, rows: torch.Tensor, mask_of: Callable) -> torch.Tensor | None:
+    def _rows(self, _: Place, rows: torch.Tensor, mask_of: Callable) -> torch.Tensor | None:
         """The rows of tokens that are not padding, `(n, d)`; nothing outside of training."""
         if not torch.is_grad_enabled():
             return None

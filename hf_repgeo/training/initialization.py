@@ -16,7 +16,7 @@ from torch import nn
 from ..errors import BadInput, UnknownName
 from ..losses import TERMS
 from ..measures import MEASURES
-from ..rows.capture import RESIDUAL, Place, read_places
+from ..rows.capture import RESIDUAL, Place, copied, read_places
 from ..rows.forward import places_of
 from ..rows.passes import encoder_of
 from ..rows.windows import Windows
@@ -71,7 +71,7 @@ def match_geometry(
     optimizer = torch.optim.Adam(weights, lr=learning_rate)
     distances = []
     try:
-        with read_places(body, _taps(body, targets), torch.clone) as found:
+        with read_places(body, _taps(body, targets), copied) as found:
             for batch in islice(cycle(batches), steps):
                 distance = _distance(body, found, batch, targets)
                 optimizer.zero_grad()

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from hf_repgeo.rows.capture import Layout, Place, Tap, read_places
+from hf_repgeo.rows.capture import Layout, Place, Tap, copied, read_places
 from hf_repgeo.rows.passes import one_at_a_time, run
 
 
@@ -59,7 +59,7 @@ def inputs(number):
 
 def read_block(model, number):
     tap = Tap(Place("encoder", 1, "residual"), "block", 0, "output", 0, Layout(0, (1,)))
-    with read_places(model, [tap], torch.clone) as found:
+    with read_places(model, [tap], copied) as found:
         run(model, x=inputs(number))
         return found[tap.place]
 

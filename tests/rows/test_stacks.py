@@ -6,7 +6,7 @@ from tiny import SIZES, seeded
 
 from hf_repgeo.errors import BadInput, UnknownName
 from hf_repgeo.rows import stacks
-from hf_repgeo.rows.capture import read_places
+from hf_repgeo.rows.capture import copied, read_places
 from hf_repgeo.rows.forward import places_of, resolve_layers, stacks_of, text_inputs, text_reader
 from hf_repgeo.rows.passes import run
 from hf_repgeo.rows.stacks import find_stacks
@@ -47,7 +47,7 @@ def inputs_of(model):
 
 def read(model):
     """Place -> `(3, 11, features)`."""
-    with read_places(model, places_of(model, WINDOWS), torch.clone) as found:
+    with read_places(model, places_of(model, WINDOWS), copied) as found:
         run(model, **inputs_of(model))
     return {tuple(place): state for place, state in found.items()}
 
