@@ -1,4 +1,4 @@
-"""Bytes of tensors alive at once, counted as PyTorch makes and frees them: the same in every run, unlike a process's."""
+"""Bytes of tensors alive at once, counted as PyTorch makes and frees them: alike in every run, unlike a process's."""
 
 from __future__ import annotations
 

@@ -109,7 +109,7 @@ class _Draw:
     names: dict[Place, tuple] = field(default_factory=dict)
 
     def from_item(self, item: Item, number: int) -> Take:
-        """For `read_places`: keeps rows while the model runs, so that it need not hold all layers of an item at once."""
+        """For `read_places`: keeps rows while the model runs, so that the layers of an item are not held together."""
         keys: dict[int, torch.Tensor] = {}
         apart = item.media_tokens is not None or item.special is not None
 

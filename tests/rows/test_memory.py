@@ -59,6 +59,6 @@ def test_memory_is_counted_to_the_byte():
         for _ in range(3):
             (torch.zeros(500) + 1)[:100].mul_(
                 2
-            )  # two of 2,000 bytes at once; a view and what is changed in place: none
+            )  # two of 2,000 bytes at once; a view holds none
 
     assert tensor_memory.peak_bytes(some) == 8000
