@@ -57,8 +57,6 @@ def test_memory_is_counted_to_the_byte():
     def some():
         held.append(torch.zeros(1000))  # 4,000 bytes that stay
         for _ in range(3):
-            (torch.zeros(500) + 1)[:100].mul_(
-                2
-            )  # two of 2,000 bytes at once; a view holds none
+            (torch.zeros(500) + 1)[:100].mul_(2)  # two of 2,000 bytes at once; a view holds none
 
     assert tensor_memory.peak_bytes(some) == 8000
