@@ -1,8 +1,7 @@
-"""Where in the embedding is it? Ablations of regions, beside those of as many random dimensions.
+"""Where in the embedding is a property? Ablates regions, and compares with as many random dimensions.
 
-A region that holds many dimensions carries much of anything. So every effect here comes beside the effect of random
-sets of as many dimensions, and the one number that says "localised" comes with the interval it has when places mean
-nothing.
+A region of many dimensions carries much of any property. So every effect is compared with the effect of random sets of
+as many dimensions, and the locality index with its interval under shuffled dimensions.
 """
 
 from __future__ import annotations
@@ -30,22 +29,22 @@ def ablate(
     reference: torch.Tensor,
     generator: torch.Generator | None = None,
 ) -> torch.Tensor:
-    """Embeddings with some dimensions emptied of what they say about their own sentence.
+    """Embeddings in which some dimensions no longer depend on their sentence.
 
     Args:
         x: `(n, hidden_size)`; not written to.
-        dimensions: bool `(hidden_size,)`, which to take out.
-        how: what takes their place. `"mean"`: the training rows' mean; `"noise"`: normal noise of their mean and
+        dimensions: bool `(hidden_size,)`, which to ablate.
+        how: what replaces their values. `"mean"`: the training rows' mean; `"noise"`: normal noise of their mean and
             standard deviation per dimension; `"resample"`: the values of another, random training row, the same one
             for all the dimensions.
         reference: `(m, hidden_size)`, training rows.
-        generator: for the two random ways.
+        generator: for `"noise"` and `"resample"`.
 
     Returns:
         A new tensor.
 
     Raises:
-        UnknownName: an unknown way.
+        UnknownName: an unknown `how`.
     """
     if how not in ABLATIONS:
         raise UnknownName("ablation", how, ABLATIONS)
@@ -76,8 +75,8 @@ def ablation_effects(
         regions: bool `(regions, hidden_size)`.
         reference: training rows.
         how: as in `ablate`.
-        keep_only: take out everything but the region, and give the score itself instead of a difference.
-        seed: of the random ways; every region sees the same random numbers.
+        keep_only: ablate everything except the region, and return the score itself instead of a difference.
+        seed: for random ablations; every region gets the same random numbers.
 
     Returns:
         `(regions,)` float64.
@@ -92,11 +91,11 @@ def ablation_effects(
 
 
 def locality_index(effects: torch.Tensor, sizes: torch.Tensor) -> float | None:
-    """How unevenly the ablation effect lies over cells: the Gini coefficient of effect per cell.
+    """How unevenly the ablation effect is spread over cells: the Gini coefficient of effect per cell.
 
     Each region's effect (a negative one counts as none) is spread evenly over its cells; the coefficient is taken over
-    all cells. 0: every cell has the same effect, so regions count by their size alone. Towards 1: few cells hold all of
-    it.
+    all cells. 0: every cell has the same effect, so that only the size of a region matters. Near 1: a few cells have
+    all of the effect.
 
     Args:
         effects: `(regions,)`.
@@ -126,11 +125,11 @@ def locality_index(effects: torch.Tensor, sizes: torch.Tensor) -> float | None:
 
 @dataclass
 class Localization:
-    """Whether what a score reads lies in particular regions.
+    """Whether the property that a score reads is in particular regions.
 
     Args:
         score: of the whole embeddings.
-        floor: of a score that knows no embedding, where one was given.
+        floor: of a score that uses no embedding, if one was given.
         how: the ablation.
         regions: one entry per region: `cells`, `effect`, `effect_per_cell`, and `null_mean`, `null_low`, `null_high`,
             the effect of random sets of as many dimensions (95 %), `kept` the score with everything but the region
@@ -177,10 +176,10 @@ def localize(
     seed: int = 0,
     floor: float | None = None,
 ) -> Localization:
-    """Ablate every region, and do the same with the dimensions shuffled, often enough to know what chance gives.
+    """Ablate every region, and repeat this with shuffled dimensions to know what chance gives.
 
-    Shuffling the dimensions keeps the sizes of regions, so a score that reads all dimensions alike has the same index
-    either way. Cost: `(n_null + 2) * regions` evaluations of the score.
+    Shuffling the dimensions keeps the sizes of regions, so a score that reads all dimensions equally has the same index
+    in both cases. Cost: `(n_null + 2) * regions` evaluations of the score.
 
     Args:
         score: `(n, hidden_size)` -> a number, higher is better.
@@ -190,8 +189,8 @@ def localize(
         how: as in `ablate`.
         n_null: shufflings of the dimensions, at least 39; 100 give a coarse 95 % interval, eight properties need 160.
         seed: of the shufflings and of random ablations.
-        floor: the score without any embedding; where the whole embedding gives no more, there is nothing
-            to localise, and the verdict says so.
+        floor: the score without any embedding; if the whole embedding gives no more, there is nothing to localise, and
+            the verdict says so.
 
     Returns:
         A `Localization`.
@@ -207,8 +206,8 @@ def localize(
         >>> found.verdict, int(found.effects().argmax())
         ('not localised', 0)
 
-    One dimension holds everything here, and any ten dimensions that include it are as good as these ten: that is no
-    matter of place. Localised is what fills a region and leaves its neighbours empty.
+    Here one dimension holds everything, and any ten dimensions that include it are as good as these ten, so the place
+    does not matter. A property is localised if it fills a region and its neighbours hold none of it.
     """
     check_regions(x, regions)
     if isinstance(n_null, bool) or not isinstance(n_null, int) or n_null < LEAST_NULLS:
@@ -232,11 +231,11 @@ def localize(
 
 
 def corrected(found: Mapping[str, Localization], alpha: float = 0.05) -> dict[str, Localization]:
-    """The same with p-values and verdicts corrected for the number of properties that were asked (Holm).
+    """The same with p-values and verdicts corrected for the number of properties (Holm).
 
     Args:
         found: property -> `Localization`.
-        alpha: `"localised"` is what has a corrected p-value of at most this.
+        alpha: a property is `"localised"` if its corrected p-value is at most this.
 
     Returns:
         property -> `Localization`.
@@ -260,7 +259,7 @@ def corrected(found: Mapping[str, Localization], alpha: float = 0.05) -> dict[st
 
 
 def check_regions(x: torch.Tensor, regions: torch.Tensor) -> None:
-    """Regions are as wide as the rows, and none is empty."""
+    """Checks that regions are as wide as the rows, and that none is empty."""
     if regions.dim() != 2 or regions.shape[1] != x.shape[1] or not len(regions):
         raise BadInput("regions", came=f"shape {tuple(regions.shape)}", wanted=f"(regions, {x.shape[1]})")
     if not bool(regions.any(-1).all()):

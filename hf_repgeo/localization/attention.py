@@ -1,8 +1,8 @@
-"""What does the pooled token attend to? Attention to each chunk of a sentence, layer by layer, beside the probes.
+"""What does the pooled token attend to? Attention to each chunk of a sentence, layer by layer, and probes to compare.
 
-A long chunk gets more attention than a short one from a token that looks everywhere alike, so every share of attention
-comes beside the share of tokens; and what goes to special tokens, where attention is parked, has a column of its own.
-Attention says where a token looks, not what it takes from there: `read_by_layer` tells what can be read off it.
+A token that attends to all tokens equally gives a long chunk more attention than a short one, so every share of
+attention is compared with the share of tokens. Special tokens, which often get most of the attention, have their own
+column. Attention says where a token looks, not what it takes from there: `read_by_layer` probes what the token holds.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ def chunk_attention(sentences: Sequence[Sentence], model, tokenizer=None, *, bat
 
 
 def _standard_error(values: torch.Tensor) -> torch.Tensor:
-    """Of the mean over the first dimension; NaN for one sentence."""
+    """The standard error of the mean over the first dimension; NaN for one sentence."""
     return values.std(0) / len(values) ** 0.5 if len(values) > 1 else torch.full_like(values[0], torch.nan)
 
 
@@ -211,7 +211,7 @@ def read_by_layer(
     batch_size: int = 64,
     seed: int = 0,
 ) -> dict[str, list[ProbeResult]]:
-    """What a probe reads off the pooled token, in every layer: to lie beside `chunk_attention`.
+    """What a probe reads from the pooled token in every layer, to compare with `chunk_attention`.
 
     Args:
         sentences, model, tokenizer, batch_size: as in `chunk_attention`; the token is the same one.
@@ -237,7 +237,7 @@ def read_by_layer(
 
 @dataclass
 class _Batch:
-    """What one forward pass gives for some sentences, seen from the pooled token."""
+    """The pooled token's attention and states from one forward pass over some sentences."""
 
     places: list[int]
     kinds: list[list[str]]
@@ -284,7 +284,7 @@ def _check_length(model, tokenizer, ids: list[list[int]]) -> None:
 
 @contextmanager
 def _eager_attention(model):
-    """Attention computed so that its weights can be seen; afterwards as before."""
+    """While open, the model computes attention in its plain form, which returns the weights."""
     before = model.config._attn_implementation
     try:
         model.set_attn_implementation("eager")

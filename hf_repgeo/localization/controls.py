@@ -1,4 +1,4 @@
-"""What decides whether a place matters: exchanged regions, shuffled dimensions, outliers taken out, planted answers."""
+"""Controls for localisation: exchanged regions, shuffled dimensions, removed outliers, planted properties."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ def counterfactual_pairs(sentences: Sequence, prop: str) -> list[tuple]:
 
     Args:
         sentences: of `hf_repgeo.blm.chunk_sentences`.
-        prop: `"subject"` (the verb goes along), `"pp1"` or `"pp2"`.
+        prop: `"subject"` (the verb changes with it), `"pp1"` or `"pp2"`.
 
     Returns:
-        `(sentence, its counterpart)`, both ways round.
+        `(sentence, its counterpart)`, in both orders.
     """
     found = {(sentence.row, sentence.pattern): sentence for sentence in sentences}
     pairs = []
@@ -41,7 +41,7 @@ def _with_other_number(pattern: str, prop: str) -> str:
 def interchange_flips(
     predict: Callable, x: torch.Tensor, donors: torch.Tensor, wanted: Sequence, regions: torch.Tensor
 ) -> torch.Tensor:
-    """How often a region, taken from a counterpart, carries the counterpart's property along.
+    """How often a prediction changes to the counterpart's label when a region is copied from the counterpart.
 
     Args:
         predict: `(n, hidden_size)` numpy array -> labels, such as a fitted probe's `predict`.
@@ -76,14 +76,14 @@ def outlier_dimensions(rows: torch.Tensor, share: float = 0.01) -> torch.Tensor:
 
 
 def without_outliers(table: EmbeddingTable, share: float = 0.01) -> EmbeddingTable:
-    """A table whose outlier dimensions are set to their mean, for the same analysis once more."""
+    """A table whose outlier dimensions are set to their mean, to repeat an analysis without them."""
     outliers = outlier_dimensions(table.rows, share)
     rows = ablate(table.rows, outliers, reference=table.rows)
     return EmbeddingTable(table.texts, rows, f"{table.source}-without-{int(outliers.sum())}-outliers")
 
 
 def permuted(table: EmbeddingTable, seed: int = 0) -> EmbeddingTable:
-    """A table with the dimensions in another order: what was a neighbourhood is none."""
+    """A table with shuffled dimensions, so that neighbours are no longer neighbours."""
     order = torch.randperm(table.rows.shape[1], generator=torch.Generator().manual_seed(seed))
     return EmbeddingTable(table.texts, table.rows[:, order], f"{table.source}-permuted-{seed}")
 
@@ -96,13 +96,13 @@ def planted_table(
     strength: float = 1.0,
     seed: int = 0,
 ) -> EmbeddingTable:
-    """A fixture with a right answer: normal noise, plus a code of the sentence's pattern in known dimensions.
+    """Embeddings with a known answer: normal noise, plus a code of the sentence's pattern in known dimensions.
 
     Args:
         sentences: of `hf_repgeo.blm.chunk_sentences`.
         hidden_size: dimensions.
-        cells: bool `(hidden_size,)`, where the code is written; None: everywhere (the distributed fixture), weaker by
-            the square root of the number of dimensions per planted one, so that both carry as much in all.
+        cells: bool `(hidden_size,)`, where the code is written; None: everywhere, and weaker by the square root of the
+            number of dimensions per planted one, so that the total is the same.
         strength: standard deviation of the code, in units of the noise, over 128 dimensions.
         seed: of noise and code.
 

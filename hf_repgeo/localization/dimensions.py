@@ -1,9 +1,9 @@
 """How many dimensions of the given basis carry a property, are they neighbours, is this basis better than others?
 
-What dimensions hold is read off two parts of the groups, and they are ranked on all other parts, so a dimension that
-came first by chance brings nothing. The same is done in randomly rotated bases: there lies what chance gives. Noise
-mixes up the ranks, so that a faint property seems to need more dimensions than hold it: how many a property in few
-dimensions would seem to need is simulated.
+What dimensions hold is estimated on two parts of the groups, and they are ranked on all other parts, so a dimension
+that ranked first by chance adds nothing. The same in randomly rotated bases gives the chance level. Noise disturbs the
+ranks, so that a faint property seems to need more dimensions than hold it: simulations tell how many a property in few
+dimensions would seem to need.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ import torch
 
 
 def cumulative_shares(parts: torch.Tensor) -> torch.Tensor:
-    """What the best k dimensions hold, k = 1 ... d, not divided by the whole: one line for each pair of parts.
+    """What the best k dimensions hold, k = 1 ... d, not divided by the total: one curve for each pair of parts.
 
-    What they hold by the product of the pair, whose sum over all dimensions is the whole; the best by all other parts.
+    What a dimension holds is its product over the pair; the sum over all dimensions is the total. The other parts rank
+    the dimensions.
 
     Args:
         parts: cross-covariances `(..., parts, d, C - 1)`.
@@ -30,7 +31,7 @@ def cumulative_shares(parts: torch.Tensor) -> torch.Tensor:
 
 
 def mean_curve(lines: torch.Tensor) -> torch.Tensor:
-    """Share held by the best k dimensions, `(d,)`; of lines `(m, d)` that end at their wholes. 1 at the end."""
+    """Share held by the best k dimensions, `(d,)`, from curves `(m, d)` that end at their totals; it ends at 1."""
     return lines.sum(0) / lines[:, -1].sum()
 
 
@@ -87,7 +88,7 @@ def rotated_curves(divisions: torch.Tensor, count: int, generator: torch.Generat
 def sizes_if_few(
     parts: torch.Tensor, covariance_factor: torch.Tensor, few: float, keep: float, count: int, generator
 ) -> torch.Tensor:
-    """How large the smallest set would seem if `few` dimensions held `keep`: as strong a property under as much noise.
+    """How large the smallest set would seem if `few` dimensions held `keep` of a property as strong, under equal noise.
 
     The property is spread evenly over random dimensions, the hardest case to find; the noise has the covariance of the
     rows and the variance that the parts differ by.

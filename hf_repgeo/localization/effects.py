@@ -1,9 +1,9 @@
-"""What a property does to the rows: its cross-covariance with them, on disjoint parts of the groups, and its nulls.
+"""The effect of a property on the rows: its cross-covariance with them, on disjoint parts of the groups, and its nulls.
 
-A linear reader sees a property exactly as far as the means of its values differ (Belrose et al., LEACE, NeurIPS 2023,
-theorem 3.1). So everything here starts from one matrix: the cross-covariance of the rows with the values, these written
-as vectors of unit covariance. Its squared norm is the variance of the rows that lies between the values. Products of
-two such matrices, from parts that share no group, estimate it without bias: noise has no sign to agree on.
+A linear classifier can read a property only as far as the means of its values differ (Belrose et al., LEACE, NeurIPS
+2023, theorem 3.1). So everything here starts from one matrix: the cross-covariance of the rows with the values, written
+as vectors of unit covariance. Its squared norm is the variance of the rows between the values. Products of two such
+matrices, from parts that share no group, estimate it without bias: their noise is independent and averages to zero.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ def relative_to_group(x: torch.Tensor, groups: torch.Tensor) -> torch.Tensor:
 
 
 def shrunk_covariance(x: torch.Tensor) -> torch.Tensor:
-    """Covariance `(d, d)` float64, drawn to the identity as far as its own noise asks for (Ledoit & Wolf 2004)."""
+    """Covariance `(d, d)` float64, shrunk towards the identity as its own noise asks for (Ledoit & Wolf 2004)."""
     n, d = x.shape
     x = x.double() - x.double().mean(0)
     sample = x.T @ x / n
@@ -137,7 +137,7 @@ def shrunk_covariance(x: torch.Tensor) -> torch.Tensor:
     distance = float((sample - target).square().sum())
     noise = float((x.square().sum(-1).square().sum() / n - sample.square().sum()) / n)
     weight = min(1.0, max(noise, 0.0) / distance) if distance > 0 else 1.0
-    # a constant dimension has variance 0 and stays out of the way; the smallest weight keeps the matrix invertible
+    # a constant dimension has variance 0 and has no effect; the smallest weight keeps the matrix invertible
     return weight * target + (1 - weight) * sample + 1e-6 * max(level, 1e-12) * torch.eye(d, dtype=torch.float64)
 
 
@@ -160,9 +160,9 @@ def cross_covariance(x: torch.Tensor, values: Values, part: torch.Tensor) -> tor
 
 
 def shuffled_codes(values: Values, count: int, generator: torch.Generator) -> torch.Tensor:
-    """`(count, n)`: labels as chance would have them, each group with those of another group, in random order.
+    """`(count, n)`: shuffled labels; each group gets those of another group, in random order.
 
-    Where a group has one value throughout it keeps one; where groups hold several, each does again.
+    A group with a single value gets a single one again, a group with several gets several.
     """
     order = values.groups.argsort(stable=True)
     sizes = torch.bincount(values.groups)
@@ -207,7 +207,7 @@ def _over_vectors(kernel: torch.Tensor, values: Values, codes: torch.Tensor) -> 
 
 
 def _over_values(kernel: torch.Tensor, values: Values, codes: torch.Tensor) -> torch.Tensor:
-    """The same sum, of pairs with one value each: `sum_ij K_ij ([y_i = y_j] / p - 1)`, n^2 / C terms a labelling."""
+    """The same sum over pairs of equal values: `sum_ij K_ij ([y_i = y_j] / p - 1)`, n^2 / C terms per labelling."""
     whole = kernel.double().sum()
     found = []
     for labels in codes:

@@ -17,7 +17,7 @@ from .probing import ProbeResult
 from .regions import cell_map
 from .transfer import RungTransfer, Transfer
 
-MOST = 3.0  # times an even spread; colours end there
+MOST = 3.0  # largest multiple of an even spread that colours distinguish
 
 
 def _subplots(rows: int = 1, columns: int = 1, *, squeeze: bool = True, figsize: tuple[float, float]):
@@ -104,7 +104,7 @@ def plot_traversals(model, x: torch.Tensor, steps: int = 5, reach: float = 2.0):
 
     Args:
         model: a sentence model.
-        x: `(n, hidden_size)` embeddings that say what is usual: means and deviations of the latents are theirs.
+        x: `(n, hidden_size)` embeddings, from which means and standard deviations of the latents are taken.
         steps: columns.
         reach: in standard deviations.
 

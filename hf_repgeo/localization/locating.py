@@ -1,4 +1,4 @@
-"""One's own sentences and encoder: where does it keep their properties? The verdict, and a sparse VAE a property."""
+"""Where does an encoder keep the properties of your sentences? Gives verdicts, and trains a sparse VAE per property."""
 
 from __future__ import annotations
 
@@ -45,16 +45,16 @@ def locate(
     """Where an encoder's sentence embeddings keep the properties of your sentences.
 
     Embeds the sentences, gives each property a verdict (`where_is`: a block of dimensions, a few scattered ones, a
-    rotated subspace, distributed, or absent), and trains two sparse VAEs a property on pairs of sentences with the same
-    value from different groups: one on the dimensions as they are, one on shuffled ones. What the first has over the
-    second is due to the place of dimensions. No group is on both sides of any division.
+    rotated subspace, distributed, or absent), and trains two sparse VAEs per property on pairs of sentences with the
+    same value from different groups: one on the dimensions as they are, one on shuffled ones. Any gain of the first
+    over the second is due to the place of dimensions. No group is on both sides of any division.
 
     Args:
         sentences: a file with the columns `text`, one or more of values (each a property) and, where sentences share
             material, `group`: `.csv`, `.tsv` or `.txt` separated by commas, semicolons or tabs, `.jsonl`, `.json`,
             `.parquet`; a `datasets.Dataset`; a pandas DataFrame; or column -> values.
         encoder: a Hub id, a folder, `"pip:PACKAGE"`, a model in memory, or a SentenceTransformer.
-        out: folder to write: report, figures, and one folder a property with the trained model and its card.
+        out: folder to write: report, figures, and one folder per property with the trained model and its card.
         layer: of `hidden_states`, -1 the last.
         pooling: how token states become an embedding: `"cls"` the first token, `"mean"` all tokens, `"first-last"` the
             mean of the first and the last layer; `"sentence"` as a SentenceTransformer's own `encode` makes it.
@@ -62,7 +62,7 @@ def locate(
         tokenizer: of an encoder in memory that does not say where it came from.
         properties: columns to take as properties; default: all but `text` and `group`.
         epochs: of the sparse VAEs; 0: the verdict alone.
-        n_null: shufflings, rotations and random sets behind each p-value, at least 200.
+        n_null: shufflings, rotations and random sets for each p-value, at least 200.
         seed: of divisions, nulls and training.
         cache_dir: folder of cached embeddings.
 
@@ -132,7 +132,7 @@ class _Embedded:
     facts: dict[str, Any]
 
     def config(self) -> SparseVAEConfig | None:
-        """Of the sparse VAE for these embeddings; None where their size makes no array."""
+        """The configuration of the sparse VAE for these embeddings; None if their size makes no array."""
         size = self.table.rows.shape[1]
         told = {"encoder": self.facts["model"], "embedding": self.table.source, "layer": self.facts["layer"]}
         try:
@@ -162,7 +162,7 @@ def _embed(read: Sentences, encoder, layer: int, pooling: str | None, tokenizer,
 
 
 def _train(read: Sentences, prop: str, embedded: _Embedded, config, epochs: int, seed: int, folder) -> dict[str, Any]:
-    """Two models of a property, as they are and on shuffled dimensions: what they reach, or why there is none."""
+    """Trains two models of a property, on the dimensions and on shuffled ones; their scores, or why there are none."""
     if config is None:
         return {"reason": f"{embedded.table.rows.shape[1]} dimensions make no array for two-dimensional kernels"}
     try:
@@ -205,7 +205,7 @@ def _guessing(data) -> float:
 
 
 def _add_rows(report: WhereReport, prop: str, trained: Mapping[str, Any]) -> None:
-    """What the model chooses right among candidates; chance is guessing, the control shuffled dimensions."""
+    """Adds the model's accuracy in choosing among candidates; chance is guessing, the control shuffled dimensions."""
     columns = {"stack": prop, "measure": "selection_accuracy", "convention": "sparse_vae", "protocol": "whole"}
     if "reason" in trained:
         report.add(**columns, warnings=[f"not_trained: {trained['reason']}"])

@@ -1,4 +1,4 @@
-"""Instances for the sparse VAE from sentences of one's own: which of these has the value of that one?"""
+"""Training instances for the sparse VAE from your sentences: which of these has the same value as that one?"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sentences of one's own: texts, one column of values a property, and groups, of a file or a data set."""
+"""Reads your sentences from a file or a data set: texts, one column of values per property, and groups."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def read_sentences(sentences: str | Path | Dataset | Mapping, properties: Sequen
 
     Args:
         sentences: a file with the columns `text`, one or more of values, and if wanted `group`: `.csv`, `.tsv` or
-            `.txt` (comma, semicolon or tab, told by the header), `.jsonl`, `.json` or `.parquet`; a
+            `.txt` (comma, semicolon or tab, as in the header), `.jsonl`, `.json` or `.parquet`; a
             `datasets.Dataset`; a pandas DataFrame; or column -> values.
         properties: columns to take as properties; default: all but `text` and `group`.
 
@@ -118,7 +118,7 @@ def _table(path: Path, text: str) -> tuple[list[dict], list[int]]:
 
 
 def _separator(path: Path, text: str) -> str:
-    """The one that splits the header into columns of which one is `text`."""
+    """The separator that splits the header into columns of which one is `text`."""
     header = text.split("\n", 1)[0]
     for separator in SEPARATORS:
         if separator in header and TEXT in [name.strip() for name in next(csv.reader([header], delimiter=separator))]:
@@ -179,7 +179,7 @@ def _sentences(records, lines, source: str, properties: Sequence[str] | None, un
 
 
 def _keep(kept: dict, text: Any, values: dict, place: str, line: int) -> None:
-    """A text that comes again says nothing new, and must not say anything else."""
+    """Adds a text; one that occurred before must have the same values."""
     if not isinstance(text, str) or not text.strip():
         raise BadInput("sentences", came=f"{place}: no text", wanted="a text in every row")
     if GROUP in values and values[GROUP] is None:

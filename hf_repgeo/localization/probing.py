@@ -1,4 +1,4 @@
-"""Probing classifiers: what a plain classifier reads off the same embeddings."""
+"""Probing classifiers: what a plain classifier can tell from the embeddings."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ def check_classes(train: Sequence, test: Sequence) -> None:
             "y_train",
             came=f"no row of class {empty[0]!r}, which is asked for in the test",
             wanted="rows of every test class",
-            cure="Take another split (`pairs` or `seeds`).",
+            cure="Use another split (`pairs` or `seeds`).",
         )
 
 
 def make_probe(kind: str = "linear", components: int = 5):
-    """An unfitted classifier of embeddings, features standardised where that matters.
+    """An unfitted classifier of embeddings; features are standardised if the classifier depends on their scale.
 
     Args:
         kind: `"linear"` logistic regression; `"pca"` the same on the first principal components; `"lda"` linear
@@ -81,12 +81,12 @@ def make_probe(kind: str = "linear", components: int = 5):
 
 @dataclass
 class ProbeResult:
-    """How well a plain classifier reads labels off embeddings.
+    """How well a plain classifier predicts labels from embeddings.
 
     Args:
         kind: of the probe.
         accuracy, macro_f1: on the test rows, 0 to 1.
-        control_accuracy: of the same probe fitted to training labels shuffled over the distinct rows; what memory
+        control_accuracy: of the same probe fitted to training labels shuffled over the distinct rows: what memorizing
             alone gives.
         selectivity: `accuracy - control_accuracy`.
     """

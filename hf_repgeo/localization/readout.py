@@ -1,4 +1,4 @@
-"""Which column tells a property: latents, units of the convolution or single dimensions, tested one by one."""
+"""Which column tells a property: tests latents, units of the convolution or single dimensions one by one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .probing import _sklearn
 
 @dataclass(frozen=True)
 class Readout:
-    """What one column says about a property.
+    """How well one column tells a property.
 
     Args:
         column: its number.
@@ -41,11 +41,11 @@ def read_columns(columns: torch.Tensor, labels: Sequence[str], seed: int = 0) ->
     Args:
         columns: `(n, k)`: latents (`latents_of`), units (`unit_activations`), or dimensions of the embedding.
         labels: n values of the property.
-        seed: of the neighbour estimate's tiny noise that breaks ties.
+        seed: for the tiny noise with which the neighbour estimate breaks ties.
 
     Returns:
-        One `Readout` a column, in their order. The tests take sentences for independent; those of one lexicon row are
-        not, so p-values of a few percent mean nothing.
+        One `Readout` per column, in their order. The tests assume independent sentences; those of one lexicon row are
+        not, so p-values of a few percent are not significant.
 
     Raises:
         BadInput: another number of labels than rows, fewer than two labels, or a label with fewer than two rows.
@@ -95,7 +95,7 @@ def _check(columns: torch.Tensor, labels: list[str], names: list[str]) -> None:
 
 
 def _sides(names: list[str]) -> int:
-    """Of two labels one is enough: the distance from the others is the same for both."""
+    """How many labels to test: of two, one is enough, since both have the same distance from each other."""
     return 1 if len(names) == 2 else len(names)
 
 

@@ -1,4 +1,4 @@
-"""Regions of the array: which cells a kernel sees, which latents it feeds, and the same sizes in random places."""
+"""Regions of the array: the cells that a kernel sees, the latents that it feeds, and random regions of equal sizes."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def region_to_latent(model) -> dict[str, torch.Tensor]:
 
 @dataclass(frozen=True)
 class MaskOverlap:
-    """How far two masks group the same units, beside what chance gives.
+    """How far two masks group the same units, compared with chance.
 
     Args:
         jaccard: units that both masks send to matched latents, over those that either does; 0 to 1.
@@ -92,7 +92,7 @@ class MaskOverlap:
 
 
 def mask_overlap(first: torch.Tensor, second: torch.Tensor, n_null: int = 200, seed: int = 0) -> MaskOverlap:
-    """Whether two masks choose alike. Latents have no names, so they are matched first, each time as well as possible.
+    """Whether two masks agree. Latents have no names, so they are first matched as well as possible, also by chance.
 
     Args:
         first, second: bool `(units, L)`, such as `model.sentence.routing.hard()` of two runs. Channels of different

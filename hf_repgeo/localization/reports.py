@@ -1,4 +1,4 @@
-"""Localisations as a report, with the doors of every other: the terminal, JSON, Parquet, pandas, the Hub."""
+"""Localisations as a `GeometryReport`: for the terminal, JSON, Parquet, pandas and the Hub."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ INDEX = "locality_index"
 
 
 def localization_report(found: Mapping[str, Mapping[str, Localization]], source: str) -> GeometryReport:
-    """One row for each property of each table of embeddings: the locality index, beside that of shuffled dimensions.
+    """One row for each property of each table of embeddings: the locality index, and that of shuffled dimensions.
 
     Args:
         found: table of embeddings, such as `"all dimensions"` -> property -> what was localised.

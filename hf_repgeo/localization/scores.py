@@ -22,7 +22,7 @@ def selection_score(model, data, table: EmbeddingTable) -> tuple[torch.Tensor, S
     """A sentence model's accuracy as a function of its input embeddings; candidates stay whole.
 
     A trained model has learnt which of its regions to use, so its index may lie above the null of shuffled dimensions
-    whatever the embedding is like. The control that tells is the index of models trained with a `permutation_seed`.
+    for any embedding. The right control is the index of models trained with a `permutation_seed`.
 
     Args:
         model: a `SparseVAEForSentenceEmbedding`.
@@ -73,7 +73,7 @@ def probe_score(
 
 
 def score_of_probe(classifier, y_test: Sequence, measure: str = "log_probability") -> Score:
-    """`probe_score` of a probe that is fitted already."""
+    """`probe_score` for a fitted probe."""
     if measure == "accuracy":
         return lambda x: float(classifier.score(x.numpy(), list(y_test)))
     at = torch.tensor([list(classifier.classes_).index(label) for label in y_test])

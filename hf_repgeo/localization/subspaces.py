@@ -1,11 +1,11 @@
-"""Against the basis: how many directions of any basis carry a property? Erasing them, and exchanging them.
+"""How many directions of any basis carry a property? Erases them, and exchanges them between rows.
 
 *Erasing* (LEACE, Belrose et al., NeurIPS 2023, theorem 4.3): the smallest change of the rows after which no linear
-reader tells the values apart. What is erased has as many directions as the cross-covariance has rank, never more than
-the number of values less one. *Iterated projection* (INLP, Ravfogel et al., ACL 2020) takes a reader's directions out,
-fits the next reader, and so on. *Exchanging* (distributed alignment search, Geiger et al., CLeaR 2024): put the part
-of a row that lies in a subspace in the place of another row's, and see whether a reader's answer comes along. For a
-linear reader all three have closed forms.
+reader tells the values apart. It erases as many directions as the cross-covariance has rank, at most the number of
+values minus one. *Iterated projection* (INLP, Ravfogel et al., ACL 2020) removes a reader's directions, fits the next
+reader, and so on. *Exchanging* (distributed alignment search, Geiger et al., CLeaR 2024) replaces the part of a row in
+a subspace by another row's, and tests whether a reader's answer changes with it. For a linear reader all three have
+closed forms.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ PAIRS = ((0, 1), (0, 2), (1, 2))
 
 
 def spectrum(divisions: Sequence[Parts]) -> torch.Tensor:
-    """What each direction among the values holds, `(C - 1,)` float64, the largest first; noise may make some negative.
+    """What each direction between the values holds, `(C - 1,)` float64, the largest first; noise may make some
+    negative.
 
     Eigenvalues of the products of cross-covariances of disjoint parts: their sum is unbiased.
     """
@@ -36,7 +37,7 @@ def spectrum(divisions: Sequence[Parts]) -> torch.Tensor:
 
 
 def subspace_rank(values: torch.Tensor, keep: float) -> int:
-    """The fewest directions of any basis that hold `keep` of the whole.
+    """The fewest directions of any basis that hold `keep` of the total.
 
     Example:
         >>> subspace_rank(torch.tensor([6.0, 3.5, 0.4, 0.1]), 0.9)
@@ -47,7 +48,7 @@ def subspace_rank(values: torch.Tensor, keep: float) -> int:
 
 
 def left_after_erasing(whitened: Sequence[Parts], rank: int) -> float:
-    """Share of what a reader tells by that is left on new groups, once `rank` directions are erased by other groups.
+    """Share of a reader's signal that is left on new groups after erasing `rank` directions estimated on other groups.
 
     Args:
         whitened: cross-covariances of rows with unit covariance; there LEACE is an orthogonal projection.
@@ -64,7 +65,7 @@ def left_after_erasing(whitened: Sequence[Parts], rank: int) -> float:
 
 
 def carried(parts: Parts, factor: torch.Tensor, rank: int, size: int) -> tuple[float, float, float]:
-    """What an exchange carries of a linear reader's change of answer, were the whole row exchanged.
+    """How much an exchange changes a linear reader's answer, as a share of the change by exchanging the whole row.
 
     Subspace and dimensions are chosen on the first part, the reader is fitted to the second, rows of the third are
     exchanged.
@@ -75,7 +76,7 @@ def carried(parts: Parts, factor: torch.Tensor, rank: int, size: int) -> tuple[f
         rank, size: of the subspace, and of the set of dimensions.
 
     Returns:
-        Of the `rank` best directions, of the `size` best dimensions, and of `size` dimensions at random (the mean).
+        For the `rank` best directions, for the `size` best dimensions, and for `size` random dimensions (the mean).
     """
     own, other, exchanged = parts
     reader = torch.cholesky_solve(other.double(), factor).float()
@@ -88,16 +89,16 @@ def carried(parts: Parts, factor: torch.Tensor, rank: int, size: int) -> tuple[f
 
 
 def inlp_rank(parts: Parts, covariance: torch.Tensor, left: float = 0.1, most: int = 24) -> int | None:
-    """How many directions iterated projection takes out before a reader tells less than `left` of what it told.
+    """How many directions iterated projection removes before a reader has less than `left` of its signal.
 
     Args:
-        parts: cross-covariances of three disjoint parts; readers are fitted to the first, and tell on the others.
+        parts: cross-covariances of three disjoint parts; readers are fitted to the first, and tested on the others.
         covariance: `(d, d)` float64.
-        left: share of the whole.
-        most: rounds; each takes out as many directions as the property has values, less one.
+        left: share of the signal at the start.
+        most: rounds; each removes as many directions as the property has values, minus one.
 
     Returns:
-        The number of directions; None if more than `left` is still there after `most` rounds.
+        The number of directions; None if more than `left` remains after `most` rounds.
     """
     own, a, b = (part.double() for part in parts)
     inner = covariance.clone()
@@ -110,7 +111,7 @@ def inlp_rank(parts: Parts, covariance: torch.Tensor, left: float = 0.1, most: i
             return taken
         directions = torch.linalg.qr(torch.cholesky_solve(own, factor)).Q
         keep = torch.eye(d, dtype=torch.float64) - directions @ directions.T
-        # what is projected out gets a variance of 1 along itself, which keeps the matrix invertible and tells nothing
+        # removed directions get variance 1, which keeps the matrix invertible and adds no information
         inner = keep @ inner @ keep + directions @ directions.T
         own, a, b = keep @ own, keep @ a, keep @ b
         taken += directions.shape[1]
@@ -120,7 +121,7 @@ def inlp_rank(parts: Parts, covariance: torch.Tensor, left: float = 0.1, most: i
 
 
 def erase(rows: torch.Tensor, labels: Sequence, reference: torch.Tensor | None = None) -> torch.Tensor:
-    """Rows that tell no linear reader a property: LEACE in closed form.
+    """Rows from which no linear reader can tell a property: LEACE in closed form.
 
     The values' means become equal, and no other affine map that does this changes the rows less.
 

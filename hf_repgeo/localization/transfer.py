@@ -1,8 +1,8 @@
-"""Do regions found on simple sentences carry over to complex ones? A probe's way up the ladder of complexity.
+"""Do regions found on simple sentences carry over to complex ones? Applies one probe to all rungs of complexity.
 
-Two things look like a yes and are none. One probe reads all rungs, so its effects are alike on all of them, wherever
-its weights lie; and large regions count for more on every rung. So each correlation of effects comes beside that of
-random regions of the same sizes, and beside that of a probe fitted to the rung itself.
+Effects correlate between rungs for two reasons that do not mean yes: one probe reads all rungs, so its effects are
+similar on all of them, wherever its weights are; and large regions matter more on every rung. So each correlation of
+effects is compared with that of random regions of the same sizes, and of a probe fitted to the rung itself.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ class EffectAgreement:
             the same.
         permuted_low, permuted_high: of the correlation when regions are paired at random (95 %).
         random_mean, random_low, random_high: of the correlation when the regions are random sets of dimensions of the
-            same sizes (95 %): what any division of the embedding would give. Only a correlation above it speaks for
-            these regions.
+            same sizes (95 %): what any division of the embedding would give. Only a correlation above it is evidence
+            for these regions.
     """
 
     correlation: float | None
@@ -48,13 +48,13 @@ class EffectAgreement:
 
 @dataclass
 class RungTransfer:
-    """How a probe of simple sentences fares on one rung.
+    """How well a probe of simple sentences does on one rung.
 
     Args:
         rung: its name.
-        n: sentences asked, on rows that the probe was not fitted to, of labels that it knows.
+        n: test sentences, from rows that the probe was not fitted to, with labels that it knows.
         accuracy: of the probe, 0 to 1.
-        standard_error: of the accuracy over rows: sentences of one row say the same words. None for one row.
+        standard_error: of the accuracy over rows, since sentences of one row share words. None for one row.
         chance: of guessing labels as often as they are among the training sentences.
         best_constant: of the one label that is most frequent here.
         control_accuracy, control_low, control_high: of the probe fitted to shuffled labels (mean and 95 % interval).
@@ -84,7 +84,7 @@ class RungTransfer:
 
 @dataclass
 class Transfer:
-    """A property on every rung of a ladder, read by a probe of the simple ones.
+    """A property on every rung of a ladder, read by a probe that was fitted to the simple ones.
 
     Args:
         prop: what was read.
@@ -152,7 +152,7 @@ def carry_over(
     n_controls: int = 20,
     seed: int = 0,
 ) -> Transfer:
-    """Read a property of simple sentences, then the same of complex ones, with the same probe and without each region.
+    """Fit a probe to a property of simple sentences, and test it on complex ones, also without each region.
 
     The probe is fitted to simple sentences on training rows; every rung is tested on rows that it has not seen. Cost:
     `n_controls + rungs + 1` fits, and `(n_null + 1) * regions` evaluations of every probe.
@@ -222,7 +222,7 @@ def carry_over(
 def _sentences_with(
     sentences, table: EmbeddingTable, prop: str, *, rows=None, unseen=frozenset(), labels=None
 ) -> _Labelled | None:
-    """Sentences with the property (and one of the labels) on `rows`, or on all rows but the `unseen` probe's."""
+    """Sentences with the property (and one of the labels) on `rows`, or on all rows except those of `unseen`."""
     found = [(sentence, chunk_labels(sentence.pattern).get(prop)) for sentence in sentences]
     chosen = [
         (sentence, label)
@@ -238,7 +238,7 @@ def _sentences_with(
 
 
 class _Comparison:
-    """Effects of simple sentences over these regions and over random ones, to compare others with."""
+    """Effects on simple sentences of these regions and of random ones, to compare those on other rungs with."""
 
     def __init__(self, reader: _Reader, regions: torch.Tensor, n_null: int, seed: int):
         self.regions, self.seed = regions, seed

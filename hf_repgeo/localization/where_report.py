@@ -1,4 +1,4 @@
-"""Verdicts as a report with the usual doors, and as a figure."""
+"""Verdicts as a `GeometryReport`, and as a figure."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def _line(name: str, one: Mapping) -> list[str]:
 
 
 def plot_where(report: WhereReport) -> Figure:
-    """Share of the variance between values against the number of dimensions, a panel a property.
+    """Share of the variance between values against the number of dimensions, one panel per property.
 
     Args:
         report: of `where_report`.

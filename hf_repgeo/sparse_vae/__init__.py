@@ -24,7 +24,7 @@ _HOMES = {
         "pattern_properties",
         "scores_of",
     ),
-    "..localization": (  # what these models are read with
+    "..localization": (  # the functions that analyse these models
         "ChunkAttention",
         "EffectAgreement",
         "Localization",

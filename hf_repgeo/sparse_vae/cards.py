@@ -1,4 +1,4 @@
-"""The card beside a trained model: what it is, what it was trained on, how well it does, how to use it."""
+"""The card of a trained model: what it is, what it was trained on, how well it does, how to use it."""
 
 from __future__ import annotations
 
@@ -59,8 +59,8 @@ latents = model(inputs_embeds=embeddings).latents
 ```
 
 `embeddings` are rows of the encoder above, of its layer and pooling; `model.encode_sentences([...])` makes them itself
-where transformers finds the encoder. A model that finds its values says nothing of where in the embedding they lie:
-`hf-repgeo locate` asks that, with controls.
+if transformers finds the encoder. A model that recovers a property does not show where in the embedding it lies:
+`hf-repgeo locate` tests that, with controls.
 """
 
 
@@ -68,8 +68,8 @@ def save_with_card(model, folder: str | Path, facts: Mapping[str, object]) -> Pa
     """Writes a model, the code that it needs, and its card.
 
     Args:
-        model: any model of this room.
-        folder: made if need be.
+        model: any model of `hf_repgeo.sparse_vae`.
+        folder: created if needed.
         facts: as in `model_card`.
 
     Returns:

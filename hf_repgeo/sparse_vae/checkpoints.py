@@ -21,8 +21,8 @@ AUTO_MAP = {
 def example_checkpoint() -> str:
     """Folder of a trained sparse VAE (87 kB) for 768-dimensional embeddings; its README says on what and how well.
 
-    The folder is written into the cache and holds the model's code too, so a copy of it loads where this package is not
-    installed.
+    The folder is written into the cache and holds the model's code too, so that a copy of it can be loaded without this
+    package.
 
     Returns:
         A path for `AutoModel.from_pretrained`, after `import hf_repgeo` or with `trust_remote_code=True`.

@@ -1,9 +1,9 @@
 """Configurations of the sparse VAE (Nastase & Merlo 2024, arXiv 2407.18119), its two-level form and the baselines.
 
-transformers copies this file beside a checkpoint, so it knows transformers and nothing else of this package. The
-classic `__init__` is used on purpose: a checkpoint's code runs on its reader's version of transformers, and the
-dataclass style changed within version 5. `AutoConfig` and `AutoModel` are imported where they are used: importing them
-here would run the hook that registers these very classes before they exist.
+transformers copies this file beside a checkpoint, so it imports transformers and nothing else of this package. It has
+a classic `__init__` because a checkpoint's code runs on its reader's version of transformers, and the dataclass style
+changed within version 5. `AutoConfig` and `AutoModel` are imported where they are used: importing them here would run
+the hook that registers these classes before they exist.
 """
 
 import math
@@ -17,7 +17,7 @@ DECODER_MASKS = ("none", "mirror", "random")
 POOLINGS = ("cls", "mean", "first-last", "sentence")
 ACTIVATIONS = (None, "relu")
 
-# What register_for_auto_class would set; calling it imports the Auto classes, with the same trouble.
+# What register_for_auto_class would set; calling it would import the Auto classes too early.
 AUTO_CONFIG = "AutoConfig"
 
 _STRIDE_ONE = {
@@ -68,7 +68,7 @@ def array_shape(hidden_size):
         `[rows, columns]` with `rows * columns == hidden_size`.
 
     Raises:
-        ValueError: when no factor lies near enough to a square for a two-dimensional kernel (prime numbers, say).
+        ValueError: no factor is near enough to a square for a two-dimensional kernel, as for prime numbers.
     """
     short = max(side for side in range(1, math.isqrt(hidden_size) + 1) if hidden_size % side == 0)
     long = hidden_size // short
@@ -109,18 +109,18 @@ class SparseVAEConfig(PreTrainedConfig):
         mask_scope: `"mean"` masks the mean head only, `"mean+logvar"` both heads.
         mask_temperature: of the softmax that carries the gradient of a learned mask.
         mask_seed: seed of the drawing; the global generator is not touched.
-        decoder_mask: `"mirror"` each unit listens to the latents it feeds, `"random"` to others drawn alike, `"none"`
-            to all.
-        trainable_masked_weights: False freezes masked weights as drawn (one of the defects of the released code,
-            alone).
+        decoder_mask: `"mirror"` each unit reads the latents that it feeds, `"random"` others drawn in the same way,
+            `"none"` all.
+        trainable_masked_weights: False freezes masked weights as drawn, which is one of the defects of the released
+            code.
         decoder_bias: whether the map from latents to units has a bias.
         decoder_activation: `"relu"` or None between that map and the transposed convolution.
         output_activation: `"relu"` or None on the decoded array. With `"relu"` a decoder can die.
         sample_in_eval: draw latents in evaluation too instead of taking their means.
         beta: weight of the KL term, which is also multiplied by `latent_dim / hidden_size` (5/768 in the paper).
         margin: of the max-margin losses.
-        permutation_seed: shuffles the D dimensions before the reshape, always alike, and undoes it after decoding: the
-            control that tells a region from a mere subset of its size.
+        permutation_seed: shuffles the D dimensions before the reshape, always in the same way, and undoes it after
+            decoding: the control that tells a region from any subset of its size.
         compat: `"released"` builds the authors' layer with its defects (no gradient to masks and masked weights, means
             and log-variances interleaved, unused parameters); for comparison only.
         encoder: name of the text encoder whose embeddings the model was trained on, as it was given, or None.
@@ -208,7 +208,7 @@ class SparseVAEConfig(PreTrainedConfig):
 
     @classmethod
     def preset(cls, name, **settings):
-        """One of the models of the comparison, with `settings` laid over it.
+        """One of the models of the comparison; `settings` override its values.
 
         Args:
             name: `"base"` (stride 1, dense), `"sparse"` (stride 15, every region feeds one latent, as the paper

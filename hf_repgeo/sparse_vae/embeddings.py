@@ -69,7 +69,7 @@ class EmbeddingTable:
 
 
 def model_key(model) -> str:
-    """What tells one encoder's embeddings from another's: name and commit of the Hub, or a digest of its weights.
+    """The identity of an encoder: its name and commit on the Hub, or a digest of its weights.
 
     Args:
         model: a `PreTrainedModel`.
@@ -108,8 +108,7 @@ def embed_sentences(
         layer: index into `hidden_states`, 0 the embedding layer, -1 the last.
         pooling: `"cls"`: the first token; `"mean"`: the mean over tokens, special ones included; `"first-last"`: the
             mean over tokens of the average of layers 1 and -1.
-        batch_size: texts per forward pass; texts of similar length go together, so the number changes time, not rows
-            (beyond rounding).
+        batch_size: texts per forward pass, grouped by length; it changes the time, and the rows only by rounding.
         cache_dir: folder of cached embeddings, one file per model, layer and pooling; new texts are added.
 
     Returns:
@@ -117,7 +116,7 @@ def embed_sentences(
 
     Raises:
         UnknownName: an unknown pooling.
-        BadInput: no sentence; no model or tokenizer there; a layer that does not exist; embeddings that are not finite.
+        BadInput: no sentence; no model or tokenizer found; a layer that does not exist; embeddings that are not finite.
     """
     texts = list(dict.fromkeys(sentences))
     if not texts:

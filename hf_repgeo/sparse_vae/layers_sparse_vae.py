@@ -1,7 +1,7 @@
 """Layers of the sparse VAE: how kernels tile the array, which unit feeds which latent, and the sentence-level VAE.
 
-transformers copies this file beside a checkpoint: torch and the configuration only. Nothing is drawn in `__init__`,
-because checkpoints are loaded onto the meta device; drawing is the business of the models' `_init_weights`.
+transformers copies this file beside a checkpoint, so it imports only torch and the configuration. Nothing is drawn in
+`__init__`, because checkpoints are loaded onto the meta device; the models' `_init_weights` draws.
 """
 
 import math
@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 
 def tiling(length, kernel, stride, padding):
-    """Where kernels lie along one side of the array.
+    """The places of kernels along one side of the array.
 
     Args:
         length, kernel, stride: in cells.
@@ -52,7 +52,7 @@ def draw_routing(layout, channels, regions, latents, per_unit=1, seed=0):
         layout: `"none"`, `"random"`, `"balanced"`, `"per_channel"` or `"per_region"`.
         channels, regions, latents: how many there are.
         per_unit: how many latents each unit feeds.
-        seed: of an own CPU generator; the global one is not touched.
+        seed: of a separate CPU generator; the global one is not touched.
 
     Returns:
         bool `(channels * regions, latents)` with `per_unit` True in each row (all, for `"none"`).
@@ -135,11 +135,11 @@ class MaskedLinear(nn.Module):
 
 
 class ReleasedMaskedLinear(nn.Module):
-    """The authors' masked layer as it behaves: a fixed random one-hot routing with fixed tiny weights.
+    """The behaviour of the authors' masked layer: a fixed random one-hot routing with fixed tiny weights.
 
-    Effective weight of unit u on latent l: `W[l,u] * scale[u,l] * softmax(mask_logits[u] / 1e-6)[l]`, cut off from the
-    graph. All of it is stored as parameters that ask for a gradient and never receive one. In the decoder (`reverse`)
-    the bias is stored and not applied.
+    Effective weight of unit u on latent l: `W[l,u] * scale[u,l] * softmax(mask_logits[u] / 1e-6)[l]`, detached from the
+    graph. The factors are stored as parameters that require a gradient and never receive one. In the decoder
+    (`reverse`) the bias is stored and not applied.
     """
 
     def __init__(self, units, latents, reverse=False):
@@ -251,7 +251,7 @@ class SentenceDecoder(nn.Module):
         """`latents (B, L)`, `routing (N, L)` or None -> `(B, D)`."""
         if self.hidden_activation:
             array = self._array(latents, routing)
-        else:  # an affine map: what it makes of L + 1 latents says what it makes of all
+        else:  # an affine map: its values at L + 1 latents determine all others
             origin = latents.new_zeros(1, latents.shape[1])
             corners = torch.cat([origin, torch.eye(latents.shape[1], dtype=latents.dtype, device=latents.device)])
             at_origin, at_units = self._array(corners, routing).split([1, latents.shape[1]])

@@ -1,7 +1,7 @@
 """The losses and the choice of an answer (Nastase & Merlo 2024, section 3; numbers follow the authors' code).
 
-transformers copies this file beside a checkpoint: torch only. All sums run in float32 (float64 stays), whatever the
-model's dtype. Shapes: B instances, K candidates, D dimensions, L latents.
+transformers copies this file beside a checkpoint, so it imports only torch. All sums run in float32 (float64 stays),
+whatever the model's dtype. Shapes: B instances, K candidates, D dimensions, L latents.
 """
 
 import torch
@@ -55,7 +55,7 @@ def normalised_max_margin(
 def max_margin(
     decoded: torch.Tensor, candidates: torch.Tensor, labels: torch.Tensor, margin: float = 1.0
 ) -> torch.Tensor:
-    """Answer-level max-margin on raw dot products, each wrong candidate held against the right one by itself.
+    """Answer-level max-margin on raw dot products; each wrong candidate is compared with the right one separately.
 
     `1/(K-1) * sum over wrong j of mean_B max(0, margin - <right, o> + <j, o>)`.
 
@@ -108,7 +108,7 @@ def instance_negatives(sentences: torch.Tensor) -> torch.Tensor:
 
 
 def cyclic_negatives(sentences: torch.Tensor, count: int = 3) -> torch.Tensor:
-    """The same as the released code has it: the next `count` sentences of the flattened batch, across instances.
+    """The negatives of the released code: the next `count` sentences of the flattened batch, across instances.
 
     Args:
         sentences: `(B, S, D)`.
@@ -139,7 +139,8 @@ def cosine_scores(decoded: torch.Tensor, candidates: torch.Tensor) -> torch.Tens
 def choose(scores: torch.Tensor) -> torch.Tensor:
     """The index of the highest score, or -1 where there is no single one: a tie, or a score that is not finite.
 
-    A decoder whose output died gives equal scores; taking the first of them would find every answer that stands first.
+    A decoder whose output is all zero gives equal scores; taking the first would get every answer right that comes
+    first.
 
     Args:
         scores: `(B, K)`.

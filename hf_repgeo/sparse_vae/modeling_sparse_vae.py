@@ -2,7 +2,7 @@
 
 Nastase & Merlo 2024, "Tracking linguistic information in transformer-based sentence embeddings through targeted
 sparsification", arXiv 2407.18119. transformers copies this file and its siblings beside a checkpoint, so they import
-torch, transformers and each other only.
+only torch, transformers and each other.
 """
 
 import copy
@@ -40,7 +40,7 @@ from .losses_sparse_vae import (
 
 @dataclass
 class SparseVAEOutput(ModelOutput):
-    """What the models give back; B instances, K candidates, D dimensions, L latents.
+    """The models' output; B instances, K candidates, D dimensions, L latents.
 
     Args:
         loss: scalar, when `labels` were given: margin loss plus weighted KL terms.
@@ -63,7 +63,7 @@ class SparseVAEOutput(ModelOutput):
 
 
 def check_embeddings(name, x, *shape):
-    """Refuse what is not a finite tensor of `shape` (None: any size). Values are not looked at while compiling."""
+    """Refuse what is not a finite tensor of `shape` (None: any size). While compiling, values are not checked."""
     wanted = ", ".join("any" if size is None else str(size) for size in shape)
     if x.dim() != len(shape) or any(size not in (None, got) for size, got in zip(shape, x.shape, strict=True)):
         raise ValueError(f"`{name}`: got shape {tuple(x.shape)}; wanted ({wanted}).")
@@ -98,7 +98,7 @@ def score_candidates(decoded, candidates, labels):
 
 
 class SparseVAEPreTrainedModel(PreTrainedModel):
-    """Initialisation, and nothing else, that the models here share."""
+    """The initialisation that the models here share."""
 
     # as register_for_auto_class would set it, which imports the Auto classes too early
     _auto_class: str = "AutoModel"  # type: ignore[assignment]
@@ -143,11 +143,11 @@ class SparseVAEPreTrainedModel(PreTrainedModel):
 
 
 class SparseVAEForSentenceEmbedding(SparseVAEPreTrainedModel):
-    """A VAE that sees a sentence embedding as an array and keeps what tells it from sentences of another pattern.
+    """A VAE that reads a sentence embedding as an array and keeps what distinguishes its pattern from others.
 
     Embedding `(B, D)` -> array `(B, 1, rows, columns)` -> convolution -> masked one-to-one routing -> L latents ->
-    mirrored decoder -> `(B, D)`. Given candidates, the decoded vector is to be nearer to the right one than to the
-    others (it is another sentence of the same pattern, not the input itself).
+    mirrored decoder -> `(B, D)`. Given candidates, the decoded vector is trained to be nearer to the right one than to
+    the others (the right one is another sentence of the same pattern, not the input itself).
 
     Args:
         config: a `SparseVAEConfig`. With `config.text_config` a text encoder of that kind is part of the model, frozen.
@@ -212,7 +212,7 @@ class SparseVAEForSentenceEmbedding(SparseVAEPreTrainedModel):
         return None if self.text_encoder is None else self.text_encoder.get_input_embeddings()
 
     def num_unmasked_parameters(self):
-        """Parameters that a mask does not take out of the computation: an integer."""
+        """The number of parameters that no mask removes from the computation."""
         vae = self.sentence
         masked = 0
         if vae.routing is not None:
@@ -376,7 +376,7 @@ def pool(
         attention_mask: `(B, T)`, 1 on tokens, 0 on padding.
         pooling: `"cls"` the first token of the sentence, `"mean"` over its tokens, `"first-last"` the mean over its
             tokens of the average of layers 1 and -1.
-        layer: which of `hidden_states`; `"first-last"` does not look at it.
+        layer: index into `hidden_states`; `"first-last"` does not use it.
 
     Returns:
         `(B, D)`.
@@ -410,10 +410,11 @@ class SequenceEncoder(nn.Module):
 
 
 class SparseVAEForBLM(SparseVAEPreTrainedModel):
-    """Two levels: seven sentences are compressed one by one, then their latents; the answer is decoded from that.
+    """Two levels: seven sentences are compressed one by one, then their latents together; from these the answer is
+    decoded.
 
     Sentence level `(B * S, D)` -> `(B, S, L)`; sequence level `(B, 1, S, L)` -> convolution -> L_t latents; answer
-    decoder -> `(B, D)`, held against the embeddings of the candidate answers.
+    decoder -> `(B, D)`, compared with the embeddings of the candidate answers.
 
     Args:
         config: a `SparseVAEForBLMConfig`.

@@ -1,4 +1,4 @@
-"""Which checkpoint a training goes on from, and whether it is the same training."""
+"""Finds the checkpoint from which a training resumes, and checks that it is the same training."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from ..writing import write_whole
 from .embeddings import EmbeddingTable
 
 FILE = "training.json"
-CONFIG = ("transformers_version", "_name_or_path")  # entries that decide nothing
+CONFIG = ("transformers_version", "_name_or_path")  # entries that do not change the training
 
 
 def identity_of(config: PreTrainedConfig, table: EmbeddingTable, data, options: dict[str, Any]) -> dict:
-    """What decides a training, but for the number of epochs, which may grow."""
+    """What decides a training, except the number of epochs, which may grow."""
     facts = {name: value for name, value in config.to_dict().items() if name not in CONFIG}
     settings = {name: value for name, value in options.items() if name != "epochs"}
     digest = hashlib.sha256(table.rows.contiguous().numpy().tobytes()).hexdigest()
@@ -30,7 +30,7 @@ def identity_of(config: PreTrainedConfig, table: EmbeddingTable, data, options: 
 
 
 def checkpoint_to_resume(folder: Path, identity: dict, epochs: float) -> Path | None:
-    """The last checkpoint that was written whole; `None` where there is none, and the training starts anew.
+    """The last complete checkpoint; `None` if there is none, so that the training starts from the beginning.
 
     Later checkpoints, which a stopped run left half-written, are deleted.
 
@@ -56,7 +56,7 @@ def begin(folder: Path, identity: dict) -> None:
 
 
 def _state(checkpoint: Path) -> TrainerState | None:
-    """The Trainer's state, the last file that it writes; `None` where that is not whole."""
+    """The Trainer's state, the last file that it writes; `None` if that is incomplete."""
     try:
         return TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
     except (OSError, ValueError, TypeError):
@@ -84,7 +84,7 @@ def _earlier(folder: Path) -> dict | None:
 
 
 def _changed(then: Any, now: Any) -> str:
-    """The entries that differ, where there are entries."""
+    """The names of the entries that differ."""
     if not isinstance(then, dict) or not isinstance(now, dict):
         return ""
     names = [name for name in {**then, **now} if then.get(name) != now.get(name)]

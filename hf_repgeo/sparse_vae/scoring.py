@@ -23,7 +23,7 @@ NO_CHOICE = "no choice"  # ties, dead or non-finite outputs
 
 @dataclass
 class Selection:
-    """What a model chose on a data set.
+    """A model's choices on a data set.
 
     Args:
         accuracy: share of right choices, 0 to 1; ties and dead outputs are wrong. With one choice per instance this is
@@ -48,7 +48,7 @@ class Selection:
 
 
 def scores_of(model: PreTrainedModel, data: Dataset, table: EmbeddingTable, batch_size: int = 1000) -> torch.Tensor:
-    """Cosine of each candidate with the model's output, `(n, K)`; the model runs in evaluation mode and keeps its own.
+    """Cosine of each candidate with the model's output, `(n, K)`, in evaluation mode; the model's own mode is restored.
 
     Args:
         model: any of the models.
@@ -66,7 +66,7 @@ def _score(model, batch: dict[str, torch.Tensor]) -> torch.Tensor:
 
 
 def evaluate_model(model: PreTrainedModel, data: Dataset, table: EmbeddingTable) -> Selection:
-    """Choose an answer for each instance and say how that went.
+    """Choose an answer for each instance, and score the choices.
 
     Args:
         model: any of the models.
@@ -114,7 +114,7 @@ def _name_of(choice: int, label: int, names: Sequence[str]) -> str:
 def confusion_counts(
     chosen: Sequence[int], labels: Sequence[int], patterns: Sequence[Sequence[str]]
 ) -> dict[str, dict[str, int]]:
-    """True pattern -> chosen pattern -> count; `"no choice"` is a pattern of its own that is never true."""
+    """True pattern -> chosen pattern -> count; `"no choice"` is a further pattern that is never true."""
     instances = list(zip(chosen, labels, patterns, strict=True))
     truth = [row[label] for _, label, row in instances]
     choices = [NO_CHOICE if choice < 0 else row[choice] for choice, _, row in instances]
@@ -178,7 +178,7 @@ def over_runs(values: Sequence[float]) -> dict:
 
 
 def identity_scores(data: Dataset, table: EmbeddingTable) -> torch.Tensor:
-    """Cosine of each candidate with the input sentence itself, `(n, K)`: what doing nothing achieves.
+    """Cosine of each candidate with the input sentence itself, `(n, K)`: the baseline without a model.
 
     Args:
         data: a `Dataset` of pairs.

@@ -40,7 +40,7 @@ class EmbeddedInstances(TorchDataset):
         table: embeddings of all its texts.
 
     Raises:
-        BadInput: no instance, a text without embedding, candidate sets of different sizes, a label that is no
+        BadInput: no instance, a text without embedding, candidate sets of different sizes, a label that names no
             candidate.
     """
 
@@ -93,12 +93,12 @@ def selection_accuracy(prediction) -> dict[str, float]:
 
 @dataclass
 class TrainingRun:
-    """One run: where it ended and how it got there.
+    """One training run: the model and its history.
 
     Args:
         model: the best checkpoint by validation loss, in evaluation mode.
         seed: of initialisation, order and noise.
-        best_epoch: of that checkpoint, 0 when none was better than the start.
+        best_epoch: of that checkpoint; 0 if none was better than the start.
         history: what the Trainer logged: training loss, validation loss and accuracy, by epoch.
         seconds: of training, evaluation and saving included.
     """
@@ -187,12 +187,12 @@ def train(
     Args:
         config: which model; its `hidden_size` must be the table's.
         data: a `DatasetDict` with `train` and, for the choice of the best epoch, `validation`. Without `validation` the
-            last epoch is taken; `test` is never looked at.
+            last epoch is taken; `test` is never used.
         table: embeddings of all texts.
         output_dir: for checkpoints.
         seed: of initialisation, order and noise.
-        resume: go on from the last whole checkpoint in `output_dir`, if there is one, and end where an uninterrupted
-            run ends. More `epochs` than before extend the training; otherwise everything must be the same.
+        resume: continue from the last complete checkpoint in `output_dir`, if there is one; the result is that of an
+            uninterrupted run. More `epochs` than before extend the training; otherwise everything must be the same.
         quiet: no progress bars and no printed logs.
         **options: for `training_arguments`.
 
@@ -269,13 +269,13 @@ def train_runs(
     jobs: int = 1,
     **options: Any,
 ) -> list[TrainingRun]:
-    """The same training from several seeds, each in a folder of its own.
+    """The same training from several seeds, each in its own folder.
 
     Args:
         config, data, table: as in `train`.
         output_dir: run with seed s goes to `output_dir/seed-s`.
         seeds: one run each; masks are the same in all runs, those of `mask_seed`.
-        jobs: runs at a time; with more than one, each gets a process and one thread of its own.
+        jobs: runs at a time; with more than one, each gets its own process with one thread.
         **options: for `train`.
 
     Returns:
