@@ -1,8 +1,8 @@
 """Pure mathematics on torch tensors: the table of all measures, and the functions behind it.
 
-Each measure is a function `PointCloud -> Estimate`, which here takes a matrix of rows as well; give the cloud where
-several measures are wanted, which then share their work. `MEASURES` lists for each what it needs, its range, what
-leaves it unchanged, and its source; tests walk the same table.
+Each measure is a function `PointCloud -> Estimate`, which here also takes a matrix of rows. Pass the same cloud to
+several measures, so that they share their work. `MEASURES` lists for each what it needs, its range, what leaves it
+unchanged, and its source; tests use the same table.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ from .table import MEASURES, OPTIONS, SYNONYMS, Measure
 
 
 def _of_rows(function: Callable[..., Estimate]) -> Callable[..., Estimate]:
-    """The measure for callers who have rows and no cloud: a matrix is made a cloud first."""
+    """The measure for callers who have rows and no cloud: a matrix becomes a cloud first."""
 
     @wraps(function)
     def measured(cloud: Any, *arguments: Any, **options: Any) -> Estimate:
@@ -143,8 +143,8 @@ def check_options(options: dict, pairs: list[tuple[str, str]] | None = None) -> 
     """Every option must belong to some measure, to one of `pairs` if given, and be a count where a count is wanted.
 
     Raises:
-        UnknownName: it belongs to none at all.
-        BadInput: it belongs to none of those asked for, or is not a count.
+        UnknownName: no measure has such an option.
+        BadInput: none of the measures asked for has it, or it is not a count.
     """
     owners = {option: [m for m in MEASURES if option in MEASURES[m].takes] for option in OPTIONS}
     for option, value in options.items():
@@ -196,9 +196,9 @@ def with_chance(
 ) -> list[Estimate]:
     """The estimates with the value that chance gives in their details: `null`, `p` ...; see `nulls.with_null`.
 
-    Each measure is compared with the kind of surrogate that says something of it: spectral measures with isotropic
-    noise, neighbours and cells with a Gaussian of the same covariance, directions with shuffled columns. A name in
-    place of `True` asks for that kind in all of them.
+    Each measure is compared with the kind of surrogate that suits it: spectral measures with isotropic noise,
+    neighbours and cells with a Gaussian of the same covariance, directions with shuffled columns. A name in place of
+    `True` selects that kind for all of them.
     """
     check_null(null)
     kinds = [null if isinstance(null, str) else MEASURES[estimate.measure].null for estimate in estimates]

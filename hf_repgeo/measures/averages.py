@@ -1,8 +1,8 @@
 """The value of a layer is the mean over batches; its error is about other documents, not another shuffle of these.
 
-Batches hold rows of the same documents, so that they agree far better with each other than with new documents. The
+Batches hold rows of the same documents, so they agree far better with each other than with new documents. So the
 jackknife leaves out a group of documents in all batches at once: the folds are common to the batches, the mean over
-batches of the values without a fold is the mean's value without it, and their spread over the folds is its error.
+batches of the values without a fold is the mean's value without it, and their spread over the folds gives its error.
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ def error_of_mean(estimates: tuple[Estimate, ...]) -> tuple[float | None, str | 
     """Standard error of the mean over batches whose folds hold the same documents, and its method.
 
     Each batch's deviations are scaled to its own standard error first, which corrects the plain jackknife for what
-    that leaves out. Errors by likelihood belong to rows that stand alone, in batches independent of each other. `None`
-    where a batch has no error.
+    that leaves out. Errors by likelihood belong to rows without groups, in batches independent of each other. `None` if
+    a batch has no error.
     """
     errors = [estimate.standard_error for estimate in estimates if estimate.standard_error is not None]
     if len(errors) < len(estimates):
@@ -86,7 +86,7 @@ def scaled_deviations(estimate: Estimate) -> torch.Tensor:
 
 
 def _mean_details(estimates: tuple[Estimate, ...]) -> dict:
-    """Numbers averaged over batches; words only where all batches agree. Chance is left to `chance_of_mean`."""
+    """Numbers averaged over batches; texts only if all batches agree. `chance_of_mean` averages the chance levels."""
     details: dict[str, Any] = {}
     for key, first in estimates[0].details.items():
         values: list[Any] = [estimate.details.get(key) for estimate in estimates]

@@ -1,9 +1,9 @@
 """TwoNN without its finite-sample bias, by comparison with a shape whose dimension is known: the uniform ball.
 
-TwoNN supposes that the density is constant around each row. Of n rows in k dimensions most lie near a boundary, so it
-reads too little: 2,500 rows of a 20-dimensional ball read 16.3. How much too little is known for a ball of any
-dimension and any n, without simulation; the curve `reading(k, n)` is a file of this package, written by quadrature by
-`benchmarks/ball_curve.py`. Its inverse turns a reading into the k whose ball would read the same.
+TwoNN assumes that the density is constant around each row. Of n rows in k dimensions most lie near a boundary, so its
+value is too small: 16.3 for 2,500 rows of a 20-dimensional ball. For a ball of any dimension and any n this value is
+known without simulation; the curve `reading(k, n)` is a file of this package, which `benchmarks/ball_curve.py` computes
+by quadrature. Its inverse turns a value of TwoNN into the k whose ball would give the same.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from . import MEASURES, Estimate, PointCloud, evaluate_all, missing, with_chance
 from .averages import average, columns_of
 from .cloud import deal_groups
 
-SHARED_SEARCH = 1.25  # policies share one neighbour search while their union is at most so much larger than the largest
+SHARED_SEARCH = 1.25  # policies share a neighbour search if their union is at most this many times the largest of them
 
 FEW_SHARE = 7 / 8  # of a batch: with fewer rows, a policy is compared with `all` on as many
 
@@ -84,7 +84,7 @@ class BatchMeans:
         return sorted(rows, key=lambda row: order.index(row["tokens"]))
 
     def _cases(self, policies: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Rows of each policy, and beside each that lacks many of a batch's rows, `all` on as many random ones."""
+        """Rows of each policy; and for each policy that lacks many of a batch's rows, as many random rows of `all`."""
         cases = {policy: positions for policy, positions in policies.items() if len(positions) > 1}
         whole = policies.get("all", torch.empty(0))
         for policy, positions in list(cases.items()):
@@ -96,7 +96,7 @@ class BatchMeans:
     def _clouds(
         self, states: torch.Tensor, documents: torch.Tensor, parts: dict[str, torch.Tensor]
     ) -> Iterator[tuple[str, PointCloud | BadInput]]:
-        """The clouds of the parts; those that nearly coincide are cut from one, to share its neighbour search."""
+        """The clouds of the parts; parts that nearly coincide are cut from one cloud and share its neighbour search."""
         for group in _groups_that_overlap(parts):
             union = torch.unique(torch.cat([parts[case] for case in group]))
             whole = self._cloud(states, documents, union)
@@ -108,7 +108,7 @@ class BatchMeans:
                 yield case, whole.subset(torch.searchsorted(union, parts[case]).to(whole.rows.device))
 
     def _compute_shared(self, cloud: PointCloud) -> None:
-        """What the subsets of this cloud will narrow instead of computing it themselves."""
+        """Computes what the subsets of this cloud will take from it instead of computing it themselves."""
         needs = [MEASURES[name].needs for name, _ in self.pairs]
         if "neighbors" in needs:
             cloud.neighbors  # noqa: B018
@@ -165,7 +165,7 @@ class BatchMeans:
 
 
 def _twins(cases: dict[str, torch.Tensor]) -> dict[str, str]:
-    """Cases that hold the very rows of an earlier one, as `sink_robust` and `no_special` do in many encoders."""
+    """Cases with exactly the rows of an earlier one, as `sink_robust` and `no_special` in many encoders."""
     twins: dict[str, str] = {}
     names = list(cases)
     for place, case in enumerate(names):
@@ -176,7 +176,7 @@ def _twins(cases: dict[str, torch.Tensor]) -> dict[str, str]:
 
 
 def _groups_that_overlap(parts: dict[str, torch.Tensor]) -> list[list[str]]:
-    """Cases whose union is hardly larger than the largest of them; greedy, the largest first."""
+    """Groups of cases whose union is hardly larger than the largest of them; greedy, the largest first."""
     groups: list[list[str]] = []
     for case in sorted(parts, key=lambda case: -len(parts[case])):
         for group in groups:

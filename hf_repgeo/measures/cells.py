@@ -1,7 +1,7 @@
-"""How a quantizer's cells are filled: patchiness and kin. Is a cloud spread as evenly as by chance, or in clumps?
+"""How a quantizer's cells are filled: patchiness and its relatives. Is a cloud as even as by chance, or in clumps?
 
 The functions ending in `_of` map counts `(codebooks, cells)`, rows in each cell, to a number, tensor to tensor; the
-others take a `PointCloud` and answer with an `Estimate`. `soft_patchiness` is the differentiable form.
+others take a `PointCloud` and return an `Estimate`. `soft_patchiness` is the differentiable form.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ FEW_ROWS_PER_CELL = 39  # k-means wants as many to place a centroid; with fewer,
 COPIES_SHARE = 0.01
 CLUMPED = 1.1  # patchiness from which rows count as clumped
 FEW_DIRECTIONS = 0.45  # share of the variance that cells leave; where it is less, a Gaussian reads 1.03 to 1.14
-UNCLEAR = (1.02, 1.15)  # patchiness that may be such a Gaussian's
+UNCLEAR = (1.02, 1.15)  # range of patchiness that such a Gaussian can have
 ADDITIVE_SEEDS = 3  # an additive quantizer's search may move its patchiness as much as the rows do
 
 
@@ -77,7 +77,7 @@ def cell_count_divergence_of(counts: torch.Tensor) -> torch.Tensor:
 
 
 def cell_count_divergence_code_of(counts: torch.Tensor) -> torch.Tensor:
-    """The same against a histogram of n uniform draws, as the authors' code compares, in expectation over the draws."""
+    """The divergence from a histogram of n uniform draws, as in the authors' code, in expectation over the draws."""
     n, cells = counts.sum(-1, keepdim=True), counts.shape[-1]  # (..., codebooks, 1)
     different, place = torch.unique(n, return_inverse=True)
     expected = [_expected_log_share(int(one), cells) for one in different]
@@ -124,7 +124,7 @@ def patchiness(
         convention: `"lloyd"`, or `"marbut"`: the paper's scale, `1 + V / m^2 - 1 / m`, whose m is `codebooks` times
             the mean. With mu = n / K, `lloyd = 1 + codebooks^2 (marbut - 1) + (codebooks - 1) / mu`.
         quantizer_seeds: quantizers to fit, each with a seed of its own; the value is their mean. Default: 3 for the
-            additive quantizer, else 1: our others use no random numbers.
+            additive quantizer, else 1: our other quantizers use no random numbers.
         cells: `quantizer="product"`, `"residual"`, `"additive"` (the paper's "point patchiness"), or one of the two
             that the paper ran, `"faiss-lsq"` and `"faiss-pq"`; `codebooks=4`, their number, fewer for the product
             quantizer on fewer than 32 columns; `bits=6`: a codebook has `2 ** bits` cells, so that 2,500 rows fill
@@ -140,14 +140,14 @@ def patchiness(
         `details["seed_standard_deviation"]`. Value `None` for fewer rows than cells (`too_few_rows`) and when all rows
         are equal (`no_spread`). Warnings: `few_rows_per_cell`, `duplicates`, `dead_blocks` (constant columns fill a
         block, which is left out), `few_different_rows` (a block has fewer different rows than cells), `few_directions`
-        (the value may be chance), `quantizer_failed` (the quantizer stands for the rows worse than a product quantizer
+        (the value may be chance), `quantizer_failed` (the quantizer describes the rows worse than a product quantizer
         would, so its cells say little about them).
 
     Raises:
         UnknownName: no such convention or quantizer.
         BadInput: an option out of range.
 
-    Cost: that of the quantizer, O(n d 2**bits) a round; shared by all measures that use the same cells.
+    Cost: that of the quantizer, O(n d 2**bits) per round; shared by all measures that use the same cells.
 
     Source: Lloyd, "Mean crowding", Journal of Animal Ecology 36 (1967), page 4; Marbut, Chandler & Wheeler, "Exploring
     the Impact of a Transformer's Latent Space Geometry on Downstream Task Performance" (2024), point patchiness.
@@ -201,13 +201,14 @@ def cell_count_variance(cloud: PointCloud, **cells: Unpack[CellOptions]) -> Esti
 def cell_count_divergence(cloud: PointCloud, convention: str = MARBUT, **cells: Unpack[CellOptions]) -> Estimate:
     """How far the filling of the cells is from uniform, in nats (the paper's PC KL).
 
-    `sum_k p_k log(K p_k)`, averaged over codebooks: `log K` less the entropy of the codes. By chance (K - 1) / 2n.
+    `sum_k p_k log(K p_k)`, averaged over codebooks: `log K` minus the entropy of the codes. By chance (K - 1) / 2n.
 
     Args:
         cloud: rows, n >= 2**bits.
         convention: `"marbut"`, against exactly 1 / K; `"marbut_code"`, against a histogram u of n uniform draws, as the
-            released code has it: `sum_k p_k (log p_k - E log u_k)`, larger by about K / 2n. The code draws u once; here
-            stands its expectation over the draws that leave no cell empty.
+            in the released code: `sum_k p_k (log p_k - E log u_k)`, larger by about K / 2n. The code draws u once; this
+                is
+            the expectation over the draws that leave no cell empty.
         cells: `quantizer`, `codebooks`, `bits`, as in `patchiness`.
 
     Returns:
@@ -262,7 +263,7 @@ def soft_patchiness(rows: torch.Tensor, codebook: torch.Tensor, temperature: flo
         raise BadInput("codebook", came=came, wanted="rows (n, width) and a codebook (cells, width)")
     if not temperature > 0:
         raise BadInput("temperature", came=f"{temperature}", wanted="a positive number")
-    middle = codebook.mean(0).detach()  # distances do not change, and a common offset costs no digits
+    middle = codebook.mean(0).detach()  # keeps distances, and a common offset then costs no precision
     x, c = rows - middle, codebook - middle
     q = torch.softmax((2 * x @ c.T - c.square().sum(1)) / temperature, dim=1)  # (n, K)
     pairs = q.sum(0).square().sum() - q.square().sum()
@@ -285,7 +286,7 @@ def unanswerable(cloud: PointCloud, cells: CellOptions) -> str | None:
 
 
 def cell_warnings(cloud: PointCloud, fit: Quantization) -> tuple[str, ...]:
-    """What makes cells of this cloud less telling than they look."""
+    """Warnings on what makes the cells of this cloud less informative than they look."""
     warnings, cells = [], fit.cells
     if cloud.n < FEW_ROWS_PER_CELL * cells:
         said = f"{cloud.n / cells:.1f} rows per cell; below {FEW_ROWS_PER_CELL} the cells fit accidents of the sample"
@@ -308,7 +309,7 @@ def cell_warnings(cloud: PointCloud, fit: Quantization) -> tuple[str, ...]:
 
 
 def fit_details(cloud: PointCloud, fit: Quantization) -> dict[str, float | int | str]:
-    """What to know about the quantizer behind a number."""
+    """Details about the quantizer, for an estimate."""
     return {
         "quantizer": fit.quantizer,
         "codebooks": len(fit.codebooks),
@@ -368,11 +369,11 @@ def _counted(
 
 
 def _error(cloud: PointCloud, function: Callable, fits: list[Quantization]) -> tuple:
-    """Standard error with the cells held fixed, its method and warnings; of rows alone in clumps, that of cells too.
+    """Standard error with the cells held fixed, its method and warnings; for clumped rows also the cells' scatter.
 
-    Where every row stands alone and rows are clumped, which clumps share a cell moves the number more than the rows'
-    own counts. Documents move it more than either, and their share in the scatter of the cells cannot be told apart:
-    that error is called rough.
+    If rows are clumped and have no groups, the value depends more on which clumps share a cell than on the counts, so
+    the scatter of the cells is added. With documents it depends even more on these, and their share in the scatter of
+    the cells cannot be separated: that error is called rough.
     """
     error, method = jackknife(torch.stack([function(leave_one_out_counts(cloud, fit)) for fit in fits]).mean(0))
     if not error or method is None:
@@ -415,7 +416,7 @@ def leave_one_out_counts(cloud: PointCloud, fit: Quantization) -> torch.Tensor:
 
 
 def _few_directions(cloud: PointCloud, fit: Quantization) -> tuple[str, ...]:
-    """A warning where k-means crowds rows that have no clumps: few directions, in which 64 cells are many."""
+    """A warning if k-means fills cells unevenly though rows have no clumps: in few directions 64 cells are many."""
     left = float(fit.errors.sum()) / (cloud.n * float(cloud.column_variances.sum()))
     unclear = UNCLEAR[0] < float(lloyd_patchiness_of(fit.counts)) < UNCLEAR[1]
     if fit.quantizer != PRODUCT or left > FEW_DIRECTIONS or not unclear:

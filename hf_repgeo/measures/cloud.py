@@ -30,7 +30,7 @@ SAFE_PEAK = (2.0**-20, 2.0**20)  # outside, float32 squares lose digits or overf
 class PointCloud:
     """Rows of one representation, checked and ready to be measured.
 
-    Half-precision rows are held in float32, integers in float64. Rows whose largest entry lies outside 2^-20 ... 2^20
+    Half-precision rows are kept in float32, integers in float64. Rows whose largest entry lies outside 2^-20 ... 2^20
     are rescaled by a power of two, which changes no digit; `unit` undoes it. Nothing else is changed, and the caller's
     array is never written to.
 
@@ -39,11 +39,11 @@ class PointCloud:
         groups: `(n_samples,)` integers or names that say which rows belong together, such as each token's document.
             Standard errors by jackknife leave out whole groups. Default: every row stands alone.
         jackknife: whether estimates carry a jackknife standard error.
-        seed: seeds whatever is random in a measure (the quantizers, the split into jackknife folds).
+        seed: for everything random in a measure (the quantizers, the division into jackknife folds).
         argument: the name of `X` in error messages.
 
     Raises:
-        BadInput: not a dense matrix of numbers, fewer than two rows, `groups` of the wrong length, no such seed.
+        BadInput: not a dense matrix of numbers, fewer than two rows, `groups` of the wrong length, or an invalid seed.
         NonFiniteRows: NaN or infinity; the message counts the rows.
 
     Example:
@@ -146,7 +146,7 @@ class PointCloud:
         return nearest(self.distinct_rows)
 
     def once(self, compute: Callable[[PointCloud], Shared]) -> Shared:
-        """`compute(self)`, remembered from its first use: for what measures share and this class need not know."""
+        """`compute(self)`, cached from its first use: for what measures share and this class need not know."""
         if compute not in self._computed:
             self._computed[compute] = compute(self)
         return self._computed[compute]
@@ -175,7 +175,7 @@ class PointCloud:
 
     @cached_property
     def rows_stand_alone(self) -> bool:
-        """Whether every row is a group of its own."""
+        """Whether every row is its own group."""
         return self.n_groups == self.n
 
     @cached_property
@@ -247,7 +247,7 @@ class PointCloud:
         return first[leader]
 
     def _narrow_moments(self, keep: torch.Tensor, part: PointCloud) -> None:
-        """Takes the other rows' moments away, where they are few and what remains is not lost in rounding."""
+        """Subtracts the moments of the other rows, if these are few and rounding does not spoil the remainder."""
         gone = torch.ones(self.n, dtype=torch.bool, device=keep.device)
         gone[keep] = False
         if part.n <= part.d:
@@ -263,7 +263,7 @@ class PointCloud:
         return torch.cat(list(self._coordinates()))
 
     def _coordinates(self) -> Iterator[torch.Tensor]:
-        """The same in blocks. A subset takes them from the cloud it was cut from: a nearby basis serves as well."""
+        """The same in blocks. A subset takes them from the cloud that it is part of: a nearby basis is good enough."""
         if self.origin:
             whole, keep = self.origin
             return (whole.coordinates[part] for part in keep.split(BLOCK_ROWS))
@@ -272,7 +272,7 @@ class PointCloud:
     def _narrowed_neighbors(self, keep: torch.Tensor, part: PointCloud) -> Neighbors:
         place = torch.empty(self.n, dtype=torch.int64, device=keep.device)  # row -> place among distinct rows
         place[self.distinct] = torch.arange(self.n_distinct, device=keep.device)
-        kept = place[self._first_equals[keep[part.distinct]]]  # a copy stands for the row it copies
+        kept = place[self._first_equals[keep[part.distinct]]]  # a copy is represented by the row that it copies
         return self.neighbors.narrowed(self.distinct_rows, kept)
 
 
@@ -294,7 +294,7 @@ def first_occurrences(rows: torch.Tensor) -> torch.Tensor:
 
 
 def first_equals(rows: torch.Tensor) -> torch.Tensor:
-    """For each row the position of the first that equals it (0.0 equals -0.0), `(n,)`; by 64-bit keys, then proved."""
+    """For each row the position of the first that equals it (0.0 equals -0.0), `(n,)`; by 64-bit keys, then checked."""
     if len(torch.unique(few_column_keys(rows))) == len(rows):
         return torch.arange(len(rows), device=rows.device)
     keys = row_keys(rows)

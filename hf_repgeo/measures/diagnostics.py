@@ -72,14 +72,14 @@ def top_coordinate_share(cloud: PointCloud) -> Estimate:
         0.9
     """
     variances = cloud.column_variances
-    if cloud.n_distinct == 1 or not float(variances.sum()) > 0:  # the mean of equal rows may be a rounding off
+    if cloud.n_distinct == 1 or not float(variances.sum()) > 0:  # rounding may move the mean of equal rows
         return missing("top_coordinate_share", VARIANCE, NO_SPREAD, n=cloud.n)
     share, coordinate = float(variances.max() / variances.sum()), int(variances.argmax())
     estimate = Estimate("top_coordinate_share", VARIANCE, share, n=cloud.n, details={"coordinate": coordinate})
     estimate = estimate.warned(*variance_loss(cloud))
     if share <= ROGUE_SHARE or cloud.d == 1:
         return estimate
-    said = f"coordinate {coordinate} holds {share:.0%} of the variance; the other numbers speak mostly of it"
+    said = f"coordinate {coordinate} holds {share:.0%} of the variance; it dominates the other measures"
     return estimate.warned(f"rogue_coordinate: {said}")
 
 

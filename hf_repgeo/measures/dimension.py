@@ -22,9 +22,9 @@ from .estimate import Estimate, jackknife, missing
 from .near_copies import without_near_copies
 from .rounding import neighbor_loss
 
-MINIMUM_ROWS = 20  # fewer usable ratios and no convention says anything
+MINIMUM_ROWS = 20  # with fewer usable ratios no convention gives a value
 SHARED_NEIGHBORS = 1.1  # true scatter over that of independent ratios: 0.9 to 1.3 over clouds and real rows
-USED_SHARE = 0.9  # of the ratios, the smallest; the largest tenth feels the density's change most (Facco et al.)
+USED_SHARE = 0.9  # of the ratios, the smallest; a changing density affects the largest tenth most (Facco et al.)
 AUTHORS_SHARE = 5  # the authors of "The Shape of Learning" use the smallest fifth
 FEW_RATIOS = 50  # fewer, and the estimate scatters by more than a seventh
 AUTHORS_EPSILON = 1e-8  # below it they call a distance zero, and a ratio one
@@ -61,9 +61,9 @@ def two_nn_line(log_mu: torch.Tensor, kept: torch.Tensor | None = None) -> torch
 def two_nn_authors(log_mu: torch.Tensor, removed: int, kept: torch.Tensor | None = None) -> torch.Tensor:
     """TwoNN as the authors of "The Shape of Learning" compute it: the smallest fifth of the ratios, and a shifted F.
 
-    Ratios of 1 and rows with r1 = 0 are taken out of the fit but stay in F: the i-th of the rest has
-    `F = (i + removed) / N`. So copies among the rows raise the answer, by much: their code gives 62.5 for a manifold of
-    dimension 10 of which one row in five has a copy.
+    Ratios of 1 and rows with r1 = 0 are left out of the fit but counted in F: the i-th of the rest has
+    `F = (i + removed) / N`. So copies among the rows raise the value, by much: the authors' code gives 62.5 for a
+    manifold of dimension 10 in which one row in five has a copy.
 
     Args:
         log_mu: `(N,)` float64, ascending, the first `removed` of them to be left out of the fit.
@@ -95,7 +95,7 @@ def two_nn_likelihood(log_mu: torch.Tensor) -> tuple[torch.Tensor, int]:
     Source: Epstein & Sobel, "Life testing" (1953), on Facco et al. 2017, equation 2.
     """
     n_used = int(len(log_mu) * USED_SHARE)
-    if n_used < 1:  # where one group holds nearly all rows and is left out
+    if n_used < 1:  # one group has nearly all rows, and is left out
         return torch.full((), torch.nan, dtype=torch.float64), n_used
     exposure = log_mu[:n_used].sum() + (len(log_mu) - n_used) * log_mu[n_used - 1]
     return (n_used - 1) / exposure, n_used
@@ -123,21 +123,21 @@ def intrinsic_dimension(cloud: PointCloud, convention: str = FACCO) -> Estimate:
     `P(mu > t) = t^-d`. Distances are exact, and each distinct row counts once: copies of a row say nothing about
     dimension, and ruin the estimate in most other libraries.
 
-    Say "TwoNN at n rows", never "the dimension": boundaries and curvature pull it down, by a tenth at d = 10 and a
-    third at d = 50 for some thousand rows.
+    Report it as "TwoNN at n rows", not as "the dimension": boundaries and curvature lower it, by a tenth at d = 10 and
+    by a third at d = 50 for some thousand rows.
 
     Args:
         cloud: at least 20 distinct rows.
         convention: `"facco"`, a line through the smallest 90 % of the ratios, as in the TwoNN paper and
             scikit-dimension; `"razzhigaev"`, the line through the smallest fifth, with the F of the code of "The Shape
             of Learning"; `"mle"`, maximum likelihood with the largest 10 % censored, the least noisy; `"ball"`, the k
-            whose uniform ball of as many rows reads what `"mle"` reads, which takes off most of the finite-sample bias
-            where the rows are about as compact as a ball.
+            whose uniform ball of as many rows gives the value of `"mle"`, which removes most of the finite-sample bias
+            if the rows are about as compact as a ball.
 
     Returns:
         Estimate: value > 0. `standard_error`: a delete-a-group jackknife over `cloud.folds` with the neighbours held
-        fixed; for `"mle"` and `"ball"` that of the likelihood where every row is a group of its own. Both take the
-        rows' ratios as independent; a tenth is added, since neighbours share neighbours. `details`:
+        fixed; for `"mle"` and `"ball"` that of the likelihood if rows have no groups. Both assume independent ratios; a
+        tenth is added, since neighbours share neighbours. `details`:
         `n_used` ratios, the `used_share` they are, `n_ties` ratios of exactly 1, `mean_r1` and `mean_r2` in the units
         of the rows; `"ball"` adds its `reading` (the value of `"mle"`) and the `reference` shape, and its error is that
         of the reading times the slope of the reference curve.
@@ -208,7 +208,7 @@ def _two_nn(cloud: PointCloud, convention: str) -> Estimate:
 
 
 def as_ball(reading: Estimate) -> Estimate:
-    """The dimension of the ball that reads the same, from TwoNN's likelihood."""
+    """The dimension of the ball for which TwoNN's likelihood gives the same value."""
     n = reading.n_distinct or reading.n
     if reading.value is None:
         return reading
@@ -264,7 +264,7 @@ CONVENTIONS = {FACCO: _by_line, RAZZHIGAEV: _by_authors, MLE: _by_likelihood, BA
 
 
 def shared_neighbors(error: float | None, method: str | None) -> tuple[float | None, str | None]:
-    """The error of a number of neighbours: a tenth more than ratios have that are independent of each other."""
+    """The standard error of a dimension from neighbours: a tenth more than for independent ratios."""
     return (None if error is None else SHARED_NEIGHBORS * error), method
 
 

@@ -1,4 +1,4 @@
-"""What the directions of the rows say: mean cosine, partition function, uniformity."""
+"""Measures of the rows' directions: mean cosine, partition function, uniformity."""
 
 from __future__ import annotations
 
@@ -71,8 +71,8 @@ def mean_cosine(cloud: PointCloud) -> Estimate:
 def _second_order_variance(sums: torch.Tensor, counts: torch.Tensor) -> float:
     """`2 tr(C^2) / n^2`, C the covariance of unit rows, from the sums of the jackknife's folds, `(folds, d)`.
 
-    It is all the variance there is where directions have no preference; the jackknife counts it twice (see
-    `spectral_errors`). Sums of two folds are independent, so their squared product has the mean `n_g n_h tr(C^2)`.
+    Without a preferred direction this is the whole variance, and the jackknife counts it twice (see `spectral_errors`).
+    Sums of two folds are independent, so their squared product has the mean `n_g n_h tr(C^2)`.
     """
     n, folds = counts.sum(), len(counts)
     apart = sums - counts[:, None] * sums.sum(0) / n
@@ -101,7 +101,7 @@ def partition_function_of(rows: torch.Tensor) -> torch.Tensor:
 
 
 def partition_function(cloud: PointCloud) -> Estimate:
-    """Whether all directions look alike to a softmax (isotropy I(V)).
+    """Whether a softmax treats all directions alike (isotropy I(V)).
 
     `min_c Z(c) / max_c Z(c)` with `Z(c) = sum_i exp<c, x_i>` over the unit eigenvectors c of X^T X and their opposites,
     in logarithms, so that nothing overflows. It depends on the rows' scale; on long rows it is 0 to any digit.
@@ -124,14 +124,14 @@ def partition_function(cloud: PointCloud) -> Estimate:
     """
     products = _products(cloud) * cloud.unit
     log_z = torch.cat([products.logsumexp(0), (-products).logsumexp(0)])
-    if cloud.n < cloud.d:  # directions that no row has a part in, where Z is n
+    if cloud.n < cloud.d:  # directions orthogonal to all rows, where Z is n
         log_z = torch.cat([log_z, log_z.new_tensor([math.log(cloud.n)])])
     log = float(log_z.amin() - log_z.amax())
     return Estimate("partition_function", MU, math.exp(log), n=cloud.n, details={"log": log})
 
 
 def _products(cloud: PointCloud) -> torch.Tensor:
-    """Inner products of the rows with the eigenvectors of X^T X that they have a part in, `(n, min(n, d))` float64."""
+    """Inner products of the rows with those eigenvectors of X^T X that they span, `(n, min(n, d))` float64."""
     rows = cloud.rows.to(torch.float64)
     if cloud.n < cloud.d:
         left, singular, _ = torch.linalg.svd(rows, full_matrices=False)
@@ -178,14 +178,14 @@ def uniformity(cloud: PointCloud) -> Estimate:
 
 
 def _centred_units(rows: torch.Tensor, norms: torch.Tensor) -> torch.Tensor:
-    """Unit rows less their mean, in the rows' dtype: a common direction costs the distances between them no digits."""
+    """Unit rows minus their mean, in the rows' dtype, so that a common direction costs distances no precision."""
     mean = _unit_sum(rows, norms[:, 0]) / len(rows)
     blocks = zip(rows.split(BLOCK_ROWS), norms.split(BLOCK_ROWS), strict=True)
     return torch.cat([(block.to(torch.float64) / lengths - mean).to(rows.dtype) for block, lengths in blocks])
 
 
 def _log_mean_kernel(units: torch.Tensor) -> float:
-    """`log mean exp(-2 |u - v|^2)` over pairs of different rows; of near ones by what the kernel lacks to 1."""
+    """`log mean exp(-2 |u - v|^2)` over pairs of different rows; of near rows by expm1, to keep digits."""
     n, squares = len(units), units.square().sum(1)
     near = float(squares.mean()) < NEAR
     total, blocks = 0.0, list(zip(units.split(BLOCK_ROWS), squares.split(BLOCK_ROWS), strict=True))

@@ -40,7 +40,7 @@ def fold_spectra(folds: torch.Tensor, coordinates: Iterable[torch.Tensor]) -> to
     """Eigenvalues with one fold left out each, the eigenvectors held fixed, `(folds, min(n, d))` float64.
 
     With the full cloud's eigenvectors v_i, the leave-one-out eigenvalue is the variance of the remaining rows along
-    v_i: the derivative is exact, so the jackknife it serves is right to first order, at the cost of one product.
+    v_i: its derivative is exact, so the jackknife is right to first order, at the cost of one product.
 
     Args:
         folds: `(n,)` fold of each row.
@@ -91,7 +91,7 @@ def fold_sums(folds: torch.Tensor, blocks: Iterable[torch.Tensor]) -> tuple[torc
 
 
 def well_centred(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Rows, the mean still to be subtracted, squared norms: a centred copy only where the offset would cost digits."""
+    """Rows, the mean still to subtract, squared norms; the rows are centred already if the offset costs precision."""
     mean, norms = _mean(rows), _squared_norms(rows)
     if float(mean.square().sum()) > 0.5 * float(norms.median()):
         rows = rows - mean.to(rows.dtype)
@@ -119,7 +119,7 @@ def lanczos(rows: torch.Tensor, mean: torch.Tensor) -> torch.Tensor | None:
         image = _scatter_times(rows, mean, basis[-1])
         diagonal.append(float(image @ basis[-1]))
         stacked = torch.stack(basis)  # (steps, d)
-        for _ in range(2):  # once loses orthogonality when rounding in the float32 products is large
+        for _ in range(2):  # a single pass loses orthogonality when rounding in the float32 products is large
             image = image - stacked.T @ (stacked @ image)
         off_diagonal.append(float(image.norm()))
         ritz, weights = _tridiagonal_eigh(diagonal, off_diagonal[:-1])
@@ -150,7 +150,7 @@ def _first_guess(rows: torch.Tensor, mean: torch.Tensor) -> torch.Tensor:
 
 
 def _scatter_times(rows: torch.Tensor, mean: torch.Tensor, vector: torch.Tensor) -> torch.Tensor:
-    """`(rows - mean)^T (rows - mean) vector` in two readings of the rows."""
+    """`(rows - mean)^T (rows - mean) vector`, which reads the rows twice."""
     vector = vector.to(rows.dtype)
     along = rows @ vector - mean @ vector
     return (along @ rows - along.sum() * mean).to(torch.float64)

@@ -1,4 +1,4 @@
-"""What a measure answers: a number, how far to trust it, and why it is missing when it is."""
+"""The result of a measure: a number with its standard error, or the reason why it is missing."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-FEWEST_GROUPS = 5  # fewer have no standard error
+FEWEST_GROUPS = 5  # with fewer there is no standard error
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def jackknife(leave_one_out: torch.Tensor) -> tuple[float | None, str | None]:
     """Delete-a-group jackknife: standard error and its method from the `(g,)` values with one group left out each.
 
     `sqrt((g - 1) / g * sum_j (value_j - mean)^2)`; groups are folds of nearly equal size. `(None, None)` for fewer than
-    `FEWEST_GROUPS`, whose spread says next to nothing, or when a value is missing.
+    `FEWEST_GROUPS`, whose spread is too uncertain, or when a value is missing.
     """
     g = len(leave_one_out)
     if g < FEWEST_GROUPS or not bool(torch.isfinite(leave_one_out).all()):

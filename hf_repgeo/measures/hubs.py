@@ -1,9 +1,9 @@
-"""Who is whose neighbour: hubs and antihubs, and the dimension around each row.
+"""Which rows are whose neighbours: hubs and antihubs, and the dimension around each row.
 
-In many dimensions neighbourhoods are lopsided: a few rows, the hubs, are among the nearest neighbours of very many, and
+In many dimensions neighbourhoods are uneven: a few rows, the hubs, are among the nearest neighbours of very many, and
 some, the antihubs, of none (Radovanović et al. 2010). Standard errors hold the neighbours fixed and leave out folds of
-the rows that are counted. Searching again without each fold would double the error of rows that stand alone; fixed
-neighbours read 0.8 to 1.3 of the true scatter's inverse, the worst for rows in tight clumps of one document each.
+the rows that are counted. Searching again without each fold would double the error of rows without groups; with fixed
+neighbours the true scatter over the error is 0.8 to 1.3, the worst for rows in tight clumps of one document each.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ def skewness_of(counts: torch.Tensor) -> torch.Tensor:
 def local_dimensions_of(distances: torch.Tensor) -> torch.Tensor:
     """The dimension around each row, `(n,)`, from the distances to its k nearest neighbours, `(n, k)` ascending.
 
-    `(k - 4/3) / sum_{j < k} log(r_k / r_j)`: the sum is a gamma variable of shape k - 1 over the dimension, and this
-    estimate is as often too large as too small.
+    `(k - 4/3) / sum_{j < k} log(r_k / r_j)`: the sum is a gamma variable of shape k - 1 over the dimension, so that
+    this estimate is as often too large as too small.
     """
     logs = distances.log()
     total = (logs[:, -1:] - logs[:, :-1]).sum(1)
@@ -57,15 +57,15 @@ def local_dimensions_of(distances: torch.Tensor) -> torch.Tensor:
 
 
 def hubness(cloud: PointCloud, k: int = HUB_NEIGHBORS) -> Estimate:
-    """How lopsided neighbourhoods are: the skewness of `N_k`, the number of rows that have a row as a near neighbour.
+    """How uneven neighbourhoods are: the skewness of `N_k`, the number of rows that have a row as a near neighbour.
 
     Args:
         cloud: more than k and at least 20 distinct rows; each counts once.
         k: neighbours of each row.
 
     Returns:
-        Estimate: 0 where every row is as often a neighbour, larger where a few rows, the hubs, are neighbours of very
-        many. It grows with the dimension up to where the rows thin out, so read it beside its chance level
+        Estimate: 0 if every row is equally often a neighbour, larger if a few rows, the hubs, are neighbours of very
+        many. It grows with the dimension until rows are too few for it, so compare it with its chance level
         (`null=True`: a Gaussian of the same covariance). `largest` in the details: neighbourhoods of the largest hub.
         Standard error by leaving out groups, neighbours held fixed. `None` as in `intrinsic_dimension`.
 
@@ -182,7 +182,7 @@ def _of_counts(name: str, cloud: PointCloud, k: int, function: Callable[[torch.T
 
 
 def _searched(cloud: PointCloud, k: int) -> Neighbors:
-    """The k nearest distinct rows at least; one search serves all three measures."""
+    """At least the k nearest distinct rows; all three measures share one search."""
     found = cloud.once(_searched_by_default)
     return found if found.distances.shape[1] >= k else nearest(cloud.distinct_rows, k)
 
@@ -194,7 +194,7 @@ def _searched_by_default(cloud: PointCloud) -> Neighbors:
 def _leave_out(
     cloud: PointCloud, values: torch.Tensor, function: Callable[[torch.Tensor], torch.Tensor]
 ) -> tuple[float | None, str | None, torch.Tensor | None]:
-    """Standard error, its method, and what the function gives without each fold of the distinct rows' values."""
+    """Standard error, its method, and the function's values without each fold of the distinct rows' values."""
     if not cloud.jackknife:
         return None, None, None
     folds = cloud.folds[cloud.distinct]

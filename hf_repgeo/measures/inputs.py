@@ -1,4 +1,4 @@
-"""What a cloud takes in: a matrix of real numbers becomes a dense, finite tensor, or a sentence says why not."""
+"""Checks the input of a cloud: a matrix of real numbers becomes a dense, finite tensor, or an error says why not."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def as_matrix(X: Any, argument: str) -> torch.Tensor:
 
 
 def _check_layout(X: torch.Tensor, argument: str) -> None:
-    """Tensors that hold no plain numbers are refused with the way to make them plain."""
+    """Refuses tensors that are not plain numbers, and says how to make them plain."""
     kinds = (
         (X.is_nested, "a nested tensor", "Concatenate its parts: torch.cat(X.unbind())."),
         (X.is_meta, "a tensor on the device 'meta', which holds no numbers", "Load the model's weights first."),
@@ -54,7 +54,7 @@ def _check_layout(X: torch.Tensor, argument: str) -> None:
 
 
 def _from_lists(X: Any, argument: str) -> torch.Tensor:
-    """Nested lists, data frames, and whatever else numpy reads as numbers; masks within would be lost."""
+    """Nested lists, data frames, and whatever else numpy reads as numbers; masks, which it would drop, are refused."""
     if isinstance(X, (list, tuple)) and any(isinstance(row, np.ma.MaskedArray) for row in X):
         return _from_numpy(np.ma.array(X), argument)
     try:
@@ -134,7 +134,7 @@ def as_groups(groups: Any, n: int, device: torch.device) -> torch.Tensor:
 
 
 def _plain_labels(groups: Any) -> np.ndarray:
-    """Labels as an array; names or whole numbers that came as objects, as a column of a data frame does, as such."""
+    """Labels as an array; a data frame's column of Python objects becomes one of names or of whole numbers."""
     labels = np.asarray(groups)
     if np.ma.is_masked(groups):
         return labels.astype(object)  # refused
@@ -147,7 +147,7 @@ def _plain_labels(groups: Any) -> np.ndarray:
 
 
 def as_seed(seed: Any) -> int:
-    """A seed that every generator takes.
+    """A seed that every generator accepts.
 
     Raises:
         BadInput: not a whole number from 0 to 2^63 - 1.

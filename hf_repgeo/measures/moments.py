@@ -80,7 +80,7 @@ class Moments:
 
 
 def _unit_sum(block: torch.Tensor) -> tuple[torch.Tensor, int]:
-    """Sum of the float64 rows over their norms, and how many have none because they are zeros."""
+    """Sum of the float64 rows over their norms, and the number of rows that are all zeros."""
     norms = torch.linalg.vector_norm(block, dim=1)
     zero = norms == 0
     return torch.where(zero, 0.0, 1 / norms) @ block, int(zero.sum())

@@ -1,4 +1,4 @@
-"""Rows that are copies in all but a few digits: found by their distances, and an answer without them.
+"""Rows that are copies in all but a few digits: finds them by their distances, and measures without them.
 
 Exact copies are left out before neighbours are searched. Near-copies, such as one sentence padded to two lengths, are
 not, and each gives a ratio r2 / r1 that is huge for no other reason: 2 % of them take Gride from 10 to 2, and
@@ -18,9 +18,9 @@ from .estimate import Estimate
 if TYPE_CHECKING:
     from .cloud import PointCloud
 
-NEAR = 1e-3  # of the usual distance to the second neighbour; in d dimensions about 1e-3^d of the rows are so by chance
-SAMPLE = 256  # rows that tell the distance between rows
-MOVED = 0.02  # of the value: from which near-copies are said
+NEAR = 1e-3  # of the usual distance to the second neighbour; by chance about 1e-3^d of the rows are so near
+SAMPLE = 256  # rows from which the usual distance is estimated
+MOVED = 0.02  # relative change of the value from which near-copies give a warning
 
 
 class NearCopies(NamedTuple):
@@ -45,7 +45,7 @@ def find_near_copies(cloud: PointCloud) -> NearCopies | None:
 def _pair_distance(rows: torch.Tensor) -> float:
     """The median distance between rows, about: over their number it is that of neighbours on a line.
 
-    It tells near-copies where most rows have two of them, and the second neighbour is one as well.
+    It finds near-copies even if most rows have two of them, so that the second neighbour is one as well.
     """
     sample = rows[:: -(-len(rows) // SAMPLE)].to(torch.float64)
     shifts = (1, len(sample) // 3, len(sample) // 2 + 1)
@@ -53,9 +53,10 @@ def _pair_distance(rows: torch.Tensor) -> float:
 
 
 def thinned(cloud: PointCloud, radius: float) -> PointCloud:
-    """The distinct rows, of those within `radius` of each other the first.
+    """The distinct rows; of rows within `radius` of each other only the first.
 
-    Every round drops the rows whose nearest neighbour is so near and comes earlier; a mutual pair loses one of its two.
+    Every round drops the rows whose nearest neighbour is within `radius` and comes earlier; of a mutual pair one
+    remains.
     """
     part = cloud.subset(cloud.distinct)
     while part.n > 3:
@@ -69,7 +70,7 @@ def thinned(cloud: PointCloud, radius: float) -> PointCloud:
 
 
 def without_near_copies(cloud: PointCloud, measure: Callable[[PointCloud], Estimate]) -> Estimate:
-    """`measure` of the cloud; where near-copies move it, a warning, and its value without them in the details."""
+    """`measure` of the cloud; if near-copies change it, with a warning, and the value without them in the details."""
     estimate = measure(cloud)
     near = cloud.once(find_near_copies) if estimate.value is not None else None
     if near is None:

@@ -33,7 +33,7 @@ Evaluate = Callable[..., list[Estimate]]  # evaluate(cloud, pairs, **options)
 DRAWS = 9  # surrogates; bands and p are Student's with 8 degrees of freedom
 BAND = 0.95
 HALVES = 40
-FEWEST_GROUPS = 4  # whose halves differ
+FEWEST_GROUPS = 4  # with fewer, random halves hardly differ
 
 
 def marchenko_pastur_anisotropy(n: int, d: int) -> float:
@@ -53,7 +53,7 @@ def marchenko_pastur_anisotropy(n: int, d: int) -> float:
 
 
 def check_null(null: bool | str | None) -> None:
-    """`True` asks for the kind that each measure has, a name for that kind.
+    """Checks `null`: `True` selects the kind that suits each measure, a name that kind.
 
     Raises:
         UnknownName: a kind that does not exist.
@@ -87,8 +87,8 @@ def _isotropic(cloud: PointCloud) -> Draw:
 def _gaussian(cloud: PointCloud) -> Draw:
     """Normal rows whose covariance is the cloud's, shrunk: `(1 - z) S + z tr(S) / d I`.
 
-    n rows drawn from the sample covariance S itself would be dispersed twice, and lie in fewer directions than the
-    rows do. Shrinkage undoes the first dispersion as far as one number can.
+    The eigenvalues of n rows drawn from the sample covariance S itself would be dispersed twice, and the rows would
+    have fewer directions. Shrinkage undoes the first dispersion as far as one number can.
     """
     mean = cloud.rows.mean(0, dtype=torch.float64)
     squares, factor = _covariance(cloud, mean)
@@ -105,7 +105,7 @@ def _gaussian(cloud: PointCloud) -> Draw:
 
 
 def _covariance(cloud: PointCloud, mean: torch.Tensor) -> tuple[float, torch.Tensor]:
-    """`tr S^2` of the covariance S, and a factor F with `F^T F = S`: of few rows they are their own factor."""
+    """`tr S^2` of the covariance S, and a factor F with `F^T F = S`: for n <= d the centred rows over root n."""
     if cloud.n <= cloud.d:
         factor = (cloud.rows.to(torch.float64) - mean) / cloud.n**0.5  # (n, d)
         return float((factor @ factor.T).square().sum()), factor
@@ -118,7 +118,7 @@ def _noise(cloud: PointCloud, width: int, generator: torch.Generator) -> torch.T
 
 
 def gaussian_shrinkage(n: int, d: int, trace: float, squares: float) -> float:
-    """How far the covariance S of n normal rows is best shrunk towards an even one, in [0, 1].
+    """How far the covariance S of n normal rows is best shrunk towards a multiple of the identity, in [0, 1].
 
     Linear shrinkage after Ledoit & Wolf with the optimum for normal rows, which needs traces only:
     `((1 - 2 / d) tr S^2 + tr^2 S) / ((n + 1 - 2 / d) (tr S^2 - tr^2 S / d))`. Ledoit and Wolf's own estimate takes
@@ -164,12 +164,12 @@ def with_null(
 
     Args:
         cloud: the rows.
-        estimates: what `evaluate` said of them.
+        estimates: the estimates of the cloud.
         evaluate: `evaluate(cloud, pairs, **options)` makes estimates.
         kind: of surrogate.
         options: of the measures.
 
-    Cost: `DRAWS` times that of the measures; the isotropic one of a given n and d is remembered.
+    Cost: `DRAWS` times that of the measures; isotropic chance levels are cached for each n and d.
     """
     pairs = tuple((estimate.measure, estimate.convention) for estimate in estimates)
     if kind == "isotropic":
@@ -244,11 +244,12 @@ def _chance(value: float, mean: float, sd: float, kind: str, batches: int = 1) -
 
 
 def chance_of_mean(estimates: Sequence[Estimate]) -> dict[str, Any]:
-    """`null`, `p` ... of the mean over batches, from what chance says of each; empty where it is silent on any.
+    """`null`, `p` ... of the mean over batches, from the chance level of each batch; empty if one batch has none.
 
-    By chance the rows of different batches are independent, so the mean of B batches scatters as one batch over the
-    root of B. The level is no better known than from one batch: each draws its surrogates from the same random
-    numbers. Hence `z = (value - null) / (sd sqrt(1 / B + 1 / DRAWS))`, sd that of one batch.
+    By chance the rows of different batches are independent, so the standard deviation of the mean of B batches is that
+    of one batch over the root of B. The level itself is only known as well as from one batch, since all batches draw
+    their surrogates from the same random numbers. Hence `z = (value - null) / (sd sqrt(1 / B + 1 / DRAWS))`, sd that of
+    one batch.
 
     Args:
         estimates: of each batch, with a value, from `with_null`.
@@ -281,15 +282,15 @@ def with_interval(
     """The estimates with `low`, `high` and `interval_level` in their details, by random halves of the documents.
 
     Half of the groups, drawn without replacement, differ from the whole by as much as the whole differs from the truth
-    (variance n / m - 1 = 1 times its own), so the spread of `HALVES` such values needs no rescaling; and no row comes
-    twice, as it does in a bootstrap, where copies would be removed from a neighbour search and crowd a cell. The mean
-    of the halves is moved to the value, since many measures depend on n.
+    (variance n / m - 1 = 1 times its own), so the spread of `HALVES` such values needs no rescaling. And no row comes
+    twice, as in a bootstrap, where copies would be removed from a neighbour search and crowd a cell. The halves' values
+    are shifted so that their mean is the value, since many measures depend on n.
 
     Args:
-        cloud: the rows; `groups` are the documents. Of fewer than four there is no interval, and a warning says so.
-        estimates: what `evaluate` said of them.
+        cloud: the rows; `groups` are the documents. With fewer than four there is no interval, and a warning says so.
+        estimates: the estimates of the cloud.
         evaluate: `evaluate(cloud, pairs, **options)` makes estimates.
-        level: share of the truth's likely range, in (0, 1).
+        level: probability that the interval holds the true value, in (0, 1).
         options: of the measures.
 
     Cost: `HALVES` times that of the measures on half of the rows.

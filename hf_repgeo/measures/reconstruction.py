@@ -1,8 +1,8 @@
-"""How well a quantizer's codewords stand for the rows, and how the rows of one cell lie among themselves.
+"""How well a quantizer's codewords describe the rows, and how the rows within a cell are spread.
 
-With patchiness and its kin in `cells.py` these are the quantization measures of Marbut, Chandler & Wheeler, "Exploring
+Together with those in `cells.py` these are the quantization measures of Marbut, Chandler & Wheeler, "Exploring
 the Impact of a Transformer's Latent Space Geometry on Downstream Task Performance" (2024). The functions ending in
-`_of` map tensors to a tensor; the others take a `PointCloud` and answer with an `Estimate`. All of them share the
+`_of` map tensors to a tensor; the others take a `PointCloud` and return an `Estimate`. All of them share the
 quantizer with `patchiness`.
 """
 
@@ -22,14 +22,14 @@ from .spectral_shape import early_enrichment_of
 if TYPE_CHECKING:
     from .cloud import PointCloud
 
-NOTHING = 1e-12  # a relative error below is rounding
+NOTHING = 1e-12  # a smaller relative error is rounding
 
 
 # --- tensor to tensor -----------------------------------------------------------------------------------------------
 
 
 def error_range_of(errors: torch.Tensor) -> torch.Tensor:
-    """75th less 25th percentile of `|x - xhat|` over its maximum, from `(n,)` squared errors, not all 0."""
+    """75th minus 25th percentile of `|x - xhat|` over its maximum, from `(n,)` squared errors, not all 0."""
     distances = errors.sqrt()
     low, high = torch.quantile(distances, distances.new_tensor([0.25, 0.75]))
     return (high - low) / distances.max()
@@ -76,8 +76,8 @@ def _enrichment_of_rows(rows: torch.Tensor) -> torch.Tensor:
 def reconstruction_error(cloud: PointCloud, **cells: Unpack[CellOptions]) -> Estimate:
     """How much of the rows the codes lose (the paper's RE).
 
-    `sum |x - xhat|^2 / sum |x|^2`, not centred: a common offset makes it small. `details["centred"]` has the same over
-    the squared distances to the mean, which an offset leaves alone.
+    `sum |x - xhat|^2 / sum |x|^2`, not centred: a common offset makes it small. `details["centred"]` divides by the
+    squared distances to the mean instead, so that an offset does not matter.
 
     Args:
         cloud: rows, n >= 2**bits.
@@ -114,7 +114,7 @@ def reconstruction_error(cloud: PointCloud, **cells: Unpack[CellOptions]) -> Est
 def reconstruction_error_range(cloud: PointCloud, **cells: Unpack[CellOptions]) -> Estimate:
     """How unequally well the rows are reconstructed: interquartile range of their errors (the paper's RI).
 
-    75th less 25th percentile of `|x - xhat|`, over its maximum. The maximum makes it sensitive to one stray row.
+    75th minus 25th percentile of `|x - xhat|`, over its maximum. The maximum makes it sensitive to one outlier.
 
     Args:
         cloud: rows, n >= 2**bits.
@@ -176,7 +176,7 @@ def cell_density_variance(cloud: PointCloud, **cells: Unpack[CellOptions]) -> Es
         cells: `quantizer`, `codebooks`, `bits`, as in `patchiness`.
 
     Returns:
-        Estimate: value in [0, 1/4], without standard error, since it looks at codewords alone; `None` as in
+        Estimate: value in [0, 1/4], without standard error, since it depends on codewords alone; `None` as in
         `reconstruction_error`.
 
     Cost: that of the quantizer, and O(codebooks 4**bits d).

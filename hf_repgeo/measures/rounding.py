@@ -1,8 +1,8 @@
-"""What storing the rows has cost: rounding is noise, and an offset can make it as large as the spread.
+"""The effect of rounding in stored rows: it is noise, and with an offset it can be as large as the spread.
 
 A float of precision eps holds x to half of `ulp(x) = eps 2^floor(log2 |x|)`, so its rounding has the variance
-ulp^2 / 12. float16 holds 1,000 to 0.25 and bfloat16 10 to 0.03: of a cloud of unit spread with such an offset that is
-what neighbours and small eigenvalues are made of.
+ulp^2 / 12. float16 holds 1,000 to 0.25 and bfloat16 10 to 0.03: in a cloud of unit spread with such an offset, this
+noise decides neighbours and small eigenvalues.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ import torch
 if TYPE_CHECKING:
     from .cloud import PointCloud
 
-SAMPLE = 256  # rows that tell the noise
-LOSS = 0.02  # relative: from which it is said
-CLEAN = 1e-12  # share of the variance that no measure feels
+SAMPLE = 256  # rows from which the noise is estimated
+LOSS = 0.02  # relative change from which there is a warning
+CLEAN = 1e-12  # share of the variance that changes no measure
 
 
 def rounding_noise(cloud: PointCloud) -> float:
-    """Expected squared length of a row's rounding error, in the units of `cloud.rows`; 0 where no measure feels it.
+    """Expected squared length of a row's rounding error, in the units of `cloud.rows`; 0 where it changes no measure.
 
-    Columns that do not vary are rounded alike in every row and have none. O(256 d).
+    Columns that do not vary are rounded in the same way in every row and have none. O(256 d).
     """
     if not cloud.given_dtype.is_floating_point:
         return 0.0
@@ -45,7 +45,7 @@ def spectral_loss(
     """A warning where a function of the eigenvalues (default: the covariance's) would differ by 2 % without noise.
 
     The noise adds its variance to every eigenvalue; those up to the edge of its own spectrum (Marchenko, Pastur 1967)
-    are nothing else.
+    are noise alone.
     """
     noise = cloud.once(rounding_noise)
     if not noise:

@@ -175,10 +175,10 @@ def gride(cloud: PointCloud, n1: int = 1, n2: int = 2) -> Estimate:
         n1, n2: orders of the two neighbours, 1 <= n1 < n2.
 
     Returns:
-        Estimate: value > 0; standard error from the observed Fisher information (`"likelihood"`), over groups of rows
-        by jackknife, and a fifth, since the largest ratios differ most between documents; both take the ratios as
-        independent, and a tenth is added. Ratios of 1 are left out (`n_ties` in
-        the details). `None` as in `intrinsic_dimension`.
+        Estimate: value > 0; standard error from the observed Fisher information (`"likelihood"`), or over groups of
+        rows by jackknife, plus a fifth, since the largest ratios differ most between documents. Both assume independent
+        ratios, and a tenth is added. Ratios of 1 are left out (`n_ties` in the details). `None` as in
+        `intrinsic_dimension`.
 
     Raises:
         BadInput: not 1 <= n1 < n2.
@@ -319,6 +319,6 @@ def _halves(part: PointCloud, generator: torch.Generator) -> list[PointCloud]:
 
 
 def _neighbor_distances(cloud: PointCloud, k: int) -> torch.Tensor:
-    """`(n_distinct, k)`; the cloud's own search where it reaches far enough."""
+    """`(n_distinct, k)`; from the cloud's own search if that found enough neighbours."""
     neighbors = cloud.neighbors if k <= 2 else nearest(cloud.distinct_rows, k)
     return neighbors.distances[:, :k]

@@ -1,10 +1,10 @@
-"""How far to trust a number of the spectrum: the jackknife, what its first order leaves out, and where it fails.
+"""Standard errors of spectral measures: the jackknife, its second-order correction, and where it fails.
 
-The jackknife of a function of the covariance holds the eigenvectors fixed: right to first order. Where the spectrum is
-flat the function is near its extreme, the first order nearly vanishes, and what is left of it is the noise of the
-eigenvalues themselves. The variance of a statistic with a first-order part S1 and a second-order part S2 is S1 + S2,
-and its jackknife expects S1 + 2 S2 (Efron & Stein, "The jackknife estimate of variance", Annals of Statistics 9, 1981);
-so S2, known for normal rows, is taken off. Rows of one document are alike and count as fewer (`design_effect`).
+The jackknife of a function of the covariance holds the eigenvectors fixed, which is right to first order. Where the
+spectrum is flat the function is near its extreme, the first order nearly vanishes, and the noise of the eigenvalues
+remains. The variance of a statistic with a first-order part S1 and a second-order part S2 is S1 + S2, but its jackknife
+expects S1 + 2 S2 (Efron & Stein, "The jackknife estimate of variance", Annals of Statistics 9, 1981); so S2, which is
+known for normal rows, is subtracted. Rows of one document are alike and count as fewer (`design_effect`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from .cloud import PointCloud
 
 FLAT = 1.0  # second order over the jackknife's variance; 1/2 where there is no first order, above where neither holds
-HEAVY = 10.0  # times the mean share of the variance: a group that no other sample may hold
+HEAVY = 10.0  # times the mean share of the variance: a group that other samples may not contain
 MOST_PAIRS = 1024  # eigenvalues whose pairs are summed; of more, evenly spaced ones
 Error = tuple[float | None, str | None, tuple[str, ...], torch.Tensor | None]
 
@@ -44,7 +44,7 @@ def spectral_error(cloud: PointCloud, function: Callable, counts_rank: bool) -> 
         return error, method, (), left_out
     second = second_order_variance(function, cloud.spectrum, cloud.n) * cloud.once(design_effect) ** 2
     corrected = max(error**2 - second, error**2 / 2) ** 0.5
-    if counts_rank and not cloud.rows_stand_alone:  # a document has weak directions of its own, which are held fixed
+    if counts_rank and not cloud.rows_stand_alone:  # each document has its own weak directions, held fixed here
         return corrected, f"{method}, lower bound", (), left_out
     if second > FLAT * error**2:
         said = "flat_spectrum: leading directions are hardly told apart"
@@ -53,7 +53,7 @@ def spectral_error(cloud: PointCloud, function: Callable, counts_rank: bool) -> 
 
 
 def with_heavy_tails(cloud: PointCloud, method: str) -> tuple[str, tuple[str, ...]]:
-    """The method of an error and its warnings, where one group of rows holds far more of the variance than others."""
+    """The method of an error and its warnings, if one group of rows has far more of the variance than others."""
     if cloud.heaviest_group <= HEAVY:
         return method, ()
     what = "one row" if cloud.rows_stand_alone else "one group of rows"
@@ -62,7 +62,7 @@ def with_heavy_tails(cloud: PointCloud, method: str) -> tuple[str, tuple[str, ..
 
 
 def design_effect(cloud: PointCloud) -> float:
-    """How many times the covariance of grouped rows scatters as that of rows that stand alone would, at least 1.
+    """How many times larger the variance of the covariance is for grouped rows than for independent ones, at least 1.
 
     The variances of all entries of the scatter matrix, summed: between the folds, of which each holds whole groups, and
     as they would be for normal rows, `((sum lambda)^2 + sum lambda^2) / n`. A fold's matrix has the Frobenius norm of
@@ -81,7 +81,7 @@ def design_effect(cloud: PointCloud) -> float:
     if cloud.rows_stand_alone:
         return 1.0
     few = cloud.n <= cloud.d
-    if cloud.origin and not few:  # that of nearly the same rows serves as well
+    if cloud.origin and not few:  # the value for nearly the same rows is good enough
         return cloud.origin[0].once(design_effect)
     rows = cloud.rows - cloud.rows.mean(0)
     folds = int(cloud.folds.max()) + 1

@@ -1,4 +1,4 @@
-"""Further readings of the same eigenvalues: EEE, RankMe, stable rank, entropy, power law, IsoScore*; and VRM.
+"""Further functions of the same eigenvalues: EEE, RankMe, stable rank, entropy, power law, IsoScore*; and VRM.
 
 As in `spectrum.py`, functions ending in `_of` are differentiable, tensor to tensor; the others make an `Estimate`.
 """
@@ -228,7 +228,7 @@ def iso_score_star(cloud: PointCloud) -> Estimate:
     """IsoScore of a covariance shrunk by a fifth towards the identity, stabler when rows are few.
 
     `IsoScore((1 - z) C + z trace(C) / d I)` with z = 0.2. The original shrinks towards the covariance of a larger
-    sample; without one, the identity of equal trace stands in, which pulls the score up.
+    sample; without one, it is replaced by the identity of equal trace, which raises the score.
 
     Args:
         cloud: rows, n >= 2.
@@ -260,11 +260,11 @@ def vasicek_mse(cloud: PointCloud, convention: str = MARBUT) -> Estimate:
 
     Principal coordinates are scaled to total variance d. The differential entropy H_j of each gives the ratio
     `r_j = exp(H_j) / sqrt(2 pi e)`, which is 1 for a standard normal; the value is `mean_j (1 - r_j)^2`. The original
-    scales by the variance of a random normal sample, this by its expectation, so that the number is always the same.
+    scales by the variance of a random normal sample, this by its expectation, which makes the value deterministic.
 
     Args:
         cloud: rows, n >= 11.
-        convention: `"marbut"`, the mean over the min(n, d) axes that there are; `"marbut_code"`, their sum over d, as
+        convention: `"marbut"`, the mean over the min(n, d) axes that exist; `"marbut_code"`, their sum over d, as
             in the released code. They are the same from n = d on; below, the code's is smaller by n / d.
 
     Returns:

@@ -1,7 +1,7 @@
-"""What the eigenvalues of the covariance say: anisotropy, effective rank, participation ratio, IsoScore.
+"""Measures of the covariance's eigenvalues: anisotropy, effective rank, participation ratio, IsoScore.
 
 The functions ending in `_of` map eigenvalues to a number, tensor to tensor, and are differentiable; the others take a
-`PointCloud` and answer with an `Estimate`.
+`PointCloud` and return an `Estimate`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from .cloud import PointCloud
     from .moments import Moments
 
-ROUNDING = 1e-6  # of the squares: what is left of equal rows when their mean has been taken off
+ROUNDING = 1e-6  # of the squares: what may remain of equal rows when their mean is subtracted
 NO_SPREAD = "no_spread: all rows are equal, so there is no variance to share out"
 
 
@@ -83,13 +83,13 @@ def anisotropy(cloud: PointCloud) -> Estimate:
     """
     if not cloud.streamed and "spectrum" not in cloud.__dict__:
         estimate = _leading_direction(cloud)
-        if estimate is not None:  # else a flat spectrum or no spread at all: the full decomposition decides
+        if estimate is not None:  # else the spectrum is flat or there is no spread: the full decomposition decides
             return estimate.warned(*variance_loss(cloud))
     return spectral(cloud, "anisotropy", RAZZHIGAEV, anisotropy_of, counts_rank=False)
 
 
 def anisotropy_of_moments(moments: Moments, argument: str = "moments") -> Estimate:
-    """Anisotropy of rows of which the moments alone are left.
+    """Anisotropy from the moments of rows alone.
 
     Args:
         moments: of at least two rows.

@@ -1,4 +1,4 @@
-"""The table of all measures: what each needs, its range, what leaves it unchanged, its source. Tests walk it."""
+"""The table of all measures: what each needs, its range, what leaves it unchanged, its source. Tests use it too."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ CELL_OPTIONS = tuple(CellOptions.__annotations__)
 RIGID = frozenset({"shift", "scale", "rotation", "columns"})
 
 
-# What others call them; error messages answer with our name.
+# Names that others use for these measures; error messages answer with ours.
 SYNONYMS = {
     "twonn": "intrinsic_dimension",
     "two_nn": "intrinsic_dimension",
@@ -107,7 +107,7 @@ class Measure:
 
     @property
     def null(self) -> str:
-        """The kind of chance level that says something of it; see `nulls`."""
+        """The kind of surrogate that suits the measure; see `nulls`."""
         return {"spectrum": "isotropic", "neighbors": "gaussian", "cells": "gaussian"}.get(self.needs, "shuffled")
 
 
@@ -213,7 +213,7 @@ MEASURES: dict[str, Measure] = {
         direction="1: as even as chance; larger: rows crowd in few cells",
         invariances=frozenset({"shift", "scale"}),
         minimum_rows=64,
-        cost="O(n d cells) a round of k-means, some ten rounds",
+        cost="O(n d cells) per round of k-means, some ten rounds",
         source="Lloyd 1967, Mean crowding; Marbut et al. 2024, point patchiness",
         takes=(*CELL_OPTIONS, "quantizer_seeds"),
         default=True,

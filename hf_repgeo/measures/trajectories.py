@@ -59,10 +59,10 @@ def prompt_entropy(cloud: PointCloud) -> Estimate:
 
     Returns:
         Estimate: 0 where all tokens of a sequence lie along one line through the origin, `log min(T, d)` where T tokens
-        are orthogonal and equally long. Sequences of other lengths do not compare; `normalised` in the details is the
-        mean of the entropy over `log min(T, d)`. Standard error over sequences.
+        are orthogonal and equally long. Values of sequences of different lengths are not comparable; `normalised` in
+        the details is the mean of the entropy over `log min(T, d)`. Standard error over sequences.
 
-    Cost: `O(T^2 d)` a sequence of T tokens.
+    Cost: `O(T^2 d)` per sequence of T tokens.
 
     Source: Skean et al. 2025, "Layer by Layer: Uncovering Hidden Representations in Language Models", section 3.
 
@@ -127,7 +127,7 @@ def over_sequences(
     owners: Sequence[int],
     n: int,
 ) -> Estimate:
-    """The mean over sequences, with the error of drawing other documents.
+    """The mean over sequences, with the standard error over documents.
 
     Args:
         name: `"curvature"` or `"prompt_entropy"`.
@@ -156,7 +156,7 @@ def over_sequences(
 
 
 def _clustered_error(values: torch.Tensor, group: torch.Tensor) -> tuple[float | None, str | None]:
-    """Standard error of the mean where whole groups were drawn, `(s,)` values and the group of each."""
+    """Standard error of the mean when whole groups are drawn, `(s,)` values and the group of each."""
     groups = int(group.max()) + 1
     if groups < 2:
         return None, None

@@ -1,6 +1,6 @@
-"""k-means: Lloyd's iteration (IEEE Transactions on Information Theory 28, 1982), with a start and steps that need few.
+"""k-means: Lloyd's iteration (IEEE Trans. Information Theory 28, 1982), with a start and steps that need few rounds.
 
-Nearly all there is to pay is one product per round. The rows' own norms do not matter for which centroid is nearest:
+Nearly all of the cost is one product per round. The rows' own norms do not matter for which centroid is nearest:
 the smallest of the scores `|c|^2 / 2 - x . c` names the cell.
 """
 
@@ -17,7 +17,7 @@ from .switch import fast
 
 MAX_ITERATIONS = 25
 TOLERANCE = 2.5e-3  # stop when a round lowers the squared error by less than this share
-STEP = 1.8  # of the way to the mean; up to 2 the error cannot rise, and near 2 it falls in half as many rounds, further
+STEP = 1.8  # over-relaxed step to the mean: below 2 the error cannot rise; near 2 it needs about half the rounds
 ROUNDING = 16  # times eps: an error of a cell below this share of its energy may be rounding
 POWER_STEPS = 3  # towards a piece's principal direction
 BLOCK_SCORES = 2**19  # rows x cells scored at once: 2 MiB in float32, so that they stay in the cache

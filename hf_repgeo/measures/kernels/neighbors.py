@@ -46,7 +46,7 @@ from .products import bfloat16_is_fast, times_transposed
 from .switch import fast
 
 SPARE = 4  # candidates kept beyond the k nearest, for the proof and for narrowed searches
-GROUP = 16  # entries of a block that are first looked at through their minimum: one cache line of float32
+GROUP = 16  # entries of a block that are first compared through their minimum: one cache line of float32
 PANEL, STRIP = 2048, 512  # rows and columns of a block, 4 MiB in float32; a panel is a multiple of a strip
 GPU_PANEL, GPU_STRIP = 16384, 4096
 GATHERED, GPU_GATHERED = 1 << 16, 1 << 26  # entries gathered at a time for direct differences; on CPU they stay cached
@@ -203,7 +203,7 @@ def _search_by_products(
 
 
 def _report_again(progress: Progress, done: int, total: int) -> None:
-    """When all of the blocks are gone through a second time."""
+    """When all blocks are searched a second time."""
     progress(total + done, 2 * total)
 
 

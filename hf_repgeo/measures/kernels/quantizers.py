@@ -6,7 +6,7 @@ additive    the same, then all codebooks at once: local search quantization, Mar
 faiss-pq, faiss-lsq   the product and the additive quantizer that the authors of arXiv 2406.12159 ran, by faiss
 
 The product and the residual quantizer use no random numbers, and none depends on the order of the rows: rows are first
-put in an order of their own (`row_keys`).
+sorted by keys of their values (`row_keys`).
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ NARROWEST_BLOCK = 8  # columns; in fewer, k-means crowds even a Gaussian (1.10 a
 MAX_TRAINING_ROWS = 65_536
 MAX_BITS = 12  # more would need tables of codeword pairs beyond a gigabyte, and 160,000 rows to fill the cells
 COARSE = {torch.float32: 1e-5, torch.float64: 2e-14}  # of a row's squared norm: a smaller error is lost in rounding
-COPIES = {torch.float32: 1e-10, torch.float64: 1e-27}  # likewise: a smaller error may be rounding and nothing else
-COARSE_SHARE = 0.01  # of the rows
-CENTRE_ROWS = 128  # whose median is the centre where a few rows drag the mean away,
-DRAGGED_SHARE = 0.9  # beyond this share of them
+COPIES = {torch.float32: 1e-10, torch.float64: 1e-27}  # of a row's squared norm: a smaller error may be rounding alone
+COARSE_SHARE = 0.01  # of the rows: with more of them lost in rounding, the fit is repeated in float64
+CENTRE_ROWS = 128  # their median is the centre if a few rows drag the mean away,
+DRAGGED_SHARE = 0.9  # farther than this share of the rows are from it
 BLOCK_ROWS = 1024  # at a time in float64
-FIRST_FEW = 8  # rows that tell most clouds from copies of one row
+FIRST_FEW = 8  # rows that usually suffice to see that not all rows are equal
 Progress = Callable[[int, int], None]
 
 
@@ -56,21 +56,21 @@ class CellOptions(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class Quantization:
-    """The codes of rows under a quantizer that was fitted to them, and how well the codes stand for the rows.
+    """The codes of rows under a quantizer that was fitted to them, and how well the codes describe the rows.
 
     Attributes:
         codes: `(n, codebooks)` int64, the cell of each row in each codebook, in 0 ... cells - 1.
         cells: cells in each codebook, `2 ** bits`.
         errors: `(n,)` float64, squared distance of each row to its reconstruction.
-        relative_error: sum of `errors` over the sum of the rows' squared norms: not centred, as the paper has it, so
-            that a common offset shrinks it.
+        relative_error: sum of `errors` over the sum of the rows' squared norms: not centred, as in the paper, so that
+            a common offset shrinks it.
         n_train: rows that the codebooks were fitted to.
         iterations: rounds of fitting, the most over the codebooks.
         quantizer: the quantizer's name.
-        codebooks: for each codebook its codewords `(cells, width)`, less the mean of the rows: a block of the columns
+        codebooks: for each codebook its codewords `(cells, width)`, minus the mean of the rows: a block of the columns
             for the product quantizers, all columns for the others.
-        shift: `(d,)`, what was taken off the rows before fitting: their mean, or a median where a few rows drag the
-            mean so far away that the others lose their digits.
+        shift: `(d,)`, what was subtracted from the rows before fitting: their mean, or a median if a few rows drag the
+            mean so far away that the others lose precision.
         dead_blocks: blocks of columns in which all rows are equal; they have no codebook.
         lost_share: share of the rows whose nearest codeword rounding hides, since they or a few others lie far out; 0
             for up to one row in a hundred.
@@ -134,8 +134,8 @@ def quantize(
 ) -> Quantization:
     """Fit a quantizer to rows and give their codes.
 
-    The rows' mean is taken off before anything else, so that a common offset costs no digits. Where float32 cannot tell
-    the nearest codewords of many rows, since these rows or a few others lie far out, the fit is made in float64.
+    The rows' mean is subtracted first, so that a common offset costs no precision. If float32 cannot tell the nearest
+    codewords of many rows, since these rows or a few others lie far out, the fit is made in float64.
     Codebooks are fitted to at most 65,536 rows, chosen by their keys; codes are given for all.
 
     Args:
@@ -205,7 +205,7 @@ def quantize(
 
 @dataclass(frozen=True)
 class _Fit:
-    """What a quantizer found on centred rows."""
+    """The result of a quantizer on centred rows."""
 
     codes: torch.Tensor
     codebooks: tuple[torch.Tensor, ...]
@@ -214,7 +214,7 @@ class _Fit:
 
 
 def _silent(done: int, total: int) -> None:
-    """The progress of those who did not ask."""
+    """The default `progress`: does nothing."""
 
 
 def _check(rows: torch.Tensor, codebooks: int, bits: int) -> None:
@@ -243,14 +243,14 @@ def _lost_share(centred: torch.Tensor, rows: torch.Tensor, fit: _Fit) -> float:
 
 
 def _alone(rows: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
-    """Which rows, `(n,)` bool, share all their codes with copies of themselves only."""
+    """`(n,)` bool: rows that share all their codes only with copies of themselves."""
     group = torch.unique(row_keys(codes.double()), return_inverse=True)[1]
     pairs = torch.unique(torch.stack([group, row_keys(rows)]), dim=1)
     return torch.bincount(pairs[0])[group] == 1
 
 
 def _steady_centre(rows: torch.Tensor, mean: torch.Tensor) -> torch.Tensor:
-    """The mean, or the median of some rows where hardly any row is as far from it as the mean; float64 `(d,)`."""
+    """The mean, or the median of some rows if hardly any row is as far from it as the mean is; float64 `(d,)`."""
     some = rows[:: -(-len(rows) // CENTRE_ROWS)].double()
     median = some.median(0).values
     distances = torch.linalg.vector_norm(some - median, dim=1)
@@ -287,13 +287,13 @@ def _of_block(block: torch.Tensor, cells: int) -> _Fit:
 
 
 def live_blocks(rows: torch.Tensor, blocks: int) -> list[torch.Tensor]:
-    """The blocks of columns that the product quantizer fits: those whose rows differ; the last one where none do."""
+    """The blocks of columns that the product quantizer fits: those in which rows differ, or the last one if none do."""
     parts = rows.tensor_split(blocks, dim=1)
     return [part for part in parts if _differ(part)] or [parts[-1]]
 
 
 def _differ(rows: torch.Tensor) -> bool:
-    """Whether not all rows are equal; of most, the first few tell."""
+    """Whether not all rows are equal; usually the first few show it."""
     return any(bool((part != rows[:1]).any()) for part in (rows[:FIRST_FEW], *rows[FIRST_FEW:].split(BLOCK_ROWS)))
 
 

@@ -1,4 +1,4 @@
-"""64-bit keys of rows: copies are found by them, and rows are put in an order that does not depend on how they came."""
+"""64-bit keys of rows, to find copies and to sort rows into an order that does not depend on the given one."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ KEY_COLUMNS = 32
 
 
 def row_keys(rows: torch.Tensor) -> torch.Tensor:
-    """A number for each row, `(n,)` int64: equal for equal rows (0.0 equals -0.0), else alike by chance, 1 in 2^64."""
+    """A number for each row, `(n,)` int64: equal for equal rows (0.0 equals -0.0), else with a chance of 1 in 2^64."""
     return torch.cat([_keys(block) for block in rows.split(BLOCK_ROWS)])
 
 
@@ -20,10 +20,11 @@ def few_column_keys(rows: torch.Tensor) -> torch.Tensor:
 
 
 def key_order(rows: torch.Tensor) -> torch.Tensor:
-    """Positions that put the rows in an order of their own, as good as random, however they were given, `(n,)` int64.
+    """Positions that sort the rows by their keys, in an order as good as random whatever the given one, `(n,)` int64.
 
-    Sums of floating-point numbers depend on their order in the last digits, and where rows form tight clumps k-means
-    carries that into the first; in this order it cannot. float64 rows take the order of their float32 values.
+    Sums of floating-point numbers depend on their order in the last digits, and if rows form tight clumps, k-means
+    carries that into the first digits. In this order the sums are always the same. float64 rows take the order of their
+    float32 values.
     """
     order = torch.argsort(_distinct_keys(rows), stable=True)
     if rows.dtype == torch.float32:

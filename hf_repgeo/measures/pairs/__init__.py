@@ -1,7 +1,7 @@
 """Comparisons: pure mathematics about two clouds whose rows belong together one by one.
 
 Each comparison is a function `CloudPair -> Estimate`; `COMPARISONS` lists for each what it needs, its range, what
-leaves it unchanged, what chance gives, and its source. Tests walk the same table.
+leaves it unchanged, what chance gives, and its source. Tests use the same table.
 """
 
 from __future__ import annotations

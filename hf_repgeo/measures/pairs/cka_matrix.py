@@ -19,7 +19,7 @@ def cka_matrix(X: Sequence, Y: Sequence | None = None) -> torch.Tensor:
 
         HSIC = (|X^T Y|_F^2 - sum k l + sum k sum l / ((n - 1)(n - 2)) - 2 / (n - 2) sum k l) / (n (n - 3)),
 
-    so one product `X^T Y` a pair is all there is to do; with itself, half of the pairs.
+    so one product `X^T Y` per pair suffices; for one list with itself, half of the pairs.
 
     Args:
         X: clouds `(n, d)` with corresponding rows: the layers of a model.
@@ -69,7 +69,7 @@ def _hsic(products: torch.Tensor, joint: torch.Tensor, totals: torch.Tensor, n: 
 
 
 def _centred(cloud: Any, argument: str) -> torch.Tensor:
-    """The centred rows, transposed, `(d, n)`: as the product reads them."""
+    """The centred rows, transposed, `(d, n)`, which is the layout that the product reads."""
     rows = PointCloud(cloud, jackknife=False, argument=argument).rows
     return (rows - rows.mean(0, dtype=torch.float64).to(rows.dtype)).T.contiguous()
 

@@ -1,7 +1,7 @@
 """Did a measure move from one cloud to the other? Paired differences, with a test over documents and layers.
 
-Both clouds hold the same tokens of the same documents. What a document does to a measure in one of them it mostly does
-in the other too, so the difference is known far better than either value. The jackknife leaves a fold of documents out
+Both clouds hold the same tokens of the same documents. A document mostly changes a measure in both of them alike, so
+the difference is known far better than either value. The jackknife leaves a fold of documents out
 of both clouds at once, which gives each fold's own share in the difference (its pseudo-value). If the measure did not
 move, these shares are as often above zero as below: flipping their signs at random gives the distribution of the
 difference by chance. All layers are flipped alike, and the largest studentised difference over the layers says what the
@@ -44,7 +44,7 @@ def paired_differences(
         flips: how many, where there are more than 12 folds; with fewer all of them are tried.
 
     Returns:
-        list[Estimate]: for each layer the second value less the first, with its standard error (jackknife over the
+        list[Estimate]: for each layer the second value minus the first, with its standard error (jackknife over the
         documents, leaving them out of both) and in the details `first`, `second`, `low` and `high` (95 % interval by
         Student's t), `p` (that this layer did not move) and `p_corrected` (that none of the layers moved, for a
         difference as large as this one). A value that is missing in either cloud is missing. Where a measure has no
@@ -76,7 +76,7 @@ def paired_differences(
 
 
 def _corrected_by_holm(found: list[Estimate]) -> list[Estimate]:
-    """Fills in `p_corrected` where only `p` is known: Holm 1979, for the search through these layers."""
+    """Adds `p_corrected` where only `p` is known: Holm 1979, for the search through these layers."""
     single = sorted((one for one in found if {"p", "p_corrected"} & set(one.details) == {"p"}), key=_p)
     highest = 0.0
     for place, one in enumerate(single):
@@ -126,7 +126,7 @@ def _difference(first: Estimate, second: Estimate, scatter: Scatter | None) -> t
         error, method = scatter.standard_error, f"{scatter.draws} draws of documents"
         t = value / error if error else 0.0
         details |= _interval(value, error, scatter.freedom) | {"p": two_sided(t, scatter.freedom)}
-        warnings = tuple(said for said in warnings if not said.startswith("moving_cells:"))  # this error has it in
+        warnings = tuple(said for said in warnings if not said.startswith("moving_cells:"))  # this error includes it
         return Estimate(name, convention, value, error, method, first.n, None, warnings, details), None
     if shares is None:
         said = f"no_paired_error: {name} has no jackknife over the same documents in both, or fewer than 5 of them"

@@ -51,7 +51,7 @@ def neighbourhood_overlap(pair: CloudPair, *, k: int = NEIGHBOURS) -> Estimate:
 
 
 def information_imbalance(pair: CloudPair) -> Estimate:
-    """How little X's distances say about Y's: where, among Y's neighbours, does a row's nearest neighbour in X stand?
+    """How little X's distances say about Y's: which rank in Y has a row's nearest neighbour in X?
 
     `Delta(X -> Y) = 2 / n * mean_i rank_Y(i, nearest neighbour of i in X)`. Not symmetric: the details hold the other
     direction as `reverse`. Where `Delta(X -> Y)` is small and the reverse large, X holds what Y holds and more.
@@ -93,7 +93,7 @@ def ranks(rows: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
     norms = rows.square().sum(1)
     found = []
     for block in torch.arange(len(rows), device=rows.device).split(BLOCK_ROWS):
-        distances = norms - 2 * rows[block] @ rows.T  # squared, but for the block's own norms
+        distances = norms - 2 * rows[block] @ rows.T  # squared, without the block's own norms
         limit = distances.gather(1, others[block, None])
         distances[torch.arange(len(block), device=rows.device), block] = torch.inf
         found.append((distances < limit).sum(1) + 1)
@@ -103,7 +103,7 @@ def ranks(rows: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
 def _mean_estimate(
     name: str, convention: str, values: torch.Tensor, pair: CloudPair, keep: torch.Tensor, details: dict[str, Any]
 ) -> Estimate:
-    """The mean over rows, with the error of leaving out one fold each."""
+    """The mean over rows, with the standard error of leaving out one fold each."""
     error, method = None, None
     if pair.jackknife:
         folds = pair.folds[keep]

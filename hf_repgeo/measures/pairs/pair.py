@@ -85,7 +85,7 @@ class CloudPair:
 
     @cached_property
     def centred(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """The rows of both without their means, fold after fold; in the wider dtype of the two clouds."""
+        """The rows of both without their means, sorted by fold; in the wider dtype of the two clouds."""
         dtype = torch.promote_types(self.x.rows.dtype, self.y.rows.dtype)
         return self._centred(self.x, dtype), self._centred(self.y, dtype)
 
@@ -95,7 +95,7 @@ class CloudPair:
 
     @cached_property
     def order(self) -> torch.Tensor:
-        """Positions of the pairs, fold after fold; all in one fold where no standard error is wanted."""
+        """Positions of the pairs, sorted by fold; all in one fold if no standard error is wanted."""
         return torch.argsort(self.folds, stable=True) if self.jackknife else torch.arange(self.n)
 
     @cached_property
@@ -120,7 +120,7 @@ class CloudPair:
 
 
 def fold_sums_of(a: torch.Tensor, b: torch.Tensor, sizes: list[int]) -> FoldSums:
-    """Sums over each fold of rows that lie fold after fold.
+    """Sums over each fold of rows that are sorted by fold.
 
     Args:
         a: `(n, d_a)` centred rows.

@@ -1,9 +1,9 @@
-"""Errors of differences of patchiness and kin: from clouds redrawn document by document.
+"""Errors of differences of patchiness and the other measures of cells, from a bootstrap over documents.
 
 A quantizer's cells move with the rows. Leaving a fold of documents out with the cells held fixed misses that. Fitting
-them anew for each fold left out magnifies the fit's own noise, which does not shrink with the number of rows; halves of
-the documents hold too little of it. Drawing the folds with replacement, the same ones for both clouds, and fitting both
-anew keeps the number of rows, and so holds both sources in their true proportion.
+them again for each fold left out magnifies the fit's own noise, which does not shrink with the number of rows; halves
+of the documents have too little of it. Drawing the folds with replacement, the same ones for both clouds, and fitting
+both again keeps the number of rows, and so both sources of error have their true proportion.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ DRAWS = 12
 
 @dataclass(frozen=True)
 class Scatter:
-    """How far chance moves a difference.
+    """The scatter of a difference by chance.
 
     Attributes:
         standard_error: of the difference.
-        draws: behind it.
+        draws: from which it was computed.
         freedom: its degrees of freedom.
     """
 
@@ -43,19 +43,19 @@ def redrawn_scatter(
     draws: int = DRAWS,
     seed: int = 0,
 ) -> list[Scatter | None]:
-    """How far chance moves the differences of measures between two clouds, by drawing documents with replacement.
+    """The scatter by chance of the differences of measures between two clouds, by drawing documents with replacement.
 
     For measures of a quantizer's cells. Copies of a document would mislead measures of neighbours. Over samples of
     planted clouds the error was 0.9 to 1.1 times the true one where rows are clumped and 1.6 times where they are not.
 
     Args:
         first, second: clouds of the same documents, dealt to folds by the same seed.
-        measure: a cloud to its estimates.
+        measure: maps a cloud to its estimates.
         draws: of the folds, the same for both clouds.
-        seed: of them.
+        seed: for the draws.
 
     Returns:
-        list[Scatter | None]: one a measure; `None` for fewer than five folds, and where a drawn cloud has no value.
+        list[Scatter | None]: one per measure; `None` for fewer than five folds, or if a drawn cloud has no value.
 
     Cost: that of measuring both clouds `draws` times.
 
@@ -91,7 +91,7 @@ def scatter_of_cells(
     evaluate: Callable[[PointCloud, list[tuple[str, str]]], list[Estimate]],
     seed: int = 0,
 ) -> list[Scatter | None]:
-    """`redrawn_scatter` for those of a cloud's estimates that are of cells and have a value in both clouds.
+    """`redrawn_scatter` for the estimates of measures of cells that have a value in both clouds.
 
     Args:
         first, ones: a cloud and its estimates.
@@ -100,7 +100,7 @@ def scatter_of_cells(
         seed: of the draws.
 
     Returns:
-        list[Scatter | None]: one an estimate.
+        list[Scatter | None]: one per estimate.
     """
     wanted = [None not in (one.value, other.value) and _is_of_cells(one) for one, other in zip(ones, others)]
     pairs = [(one.measure, one.convention) for one, needed in zip(ones, wanted) if needed]
@@ -115,7 +115,7 @@ def _is_of_cells(estimate: Estimate) -> bool:
 
 
 def _difference(first: PointCloud, second: PointCloud, rows: torch.Tensor, measure: Callable) -> torch.Tensor:
-    """`(measures,)` values of the second less those of the first, on the drawn rows; NaN where there is none."""
+    """`(measures,)` values of the second minus those of the first, on the drawn rows; NaN where there is none."""
     values = []
     for cloud in (first, second):
         drawn = PointCloud(cloud.unscaled_rows[rows], jackknife=False, seed=cloud.seed)

@@ -1,4 +1,4 @@
-"""How alike two clouds are as wholes: CKA, Procrustes, the linearity score, novelty of subspaces."""
+"""How similar two clouds are as a whole: CKA, Procrustes, the linearity score, novelty of subspaces."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ RIDGE = 1e-10  # of the mean variance: keeps the normal equations solvable where
 
 
 def linear_cka(pair: CloudPair, *, convention: str = "debiased") -> Estimate:
-    """Linear centred kernel alignment: do the two clouds order pairs of rows by similarity alike?
+    """Linear centred kernel alignment: are the same pairs of rows similar in both clouds?
 
     `HSIC(K, L) / sqrt(HSIC(K, K) HSIC(L, L))` with the Gram matrices `K = X X^T` and `L = Y Y^T`.
     `debiased` (default): HSIC is the unbiased estimator, which leaves out the diagonals; unrelated clouds give 0 on
@@ -200,7 +200,7 @@ def _residual(pair: CloudPair, left_out: torch.Tensor | None, scored: torch.Tens
     test = _Moments(pair, slice(None) if scored is None else scored)
     scale = fit.xx.diagonal().mean()
     ridge = RIDGE * scale * torch.eye(len(fit.xx), dtype=fit.xx.dtype, device=fit.xx.device)
-    spread = float(scale) > 0  # one row, or equal ones, say nothing of a map: the best guess is their mean
+    spread = float(scale) > 0  # a map cannot be fitted to one row, or to equal ones: the best guess is their mean
     weights = torch.linalg.solve(fit.xx + ridge, fit.xy) if spread else torch.zeros_like(fit.xy)
     offset = (fit.y - fit.x @ weights) / fit.n  # the map is x -> offset + x weights
     predicted = (weights * (test.raw_xx @ weights)).sum() + 2 * (test.x @ weights) @ offset + test.n * offset @ offset

@@ -1,4 +1,4 @@
-"""The table of comparisons: what each looks at, its range, what leaves it unchanged, its source. Tests walk it."""
+"""The table of comparisons: what each compares, its range, what leaves it unchanged, its source. Tests use it too."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from . import neighbourhoods, similarity
 from .pair import CloudPair
 
 ALL_RIGID = frozenset({"shift", "scale", "rotation", "columns"})
-DRAWS = 9  # random pairings behind a chance level
+DRAWS = 9  # random pairings for a chance level
 
 
 @dataclass(frozen=True)
@@ -181,7 +181,7 @@ def _evaluate(pair: CloudPair, name: str, convention: str, options: dict) -> Est
 
 
 def _with_null(pair: CloudPair, estimates: list[Estimate], options: dict) -> list[Estimate]:
-    """What pairing the rows at random gives, over several draws."""
+    """The values for randomly paired rows, over several draws."""
     generator = torch.Generator().manual_seed(pair.seed)
     found: list[list[float | None]] = [[] for _ in estimates]
     for _ in range(DRAWS):
