@@ -50,7 +50,7 @@ def model_fingerprint(
     """
     digest = hashlib.sha256(f"{_configuration(model)} {around or ''!r}".encode())
     left_on_disk = False
-    for name, tensor in sorted((model if around is None else around).state_dict().items()):
+    for name, tensor in sorted(_weights(model if around is None else around).items()):
         if not isinstance(tensor, torch.Tensor):
             continue
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype} ".encode())
@@ -91,6 +91,23 @@ def _odd_numbers() -> torch.Tensor:
     """Random odd numbers. They are units modulo 2^64: multiplied by one, no change of a single word vanishes."""
     generator = torch.Generator().manual_seed(20240)
     return torch.randint(-(2**62), 2**62, (BLOCK,), generator=generator) * 2 + 1
+
+
+def _weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """`state_dict`, as the weights lie.
+
+    Where bitsandbytes has packed 4-bit weights for a CPU, its `state_dict` unpacks them in place and puts their scales
+    in another order: from then on the model computes other numbers. Weights that it takes for unpacked it leaves alone.
+    """
+    states = [getattr(weight, "quant_state", None) for weight in model.parameters()]
+    packed = [state for state in states if getattr(state, "packing_format_for_cpu", False)]
+    try:
+        for state in packed:
+            state.packing_format_for_cpu = False
+        return model.state_dict()
+    finally:
+        for state in packed:
+            state.packing_format_for_cpu = True
 
 
 def _plain_parts(tensor: torch.Tensor) -> list[torch.Tensor]:

@@ -251,6 +251,9 @@ def _refusal(argument: str, asked: str, error: Exception, place: str, wanted: st
     elif "size mismatch" in said or "ignore_mismatched_sizes" in said:
         said = "weights of another shape than its configuration says"
         cure = "Correct config.json, or measure random weights knowingly: allow_random_weights=True."
+    elif said.startswith("Target modules"):  # of a model with its head, written out as paths
+        said = "its adapter names modules that the model without its head does not have"
+        cure = "Load both with peft, and pass that model."
     elif any(sign in said for sign in TORN):
         cure = "One of its files is cut short or broken: save or download it again."
     elif not Path(place).is_dir() and not cure:

@@ -6,10 +6,12 @@ import shutil
 
 import pytest
 import torch
+from tiny import seeded
 
 import hf_repgeo
 from hf_repgeo.errors import BadInput
 from hf_repgeo.rows.models import _check_that_disk_is_read, load_model, resolved_device
+from hf_repgeo.rows.passes import run
 from hf_repgeo.rows.wrappers import unwrapped
 
 
@@ -295,6 +297,33 @@ def test_an_adapter_is_measured_and_named(encoder, tokenizer, documents):
     assert report.rows != plain.rows and report.provenance["fingerprint"] != plain.provenance["fingerprint"]
     merged = measured(adapted.merge_and_unload(), documents, tokenizer=tokenizer)
     assert [row["value"] for row in merged] == pytest.approx([row["value"] for row in report], rel=1e-4)
+
+
+def test_an_adapter_of_a_model_with_its_head_is_refused_where_the_model_without_lacks_its_modules(
+    encoder_folder, tokenizer, tmp_path
+):
+    peft = pytest.importorskip("peft")
+    from transformers import BertForMaskedLM
+
+    base = BertForMaskedLM.from_pretrained(encoder_folder)
+    targets = ["bert.encoder.layer.0.output.dense", "bert.encoder.layer.1.output.dense"]
+    peft.get_peft_model(base, peft.LoraConfig(target_modules=targets)).save_pretrained(tmp_path / "adapter")
+    with pytest.raises(BadInput, match="names modules that the model without its head.*Load both with peft"):
+        load_model(tmp_path / "adapter", tokenizer=tokenizer)
+
+
+def test_four_bit_weights_are_left_as_they_were(plain_tokenizer, documents, tmp_path):
+    pytest.importorskip("bitsandbytes", reason="its state_dict() changes 4-bit weights that a CPU has run")
+    from transformers import AutoModel, BitsAndBytesConfig, LlamaConfig, LlamaModel
+
+    shape = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
+    seeded(LlamaModel, LlamaConfig(**shape, vocab_size=26)).save_pretrained(tmp_path)
+    quantized = AutoModel.from_pretrained(tmp_path, quantization_config=BitsAndBytesConfig(load_in_4bit=True))
+    ids = torch.arange(8)[None]
+    before = run(quantized, input_ids=ids).last_hidden_state
+    first, second = (measured(quantized, documents, tokenizer=plain_tokenizer) for _ in range(2))
+    assert torch.equal(run(quantized, input_ids=ids).last_hidden_state, before)
+    assert first.rows == second.rows and first.provenance["dtype"] == "bitsandbytes 4-bit, float32"
 
 
 def test_the_first_token_of_a_decoder_is_warned_of_and_the_last_is_not(encoder, decoder, documents, plain_tokenizer):
