@@ -22,6 +22,7 @@ from __future__ import annotations
 import argparse
 import ast
 import compileall
+import gc
 import json
 import os
 import random
@@ -33,6 +34,7 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -43,10 +45,15 @@ MUTATED = ["hf_repgeo/measures", "hf_repgeo/rows", "hf_repgeo/hub", *REPORT]
 JUDGES = [*MUTATED, "tests/measures", "tests/rows", "tests/hub", "tests/test_report.py", "tests/test_profile.py"]
 PATIENCE = 10
 HANGS = 60  # seconds for the tests of one mutant, which take far less as a rule
-HEAVY = ["numpy", "torch", "transformers", "datasets", "pandas", "pyarrow.parquet", "huggingface_hub", "hypothesis"]
+# Imported once, before a fork judges a mutant.
+HEAVY = [
+    *("numpy", "scipy.stats", "torch._dynamo", "pandas", "pyarrow.parquet", "matplotlib.pyplot", "PIL.Image"),
+    *("transformers.models.bert.modeling_bert", "transformers.models.llama.modeling_llama", "accelerate", "datasets"),
+    *("huggingface_hub", "safetensors.torch", "hypothesis", "pytest", "xdist.plugin"),
+]
 # Rows, columns or numbers worked on at a time: another value gives the same result.
 WORK_SIZES = {"ALIGNED", "BLOCK", "BLOCKS_AT_ONCE", "BLOCK_ROWS", "BLOCK_SCORES", "CACHED", "DIRECT", "PANEL_COLUMNS"}
-PYTEST = ["-q", "-x", "-n", "0", "-p", "no:cacheprovider"]
+PYTEST = ["-q", "-x", "-n", "0", "-p", "no:cacheprovider", "-p", "no:unraisableexception"]
 SWAPS = {
     ast.Add: ast.Sub,
     ast.Sub: ast.Add,
@@ -294,7 +301,9 @@ def logged(log: Path | None) -> dict[Mutant, bool]:
 def judge(todo: list[tuple[Mutant, list[str]]]) -> Iterator[tuple[Mutant, bool]]:
     """Judges mutants by their tests, one by one: whether each lives."""
     for name in HEAVY:
-        __import__(name)
+        with suppress(ImportError):
+            __import__(name)
+    gc.freeze()  # the forks need not look through what they all share
     copy = Path(tempfile.mkdtemp(prefix="mutants-")) / "copy"
     shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".git", ".venv*", "__pycache__"))
     compileall.compile_dir(copy / "hf_repgeo", quiet=2)
