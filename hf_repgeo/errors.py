@@ -17,7 +17,10 @@ MANY = 12  # names that an error lists; of a longer list it shows the nearest na
 
 
 class RepgeoError(ValueError):
-    """Base of every error that hf_repgeo raises on purpose."""
+    """Base of every error that hf_repgeo raises on purpose; its message is one line, whatever names stand in it."""
+
+    def __init__(self, message: str):
+        super().__init__("\\n".join(message.splitlines()))
 
 
 class BadInput(RepgeoError):

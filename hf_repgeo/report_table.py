@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     import pyarrow
 
 FORMAT = 2
+BOUNDS = (("low", "high"), ("null_low", "null_high"))
+MAY_BE_NONE = {"step", "p", "p_corrected"}
+SHOWN_DETAILS = {"interval_level", "null", *MAY_BE_NONE, *BOUNDS[0], *BOUNDS[1]}
 
 COLUMNS: dict[str, type] = {
     "layer": int,
@@ -199,7 +202,7 @@ class ReportTable:
                     cure="Upgrade hf_repgeo.",
                 )
             return cls(_checked(content["rows"], content["provenance"]), content["provenance"])
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             if isinstance(error, RepgeoError):
                 raise
             came = f"{str(path)[:200]!r} ({str(error)[:200]})"  # where a report's text is taken for its path
@@ -228,7 +231,7 @@ class ReportTable:
             provenance = json.loads(table.schema.metadata[b"hf_repgeo"])["provenance"]
             rows = [{**row, "details": json.loads(row["details"])} for row in table.to_pylist()]
             return cls(_checked(rows, provenance), provenance)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             raise BadInput("path", came=f"{str(path)!r} ({error})", wanted="a report written by to_parquet") from None
 
     def to_arrow(self) -> pyarrow.Table:
@@ -278,7 +281,25 @@ def _checked(rows: list[dict[str, Any]], provenance: dict[str, Any]) -> list[dic
                 raise TypeError(f"row {number} has {value!r:.40} as {column!r}")
             if kind is float and value is not None and not math.isfinite(value):
                 raise TypeError(f"row {number} has {value!r} as {column!r}")
+            if kind is int and value is not None and value.bit_length() > 63:
+                raise TypeError(f"row {number} has {value!r:.40} as {column!r}, which no 64 bits hold")
+        _check_shown(number, row["warnings"], row["details"])
     return rows
+
+
+def _check_shown(number: int, warnings: list, details: dict[str, Any]) -> None:
+    """That what a report shows of a row's warnings and details can be shown."""
+    for warning in warnings:
+        if not isinstance(warning, str):
+            raise TypeError(f"row {number} has {warning!r:.40} among its warnings")
+    for name in SHOWN_DETAILS & details.keys():
+        value = details[name]
+        needed = name not in MAY_BE_NONE
+        if not isinstance(value, (int, float)) and (needed or value is not None):
+            raise TypeError(f"row {number} has {value!r:.40} as {name!r} in its details")
+    for first, second in BOUNDS:
+        if (first in details) != (second in details):
+            raise TypeError(f"row {number} has one of {first!r} and {second!r} in its details")
 
 
 def _with_points(rows: list[dict[str, Any]], provenance: dict[str, Any]) -> list[dict[str, Any]]:

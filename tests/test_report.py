@@ -84,6 +84,38 @@ def test_what_is_no_report_is_refused(tmp_path):
         GeometryReport.from_parquet(tmp_path / "missing.parquet")
 
 
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"warnings": [None]},
+        {"n": 2**63},
+        {"value": 10**400},
+        {"details": {"step": [1]}},
+        {"details": {"null": "a"}},
+        {"details": {"low": 1.0}},
+        {"details": {"null": 0.1, "null_low": 0.0, "null_high": None}},
+    ],
+    ids=str,
+)
+def test_a_file_whose_rows_could_not_be_shown_or_written_again_is_refused(report, tmp_path, changed):
+    report.rows[0] |= changed
+    (tmp_path / "report.json").write_text(json.dumps(report.as_dict()))
+    with pytest.raises(BadInput, match="a report written by to_json"):
+        GeometryReport.from_json(tmp_path / "report.json")
+
+
+def test_a_report_of_two_steps_is_a_training_and_one_of_a_single_step_is_not(report):
+    for row in report.rows:
+        row["details"]["step"] = 10
+    assert "step" not in repr(report).split()
+    report.rows[0]["details"]["step"] = 20
+    assert "step" in repr(report).split()
+
+
+def test_an_error_is_one_line_whatever_name_came():
+    assert str(UnknownName("column", 3, ["line\nbreak"])) == r"unknown column 3. Known: line\nbreak."
+
+
 def test_the_text_form_shows_values_errors_reasons_and_warnings(report):
     text = repr(report)
     assert "pip:tiny · t.txt · window 64 · seed 0 · 7 rows" in text

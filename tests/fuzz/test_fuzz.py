@@ -241,7 +241,10 @@ def try_command(case, folder) -> None:
 ROW = {"layer": 0, "stack": "encoder", "point": None, "tokens": "all", "measure": "anisotropy", "convention": "x"}
 ROW |= {"protocol": "whole", "value": 0.5, "sd": None, "se": 0.1, "se_method": None, "n": 4, "n_distinct": 4}
 ROW |= {"n_per_batch": 4, "n_batches": 1, "warnings": [], "details": {}}
-ROWS = st.dictionaries(st.sampled_from([*ROW]), NESTED, max_size=3).map(lambda changed: ROW | changed)
+DETAILS = st.dictionaries(st.sampled_from(["step", "low", "high", "null", "null_low", "null_high", "p"]), NESTED)
+CHANGES = st.dictionaries(st.sampled_from([*ROW]), NESTED, max_size=3)
+WITH_DETAILS = st.builds(lambda changed, details: changed | {"details": details}, CHANGES, DETAILS)
+ROWS = (CHANGES | WITH_DETAILS).map(lambda changed: ROW | changed)
 REPORTS = st.fixed_dictionaries(
     {"format": st.just(2) | PLAIN, "provenance": st.just({}) | NESTED, "rows": st.lists(ROWS, max_size=3) | NESTED}
 )
