@@ -1,1 +1,1 @@
-"""The measurements of Hugging Face evaluate, one file per name: it takes the first class of a module."""
+"""The measurements of Hugging Face evaluate, one file per name, since evaluate takes the first class of a module."""

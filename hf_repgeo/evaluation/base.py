@@ -1,7 +1,7 @@
-"""What the three measurements share: rows come in as they are, estimates go out as flat numbers.
+"""The base of the three measurements: takes rows in any form, and returns estimates as flat numbers.
 
-One process holds its rows in memory: a tensor or array given to `compute` is measured where it lies, without Arrow and
-without a copy. Several processes write their rows to evaluate's own files, and process 0 measures them all.
+One process holds its rows in memory: a tensor or array given to `compute` is measured without Arrow and without a
+copy. Several processes write their rows to evaluate's own files, and process 0 measures them all.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ CLOUD_OPTIONS = ("groups", "seed")
 CHANCE = ("null", "null_low", "null_high", "p")
 
 # `evaluate.combine` hands every keyword to every module. These belong to others and are ignored here: the options of
-# our other measures, and those of the metrics that combine most often. Anything else is a typing error, and said to be.
+# our other measures, and those of the metrics that are combined most often. Anything else raises UnknownName.
 FOREIGN_OPTIONS = frozenset(option for measure in MEASURES.values() for option in measure.takes) | {
     "average",
     "beta",
@@ -45,7 +45,7 @@ Args:
         a column of a `datasets.Dataset`, which is read in blocks. Optional if rows were added before.
     groups: `(n_samples,)` integers, rows that belong together; standard errors leave out whole groups. Without them
         runs of neighbouring rows are left out, so that the errors, and never the values, depend on the order.
-    seed: of whatever is random in the measure; default 0, or the seed given to `evaluate.load`.
+    seed: for everything random in the measure; default 0, or the seed given to `evaluate.load`.
 """
 
 
@@ -70,17 +70,17 @@ def measurement_info(description: str, citation: str, inputs: str, homepage: str
 
 
 class GeometryMeasurement(evaluate.Measurement, ABC):
-    """A measure of this package as an `evaluate.Measurement`. Abstract, so that evaluate's loader passes it over.
+    """A measure of this package as an `evaluate.Measurement`. Abstract, so that evaluate's loader skips it.
 
     A subclass says which measure it is, how it streams, and what it means:
 
     - `measure`: name in the table of measures;
-    - `stream`: what becomes of added batches;
+    - `stream`: how added batches are kept;
     - `_info()`: description, citation, features.
 
     Args:
-        config_name: evaluate's name for variants; there are none, every convention is in the result.
-        seed: the measures' seed where `compute` gets none.
+        config_name: evaluate's name for variants; there are none, since every convention is in the result.
+        seed: the measures' seed if `compute` gets none.
         options: of `evaluate.EvaluationModule`.
     """
 
@@ -100,16 +100,16 @@ class GeometryMeasurement(evaluate.Measurement, ABC):
         """Description, citation and features."""
 
     def _build_data_dir(self) -> str:
-        """Where several processes meet; one process makes no folder."""
+        """The folder in which several processes meet; a single process needs none."""
         if self.num_process > 1:
             return super()._build_data_dir()
         return os.path.join(self._data_dir_root, self.name, self.config_name)
 
     def download_and_prepare(self, download_config=None, dl_manager=None) -> None:
-        """There is nothing to download."""
+        """Does nothing: there is nothing to download."""
 
     def __len__(self) -> int:
-        """Rows added and not yet measured."""
+        """The rows that were added and not measured yet."""
         return len(self._stream) if self.num_process == 1 else super().__len__()
 
     # --- rows in ----------------------------------------------------------------------------------------------------
@@ -151,8 +151,8 @@ class GeometryMeasurement(evaluate.Measurement, ABC):
 
         `null=True` puts `NAME_null`, `NAME_null_low`, `NAME_null_high` and `NAME_p` beside each value.
 
-        A tensor or array alone is measured where it lies; nothing is copied or written. `predictions` and `references`
-        are for other modules in an `evaluate.combine`, and are ignored.
+        A tensor or array alone is measured without copying or writing anything. `predictions` and `references` are for
+        other modules in an `evaluate.combine`, and are ignored.
 
         Returns:
             dict of plain numbers, or `None` on every process but the first. If a measure cannot be computed, its value
@@ -193,7 +193,7 @@ class GeometryMeasurement(evaluate.Measurement, ABC):
         )
 
     def _finalize(self) -> None:
-        """Lets process 0 read what all processes wrote as one array, where evaluate would make lists of Python floats.
+        """Reads the rows of all processes in process 0 as one array, where evaluate would make lists of Python floats.
 
         Raises:
             BadInput: the processes wrote rows of different widths or dtypes.
@@ -230,7 +230,7 @@ class _Merged:
         self._blocks = list(row_blocks(dataset, ARGUMENT))
 
     def set_format(self, type=None) -> None:
-        """Asked for, and not needed: there is one format."""
+        """Does nothing; evaluate calls it, but there is only one format."""
 
     def __getitem__(self, name: str) -> np.ndarray:
         return np.concatenate(self._blocks)
@@ -241,12 +241,11 @@ def flat(name: str, estimates: Iterable[Estimate]) -> dict[str, float | int | st
 
     Args:
         name: of the measure, which begins every key, so that modules never clash in `evaluate.combine`.
-        estimates: one a convention, the default one first.
+        estimates: one per convention, the default one first.
 
     Returns:
         `NAME`, `NAME_standard_error`, likewise `NAME_CONVENTION` for further conventions; `NAME_n` and, where copies
-        matter, `NAME_n_distinct`. Text only where there is something to say: `NAME_reason` beside a value of `None`,
-        and `NAME_warnings`.
+        matter, `NAME_n_distinct`. If a value is `None`, also `NAME_reason`; if there are warnings, `NAME_warnings`.
     """
     estimates = list(estimates)
     first = estimates[0]

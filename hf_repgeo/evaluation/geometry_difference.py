@@ -12,7 +12,7 @@ from hf_repgeo.measures.pairs import paired_differences, scatter_of_cells
 
 DESCRIPTION = """\
 Whether a measure of shape, such as anisotropy or intrinsic dimension, differs between two sets of representations of
-the same samples: the second value less the first, with a standard error and an interval that leave groups of samples
+the same samples: the second value minus the first, with a standard error and an interval that leave groups of samples
 out of both sets at once, and the p of a sign-flip permutation test. The paired error is far below those of the values.
 """
 

@@ -10,8 +10,8 @@ from hf_repgeo.evaluation.base import GeometryMeasurement, measurement_info
 DESCRIPTION = """\
 Intrinsic dimension is the number of directions in which representations spread locally, estimated by TwoNN from the
 ratio of each row's distances to its second and first nearest neighbour. Neighbours are exact, and each distinct row
-counts once. Boundaries and curvature pull it down, by a tenth at dimension 10 and a third at 50 for some thousand
-rows: say "TwoNN at n rows", and compare clouds of equal n only.
+counts once. Boundaries and curvature lower it, by a tenth at dimension 10 and a third at 50 for some thousand rows:
+report it as "TwoNN at n rows", and compare only clouds of equal n.
 """
 
 CITATION = """\
@@ -40,7 +40,7 @@ Returns:
         `intrinsic_dimension_reason`: fewer than 20 distinct rows, all rows equal, or a grid.
     intrinsic_dimension_razzhigaev: by the line through the smallest fifth, as the code of "The Shape of Learning".
     intrinsic_dimension_mle: by maximum likelihood, the largest 10 % censored; the least noisy.
-    intrinsic_dimension_ball: the k whose uniform ball of as many rows reads what `..._mle` reads: less bias.
+    intrinsic_dimension_ball: the k whose uniform ball of as many rows gives the value of `..._mle`: less bias.
     ..._standard_error: of each.
     intrinsic_dimension_n, intrinsic_dimension_n_distinct: number of rows, and of distinct ones.
 

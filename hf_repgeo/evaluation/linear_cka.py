@@ -10,8 +10,8 @@ from hf_repgeo.evaluation.pairs import GeometryComparison, comparison_info
 from hf_repgeo.measures.pairs import CloudPair, evaluate_pair, resolve_comparisons
 
 DESCRIPTION = """\
-Linear centred kernel alignment says how alike two sets of representations of the same samples are: 1 where one is the
-other turned, shifted and scaled, 0 where they are unrelated. The estimator is debiased: unrelated representations give
+Linear centred kernel alignment says how similar two sets of representations of the same samples are: 1 if one is the
+other rotated, shifted and scaled, 0 if they are unrelated. The estimator is debiased: unrelated representations give
 0 on average whatever their number and width.
 """
 

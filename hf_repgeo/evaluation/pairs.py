@@ -1,4 +1,4 @@
-"""What the comparisons share: rows of the same samples come in from two sides, and are compared together."""
+"""The base of the comparisons: takes two sets of rows of the same samples, and compares them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .streams import checked_rows
 
 
 class GeometryComparison(evaluate.Comparison, ABC):
-    """A comparison of two clouds of rows. Abstract, so that evaluate's loader passes it over.
+    """A comparison of two clouds of rows. Abstract, so that evaluate's loader skips it.
 
     A subclass says what it means (`_info`) and compares (`compare`).
     """

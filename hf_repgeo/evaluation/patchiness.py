@@ -8,10 +8,10 @@ import evaluate
 from hf_repgeo.evaluation.base import GeometryMeasurement, measurement_info
 
 DESCRIPTION = """\
-Patchiness says how clumped representations lie: Lloyd's mean crowding over mean density, counted in the cells of a
+Patchiness says how clumped representations are: Lloyd's mean crowding over mean density, counted in the cells of a
 quantizer fitted to the rows. 1: rows fall into the cells as by chance; above 1: clumped; below 1: more even than
-chance. The cells adapt to the rows and the number depends strongly on the quantizer and on n: compare representations
-of equal n, width and quantizer only, with 39 rows per cell (2496 for the default 64 cells) or more.
+chance. The cells adapt to the rows and the value depends strongly on the quantizer and on n: compare only
+representations of equal n, width and quantizer, with at least 39 rows per cell (2496 for the default 64 cells).
 """
 
 CITATION = """\
@@ -54,7 +54,7 @@ Examples:
 
 
 class Patchiness(GeometryMeasurement):
-    """How clumped rows lie in the cells of a quantizer, as an `evaluate.Measurement`.
+    """How clumped rows are, counted in the cells of a quantizer, as an `evaluate.Measurement`.
 
     Example:
         >>> import evaluate, hf_repgeo

@@ -1,4 +1,4 @@
-"""What a measurement remembers of the batches it was given: moments where they are enough, else the rows themselves."""
+"""What a measurement keeps of added batches: moments if they are enough, else the rows themselves."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from ..measures.spectrum import anisotropy_of_moments
 from ..rows.files import row_blocks
 
 ARGUMENT = "representations"
-FOLDED_ROWS = 8192  # at once: folding costs d^2 however few rows there are
+FOLDED_ROWS = 8192  # folded at once, since folding costs d^2 even for a few rows
 WHOLE_BYTES = 2**31  # of a column that is read at once
 NO_ERROR = "no_standard_error: batches were folded into moments; give `compute` all rows at once for a standard error"
 
 
 def checked_rows(batch) -> torch.Tensor:
-    """A batch as `(n, hidden_size)` rows in float32 or float64 on its own device; here one row is enough.
+    """A batch as `(n, hidden_size)` rows in float32 or float64 on its own device; a single row is allowed.
 
     Args:
         batch: a tensor, an array, or a list of numbers, tensors or arrays.
@@ -43,7 +43,7 @@ def whole_column(data):
 
 
 def count_of(batch) -> int | None:
-    """How many rows a batch seems to have; `None` for what cannot be a batch."""
+    """How many rows a batch seems to have; `None` if it cannot be a batch."""
     try:
         return len(batch)
     except TypeError:
@@ -51,7 +51,7 @@ def count_of(batch) -> int | None:
 
 
 def as_matrix(batch):
-    """Lists of tensors or arrays stacked, so that they keep their dtype and device; all else as it came."""
+    """Lists of tensors or arrays are stacked, so that they keep their dtype and device; anything else is unchanged."""
     if isinstance(batch, torch.Tensor):
         return batch.detach()
     if isinstance(batch, (list, tuple)) and batch:
@@ -104,7 +104,7 @@ class Stream(ABC):
 
     @abstractmethod
     def _take(self, rows: torch.Tensor) -> None:
-        """Keeps what is needed of `rows`."""
+        """Keeps the rows, or their moments."""
 
     @abstractmethod
     def estimates(self, name: str, options: dict, null: bool | str = False, **cloud_options) -> list[Estimate]:
@@ -113,7 +113,7 @@ class Stream(ABC):
         Args:
             name: of the measure.
             options: of the measure.
-            null: whether the value that chance gives is wanted beside each.
+            null: whether to add the chance level of each.
             cloud_options: of the `PointCloud`: `groups`, `seed`.
 
         Raises:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from ..report_table import ReportTable
 
-# Okabe & Ito's palette without its yellow: distinguishable with any colour vision; markers and dashes say it again.
+# Okabe & Ito's palette without its yellow: distinguishable with any colour vision; markers and dashes differ too.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 DASHES = ("-", "--", "-.", ":")
@@ -165,7 +165,7 @@ def _chance(axis: Axes, rows: list[dict], relative: bool) -> None:
 
 
 def plot_comparison(report: ReportTable) -> Figure:
-    """What `compare` found: each comparison by layer, and the heat map of all layers where it was measured.
+    """The report of `compare`: each comparison by layer, and the heat map of all layers if it was measured.
 
     Args:
         report: from `compare`.
@@ -218,7 +218,7 @@ def _layer_axis(axis: Axes) -> None:
 
 
 def _moved(axis: Axes, measure: str, convention: str, rows: list[dict]) -> None:
-    """What a measure is in the second less what it is in the first, with 95 % intervals; filled where it moved."""
+    """The difference of a measure, second minus first, with 95 % intervals; filled if it is significant."""
     rows = sorted((row for row in rows if row["value"] is not None), key=lambda row: row["layer"])
     axis.axhline(0, color="0.45", linewidth=0.9)
     for row in rows:
@@ -274,7 +274,7 @@ def _heat_map(figure: Figure, axis: Axes, cells: list[dict]) -> None:
 
 
 def plot_sequences(report: ReportTable) -> Figure:
-    """What `profile_sequences` found: curvature and prompt entropy by layer, one curve per token policy, and chance.
+    """The report of `profile_sequences`: curvature and prompt entropy by layer, one curve per token policy, and chance.
 
     Args:
         report: from `profile_sequences`.

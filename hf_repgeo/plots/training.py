@@ -1,4 +1,4 @@
-"""Figures of geometry in motion: over the steps of a training, over checkpoints, over models."""
+"""Figures of geometry over the steps of a training, over checkpoints, and over models."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def _values(run: ReportTable, measure: str, tokens: str | None) -> dict[int, dic
 
 
 def _heat_map(axis: Axes, runs: list[ReportTable], measure: str, tokens: str) -> None:
-    """Layer by step; a cell reaches half-way to its neighbours on the axis."""
+    """A heat map, layer by step; a cell reaches half-way to its neighbours on the axis."""
     import numpy as np
 
     tables = [_values(run, measure, tokens) for run in runs]

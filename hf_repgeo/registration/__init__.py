@@ -1,1 +1,1 @@
-"""What importing hf_repgeo teaches other libraries: evaluate three names, the Auto classes our models."""
+"""Registers our modules with other libraries on import: names with evaluate, models with the Auto classes."""

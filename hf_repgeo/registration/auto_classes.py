@@ -1,10 +1,10 @@
-"""What makes `AutoConfig` and `AutoModel` know the sparse VAE. Called by post-import hooks, not at import.
+"""Registers the sparse VAE with `AutoConfig` and `AutoModel`. Called by post-import hooks, not at import.
 
 after_import("transformers.models.auto.configuration_auto", register_configs)
 after_import("transformers.models.auto.modeling_auto", register_models)
 
-Whoever loads another model pays for three configuration classes and no more: the models' own code is imported when
-`AutoModel` takes one of them.
+Loading another model then imports only three configuration classes: the models' own code is imported when `AutoModel`
+needs one of them.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def _config_classes() -> list[Any]:
 
 
 class LazyModelClass:
-    """Stands for a model class in the mapping of `AutoModel`, and imports it when anything is asked of it.
+    """A placeholder for a model class in the mapping of `AutoModel`, which imports the class when it is first used.
 
     Args:
         config_class: the model's, which `AutoModel` asks for when the model is registered.

@@ -1,9 +1,9 @@
 """The door to Hugging Face evaluate: after `import hf_repgeo`, `evaluate.load("anisotropy")` finds our measurements.
 
 evaluate has no place to register modules. So its `evaluation_module_factory`, which turns a name into a module, is
-wrapped once evaluate is imported. It answers our names, three measurements and two comparisons, with our own installed
-modules: offline, and without writing anything to a cache. A user's own folder of the same name and a `revision=` still
-go to evaluate.
+wrapped once evaluate is imported. For our names, three measurements and two comparisons, it returns our own installed
+modules: offline, and without writing anything to a cache. A user's own folder of the same name and a `revision=` are
+still left to evaluate.
 
 This file imports neither evaluate nor torch.
 """
@@ -28,12 +28,12 @@ MODULES = MEASUREMENTS | COMPARISONS
 
 
 def install() -> None:
-    """Teaches evaluate our names, now or as soon as it is imported; calling it twice is harmless."""
+    """Registers our names with evaluate, now or as soon as it is imported; calling it twice is harmless."""
     after_import("evaluate.loading", teach_evaluate)
 
 
 def measurement_path(name: str) -> str:
-    """Path of a measurement for `evaluate.load`, the explicit way, which needs no name.
+    """Path of a measurement for `evaluate.load`, as an explicit alternative to its name.
 
     evaluate copies a script that it loads by path into its modules cache; loading by name copies nothing.
 
@@ -80,12 +80,12 @@ def teach_evaluate(loading: ModuleType) -> None:
 
 
 def _ours(path, options: dict) -> bool:
-    """Whether we answer: one of our names, no such folder of the user, and nothing only evaluate can do."""
+    """Whether we return the module: it has one of our names, and no user's folder or revision is asked for."""
     if path not in MODULES or options.get("revision") or options.get("force_local_path"):
         return False
     return not os.path.isfile(os.path.join(path, f"{path}.py"))
 
 
 def _fingerprint(name: str) -> str:
-    """What evaluate calls the hash of a module: it changes with our version."""
+    """The module's hash for evaluate, which changes with our version."""
     return sha256(f"{name} {__version__}".encode()).hexdigest()

@@ -2,7 +2,7 @@
 
 after_import("evaluate.loading", teach_evaluate)      # at once if it is loaded already, else when it is
 
-So `import hf_repgeo` stays quick, and whoever never imports that library pays nothing.
+So `import hf_repgeo` stays quick, and a user who never imports that library pays nothing.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _callbacks: dict[str, list[Callback]] = {}
 def after_import(name: str, callback: Callback) -> None:
     """Calls `callback(module)` right after the module `name` has been imported; now, if it has been already.
 
-    It is called again when the module is reloaded, so it must recognise its own work. If it fails, the import goes on
+    It is called again when the module is reloaded, so it must recognise its own work. If it fails, the import continues
     and a `RuntimeWarning` says what failed: an import of another library never breaks because of us.
 
     Args:
@@ -58,7 +58,7 @@ def _title(callback: Callback) -> str:
 
 
 class _Watcher:
-    """A finder that finds nothing by itself: it asks the others, and has the loader of a watched module notify us."""
+    """A finder that asks the other finders, and wraps the loader of a watched module so that it notifies us."""
 
     def find_spec(self, name: str, path=None, target: ModuleType | None = None) -> ModuleSpec | None:
         if name not in _callbacks:
@@ -81,7 +81,7 @@ def _found_by_others(name: str, path, target: ModuleType | None) -> ModuleSpec |
 
 
 class _NotifyingLoader:
-    """Loads a module with its own loader, gives that loader its place back, and then calls the callbacks."""
+    """Loads a module with its own loader, restores that loader, and then calls the callbacks."""
 
     def __init__(self, loader: Any):
         self._loader = loader
@@ -99,7 +99,7 @@ class _NotifyingLoader:
             _call(callback, imported)
 
     def __getattr__(self, name: str) -> Any:
-        """What callers of `importlib.util.find_spec` ask of a loader: source, path, code."""
+        """The attributes that callers of `importlib.util.find_spec` use: source, path, code."""
         if name == "_loader":  # not there yet while being copied
             raise AttributeError(name)
         return getattr(self._loader, name)

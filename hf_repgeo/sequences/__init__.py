@@ -1,1 +1,1 @@
-"""Texts as sequences: what needs the tokens of a text together and in their order."""
+"""Texts as sequences: measures that need the tokens of a text together and in their order."""

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 POLICIES = ("all", "no_first")
-DRAWS = 9  # shuffles behind a chance level
+DRAWS = 9  # shuffles for a chance level
 
 
 def profile_sequences(
@@ -56,8 +56,8 @@ def profile_sequences(
 ) -> GeometryReport:
     """Measures how the tokens of a text move through representation space, layer by layer.
 
-    Every sequence is the beginning of a document or a later stretch of it, at most `window` tokens; no document gives a
-    second one before each has given one. Sequences shorter than the window are used where nothing else is left.
+    Every sequence is the beginning of a document or a later part of it, at most `window` tokens long; no document gives
+    a second one before each has given one. Sequences shorter than the window are used only if no others are left.
 
     Args:
         model: as in `hf_repgeo.profiling.profile`.
@@ -67,9 +67,11 @@ def profile_sequences(
         tokens: `"all"`; `"no_first"`: without special tokens and the first position, whose norm in many decoders is a
             hundred times that of others and rules the entropy. Default: both.
         sequences: how many.
-        window: tokens a sequence, special tokens included. Sequences of other lengths do not compare.
-        null: put what chance gives beside each number: tokens in random order for curvature, tokens dealt to sequences
-            at random for prompt entropy. Ten times the cost of the measures.
+        window: tokens per sequence, special tokens included. Values of sequences of different lengths are not
+        comparable.
+            null: put the chance level beside each number: from tokens in random order for curvature, from tokens
+                assigned to
+            sequences at random for prompt entropy. Ten times the cost of the measures.
         revision, dtype, device, trust_remote_code: see `hf_repgeo.rows.models.load_model`.
         tokenizer: of a model in memory.
         batch_size: sequences per forward pass.
@@ -132,7 +134,7 @@ def _known(argument: str, kind: str, asked: str | list[str] | None, known: Itera
 
 
 def _drawn(cut: Windows, count: int, length: int, seed: int) -> Windows:
-    """Full windows first, so that sequences are of one length where the text allows; each document in turn."""
+    """Full windows first, so that sequences have one length if the text is long enough; each document in turn."""
     least = FEWEST_TOKENS + 1 + cut.prefix + cut.suffix
     usable = [i for i, ids in enumerate(cut.ids) if len(ids) >= least]
     if not usable:
@@ -159,7 +161,7 @@ class _Found:
         self.owners = [owners[len(owners) // 2] for owners in self.windows.documents]
 
     def add(self, place: Place, positions: torch.Tensor, rows: torch.Tensor) -> None:
-        """Takes in the states of some whole windows, `(n_tokens, d)`."""
+        """Adds the states of some whole windows, `(n_tokens, d)`."""
         first = int(torch.searchsorted(self.starts, positions[0]))
         last = int(torch.searchsorted(self.starts, positions[-1] + 1))
         lengths = [len(ids) for ids in self.windows.ids[first:last]]
@@ -189,7 +191,7 @@ class _Found:
 
 
 def shuffled(parts: list[torch.Tensor], name: str, generator: torch.Generator) -> list[torch.Tensor]:
-    """Sequences without what the measure asks about: each in random order; for the entropy, tokens of all mixed."""
+    """Surrogate sequences: each in random order for curvature; with the tokens of all of them mixed for the entropy."""
     if name == "curvature":
         return [part[torch.randperm(len(part), generator=generator)] for part in parts]
     together = torch.cat(parts)

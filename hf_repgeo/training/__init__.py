@@ -1,1 +1,1 @@
-"""What the Trainer callback is made of: the fixed sample it measures, and the values it logs."""
+"""Parts of the Trainer callback: the fixed sample that it measures, its schedule, and the values that it logs."""

@@ -22,11 +22,11 @@ from ..runs.media import MediaInput, digest_of
 
 @dataclass(frozen=True)
 class FixedMedia:
-    """What is run: one image, one sound, or one image with its text per pass, ready for the model, on the CPU.
+    """The inputs: one image, one sound, or one image with its text per pass, ready for the model, on the CPU.
 
     Attributes:
         items: the passes.
-        rows: about as many rows as they give: the first one's times their number.
+        rows: about how many rows they give: those of the first one times their number.
         taps: where the model is read, found once.
     """
 
@@ -40,13 +40,13 @@ class FixedMedia:
 
         Args:
             given: what the user passed.
-            processor: of the trainer, where the user passed none.
+            processor: of the trainer, if the user passed none.
             encoder: the model.
-            rows: rows to keep; of a list, a random draw of its entries, else those at the start. `None`: all.
+            rows: rows to keep: a random draw from a list, else those at the start. `None`: all.
             seed: of the draw.
 
         Raises:
-            BadInput: nothing in it, no processor, or no part of the model takes it.
+            BadInput: no image or sound, no processor, or no part of the model takes it.
         """
         given = given.with_processor(processor, encoder)
         passes = _drawn(given, seed).items(encoder, given.processor) if rows else given.items(encoder, given.processor)
@@ -85,14 +85,14 @@ class FixedMedia:
     def representations(
         self, encoder: nn.Module, autocast: AbstractContextManager | None, policies: Sequence[str], seed: int
     ) -> list[Representations]:
-        """Rows of every layer, in groups of layers with equally many rows an item."""
+        """Rows of every layer, in groups of layers with equally many rows per item."""
         reader, taps, items = self._passes(encoder)
         with autocast or nullcontext():
             count, asked = len(self.items), list(policies)
             return media_representations(reader, taps, items, count, rows=self.rows, policies=asked, seed=seed)
 
     def _passes(self, encoder: nn.Module) -> tuple[nn.Module, list[Tap], list[Item]]:
-        """The part of the model that reads the items, where, and the items on its device in its dtype."""
+        """The part of the model that reads the items, the places, and the items on its device in its dtype."""
         parameter = next(encoder.parameters())
         items = [_moved(item, parameter.device, parameter.dtype) for item in self.items]
         names = {module: name for name, module in encoder.named_modules()}

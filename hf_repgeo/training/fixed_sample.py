@@ -1,4 +1,4 @@
-"""A fixed sample of tokens that runs through a model in training again and again, and what is measured on it."""
+"""A fixed sample of tokens that runs through a model in training at every measurement, and its measures."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ COSTLY = ("neighbors", "cells")  # what a measure needs when it is taken in a fe
 SAMPLE_FORMS = "texts, a datasets.Dataset, or dicts of input_ids and attention_mask"
 
 
-# --- what is run ----------------------------------------------------------------------------------------------------
+# --- the sample -----------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class FixedSample:
     """Token sequences without padding, the longest first, so that a batch holds little of it.
 
     Attributes:
-        windows: the sequences; each is a document of its own.
+        windows: the sequences; each counts as one document.
         rows: their tokens: the rows of every layer's cloud.
         special: ids of the tokenizer's special tokens.
     """
@@ -62,13 +62,13 @@ class FixedSample:
                 dict of `input_ids` and `attention_mask`, 1-D for one example or 2-D for a batch; or several dicts.
             tokenizer: needed for strings only; it adds its special tokens and cuts at 512 tokens or the model's limit.
             encoder: the model whose limits count.
-            rows: tokens to keep. What can be indexed is drawn from at random, what can only be iterated is read from
-                its start, no further than needed. The last sequence is cut. `None`: all of them.
+            rows: tokens to keep. From what can be indexed they are drawn at random; what can only be iterated is read
+                from its start, no further than needed. The last sequence is cut. `None`: all of them.
             seed: of the draw.
 
         Raises:
-            BadInput: another form; no tokenizer for strings; a batch without `attention_mask`; a sequence longer than
-                the model takes; nothing in it but special tokens.
+            BadInput: texts in another form; strings without a tokenizer; a batch without `attention_mask`; a sequence
+                longer than the model takes; only special tokens.
         """
         special = () if tokenizer is None else tuple(sorted(set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}))
         kept, held, seen = [], 0, 0
@@ -92,7 +92,7 @@ class FixedSample:
         return cls(windows, sum(map(len, sequences)), special)
 
     def halved(self) -> FixedSample:
-        """Every other sequence, and where there is only one, its first half."""
+        """Every other sequence; if there is only one, its first half."""
         sequences = self.windows.ids[::2] if len(self.windows) > 1 else [self.windows.ids[0][: -(-self.rows // 2)]]
         return self._sorted(sequences, self.special)
 
@@ -186,7 +186,7 @@ def _tokenized(texts: list[str], tokenizer, encoder) -> list[list[int]]:
     return tokenizer(texts, truncation=True, max_length=length, verbose=False)["input_ids"]
 
 
-# --- how it is run --------------------------------------------------------------------------------------------------
+# --- running it -----------------------------------------------------------------------------------------------------
 
 
 def check_encoder(encoder: PreTrainedModel, sample: FixedSample | FixedMedia, layers: list[int]) -> list[Place]:
@@ -226,7 +226,7 @@ def sample_representations(
 ) -> list[Representations]:
     """The sample's rows in every layer, and which of them belong to each token policy; padding left out.
 
-    Layers of equally many rows stand together, which for texts are all.
+    Layers of equally many rows form one group; for texts these are all layers.
 
     Cost: one forward pass of the encoder; memory for `rows` rows of every layer.
     """
@@ -240,7 +240,7 @@ def sample_representations(
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory ran out, on whatever device."""
+    """Whether an error says that memory ran out, on any device."""
     said = str(error).lower()
     told = "out of memory" in said or "can't allocate memory" in said
     return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or (isinstance(error, RuntimeError) and told)
@@ -248,7 +248,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 @dataclass(frozen=True)
 class LayerMeasures:
-    """What is measured where.
+    """The measures, and the layers in which they are taken.
 
     Attributes:
         pairs: `(measure, convention)`, from `measures.resolve`.
@@ -273,12 +273,12 @@ class LayerMeasures:
             evaluate_all(PointCloud(rows, jackknife=False), self.pairs, **self.options)
 
     def at(self, place: Place, places: Iterable[Place]) -> list[tuple[str, str]]:
-        """What is measured in one layer, given all there are."""
+        """The measures of one layer; `layers` are all layers of the model."""
         costly = place.layer in resolve_layers(self.layers, _layers_of(place.stack, places))
         return [pair for pair in self.pairs if costly or MEASURES[pair[0]].needs not in COSTLY]
 
     def measure(self, found: list[Representations]) -> list[dict]:
-        """Rows of a report for all layers and token policies; each layer's rows are let go once it is measured."""
+        """Rows of a report for all layers and token policies; each layer's rows are freed once it is measured."""
         places = [place for group in found for place in group.states]
         rows = []
         for group in found:
@@ -307,11 +307,11 @@ class LayerMeasures:
         ]
 
     def _evaluate(self, rows: torch.Tensor, pairs: list[tuple[str, str]]) -> list[Estimate]:
-        """Estimates. A failed measurement becomes a missing value; training continues."""
+        """The estimates of one cloud. A failed measurement becomes a missing value; training continues."""
         try:
             cloud = PointCloud(rows, jackknife=False, seed=self.seed, argument="rows")
             return evaluate_all(cloud, pairs, **self.options)
-        except Exception as error:  # a decomposition that did not converge, a fault of ours
+        except Exception as error:  # a decomposition that did not converge, or a bug of ours
             if is_out_of_memory(error):
                 raise
             code = error.code if isinstance(error, BadInput) else "failed"

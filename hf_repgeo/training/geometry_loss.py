@@ -24,7 +24,7 @@ from ..rows.passes import encoder_of
 from ..rows.windows import Windows
 
 MEMORY_ROWS = 4096
-PADDING = ("attention_mask", "decoder_attention_mask", "labels")  # the arguments that tell it
+PADDING = ("attention_mask", "decoder_attention_mask", "labels")  # the arguments that tell where padding is
 NO_LABEL = -100  # the label of padding, which the losses of transformers leave out
 
 
@@ -32,16 +32,17 @@ class GeometryLoss(TrainerCallback):
     """Adds `weight * measure(rows)` to the loss that a model computes while it trains.
 
     Hooks take the rows of the layers asked for from the model's own forward pass, padding left out, and add the term to
-    the loss that the model returns. Of an encoder-decoder both stacks are read; the decoder's rows are those that its
-    mask keeps or, without one, that have a label. Evaluation is left alone. A Trainer with `compute_loss_func` or label
-    smoothing computes its loss outside of the model, where the term cannot join it: such a training is refused.
+    the loss that the model returns. In an encoder-decoder both stacks are read; the decoder's rows are those that its
+    mask keeps or, without one, that have a label. Evaluation is unchanged. A Trainer with `compute_loss_func` or label
+    smoothing computes its loss outside of the model, where the term cannot be added: such a training is refused.
 
     Args:
         measure: one of `hf_repgeo.losses.TERMS`, such as `"iso_score"`, `"uniformity"`, `"patchiness"` (soft cells).
-        weight: of the term; the loss is made smaller, so a negative weight raises the measure.
+        weight: of the term; training lowers the loss, so a negative weight raises the measure.
         layers: whose rows are measured, 0 what enters block 1, -1 the last; the term is the mean over them.
-        memory: rows of earlier batches, without gradient, that are measured together with those of the batch. A small
-            batch alone has a biased geometry: with fewer rows than columns every spectrum is short. At most 4,096.
+        memory: number of rows of earlier batches, without gradient, that are measured together with those of the batch.
+            The geometry of a small batch alone is biased: with fewer rows than columns, some eigenvalues are zero. At
+            most 4,096.
 
     Attributes:
         values: the measure at every training step so far, as floats.
@@ -80,7 +81,7 @@ class GeometryLoss(TrainerCallback):
         """Hooks the term into a model.
 
         Args:
-            model: returns its loss where it is given labels, as models of transformers do.
+            model: one that returns its loss if it gets labels, as models of transformers do.
 
         Returns:
             ExitStack: `close()` removes the hooks.
@@ -114,7 +115,7 @@ class GeometryLoss(TrainerCallback):
         self._inputs |= {name: kwargs[name] for name in PADDING if kwargs.get(name) is not None}
 
     def _rows(self, _: Place, rows: torch.Tensor, mask_of: Callable) -> torch.Tensor | None:
-        """The rows of tokens that are not padding, `(n, d)`; nothing outside of training."""
+        """The rows of tokens that are not padding, `(n, d)`; `None` outside of training."""
         if not torch.is_grad_enabled():
             return None
         mask = mask_of(self._inputs)
@@ -150,7 +151,7 @@ class GeometryLoss(TrainerCallback):
             raise BadInput(
                 "label_smoothing_factor", came=repr(smoothed), wanted="a loss that the model computes", cure=cure
             )
-        self._detach()  # what a training that was interrupted left
+        self._detach()  # hooks that an interrupted training left
         self._kept, self._logged = {}, len(self.values)
         self._hooks = self.attach(model)
 
@@ -208,7 +209,7 @@ class SentenceGeometryLoss(nn.Module):
     def forward(self, sentence_features, labels=None) -> torch.Tensor | dict[str, torch.Tensor]:
         """The parts of the batch's loss, the term being on all embeddings, `(columns * batch, hidden_size)`.
 
-        Outside of training the inner loss alone.
+        Outside of training it returns the inner loss alone.
         """
         seen: list[torch.Tensor] = []
         hook = self.model.register_forward_hook(lambda m, args, output: seen.append(output["sentence_embedding"]))
@@ -226,6 +227,6 @@ class SentenceGeometryLoss(nn.Module):
         rows = torch.cat(seen)
         if torch.is_grad_enabled() and not rows.requires_grad:
             came = f"{type(self.loss).__name__}, which embeds without gradients"
-            cure = "Take the loss without Cached in its name, or train with smaller batches."
+            cure = "Use the loss without Cached in its name, or train with smaller batches."
             raise BadInput("loss", came=came, wanted="a loss whose embeddings have gradients", cure=cure)
         return rows

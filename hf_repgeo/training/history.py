@@ -7,11 +7,11 @@ from pathlib import Path
 from ..report import GeometryReport
 
 FILE = "geometry.json"
-KEPT = ("counts", "skipped")  # what counts on from the earlier training
+KEPT = ("counts", "skipped")  # counters that continue from the earlier training
 
 
 def save_history(history: GeometryReport, folder: Path) -> None:
-    """Writes the history into a folder that exists; into others nothing."""
+    """Writes the history into a folder, if that exists."""
     if folder.is_dir():
         history.to_json(folder / FILE)
 
@@ -23,13 +23,13 @@ def earlier_history(files: list[Path], now: GeometryReport) -> tuple[GeometryRep
         if path.exists():
             try:
                 return _checked(GeometryReport.from_json(path), now), ""
-            except Exception as error:  # a file cut in half, or of another kind: the training goes on without it
+            except Exception as error:  # an incomplete file, or another kind of file: training continues without it
                 why = f"{path}: {error}"
     return None, why
 
 
 def _checked(earlier: GeometryReport, now: GeometryReport) -> GeometryReport:
-    """The earlier rows under the provenance of the training that goes on.
+    """The earlier rows with the provenance of the resumed training.
 
     Raises:
         ValueError: it is damaged, or of other texts.

@@ -35,8 +35,8 @@ def match_geometry(
     """Adjusts a model's weights in place until measures of its representations come near their targets.
 
     Adam on `mean(((measure - target) / unit)^2)` over measures and layers, where the unit is the width of the measure's
-    range, or the target itself where the range has no end. No label is used: the model learns nothing of its task. Take
-    the targets from a trained model of the same shape, such as a `profile` of it on the same text.
+    range, or the target itself if the range is unbounded. No labels are used: the model learns nothing about its task.
+    Take the targets from a trained model of the same shape, such as a `profile` of it on the same text.
 
     Args:
         model: any transformers model that reads `input_ids`; it runs in evaluation mode and gets its modes back.
@@ -121,6 +121,6 @@ def _distance(body: nn.Module, found: dict[Place, Any], batch: Mapping, targets:
 
 
 def unit_of(measure: str, target: float) -> float:
-    """The width of a measure's range; its target where the range has no end."""
+    """The width of a measure's range; the target if the range is unbounded."""
     low, high = MEASURES[measure].range
     return abs(target) or 1.0 if low is None or high is None else high - low

@@ -22,13 +22,13 @@ else:
         except ImportError:  # the class can be named and read about without the package, but not made
             Callback = object
 
-ENDLESS = 1_000_000  # steps that are planned where Lightning does not know how many there will be
+ENDLESS = 1_000_000  # steps that are planned if Lightning does not know their number
 
 
 class LightningGeometryCallback(TrainingWatch, Callback):
     """Measures every layer of the transformers model inside a LightningModule, and changes nothing about the training.
 
-    Every logger of the trainer gets `geometry/...` at the global step; `geometry.json` lies in the trainer's
+    Every logger of the trainer gets `geometry/...` at the global step; `geometry.json` is written to the trainer's
     `default_root_dir`, and the history is part of Lightning's checkpoints.
 
     Args:
@@ -63,7 +63,7 @@ class LightningGeometryCallback(TrainingWatch, Callback):
             self.history = self._loaded
 
     def on_train_batch_end(self, trainer, pl_module, *arguments) -> None:
-        """Measures where the schedule names the step; batches without an optimizer step are passed over."""
+        """Measures if the schedule names the step; batches without an optimizer step are ignored."""
         step = trainer.global_step
         if step == self._seen:
             return
@@ -85,5 +85,5 @@ class LightningGeometryCallback(TrainingWatch, Callback):
         return {"rows": self.history.rows, "provenance": self.history.provenance}
 
     def load_state_dict(self, state_dict: dict) -> None:
-        """The history of the training that goes on."""
+        """Restores the history of a resumed training."""
         self._loaded = GeometryReport(list(state_dict["rows"]), dict(state_dict["provenance"]))

@@ -1,4 +1,4 @@
-"""A probe's rows as keys and numbers for a training log, and the layers that are in trouble."""
+"""A measurement as keys and numbers for a training log, and the layers that have collapsed or have sinks."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def log_values(rows: list[dict], pairs: list[tuple[str, str]]) -> dict[str, floa
 
 
 def summary_values(rows: list[dict], pairs: list[tuple[str, str]]) -> dict[str, float]:
-    """The same in a handful of keys: a measure's mean over layers, or its value where one layer was measured."""
+    """The same in a few keys: a measure's mean over layers, or its value if only one layer was measured."""
     rows = [row for row in rows if (row["measure"], row["convention"]) in pairs]
     values: dict[str, float] = {}
     for name, part in _parts(rows, pairs):
@@ -70,7 +70,7 @@ def _by_layer(name: str, part: list[dict]) -> dict[str, float]:
 
 
 def _summary(part: list[dict]) -> dict[str, float]:
-    """Over the layers of one measure; none where a layer is missing, since its absence would pass for a change."""
+    """Summaries over the layers of one measure; empty if a layer is missing, since that would look like a change."""
     found = [(row["value"], row["layer"]) for row in part]
     if len(found) < 2 or any(value is None for value, _ in found):
         return {}
@@ -79,7 +79,7 @@ def _summary(part: list[dict]) -> dict[str, float]:
     return {"mean": sum(numbers) / len(numbers), "min": min(numbers), "max": largest, "max_layer": layer}
 
 
-# --- trouble --------------------------------------------------------------------------------------------------------
+# --- collapse and sinks ---------------------------------------------------------------------------------------------
 
 Bands = dict[str, tuple[float | None, float | None]]
 Flag = tuple[str, str, int, str]  # kind, stack, layer, why
@@ -104,16 +104,16 @@ def check_bands(collapse: float | Mapping) -> Bands:
 
 
 def flags(rows: list[dict], collapse: float | Mapping, sink: float) -> list[Flag]:
-    """`(kind, stack, layer, why)` for every layer in trouble, the kind `"collapse"`, `"sink"` or `"failed"`.
+    """`(kind, stack, layer, reason)` for every flagged layer, the kind `"collapse"`, `"sink"` or `"failed"`.
 
-    A sink is not also called a collapse: a few long rows make anisotropy large whatever the others do.
+    A layer with a sink does not count as collapsed: a few long rows make anisotropy large whatever the others do.
 
     Args:
         rows: of a report, `massive_share` among them; those of the first token policy count.
         collapse, sink: see `GeometryCallback`.
     """
     found, bands = [], check_bands(collapse)
-    rows = [row for row in rows if row["tokens"] == rows[0]["tokens"]]  # the others have sinks of their own
+    rows = [row for row in rows if row["tokens"] == rows[0]["tokens"]]  # other policies treat sinks differently
     for stack, layer in dict.fromkeys((row["stack"], row["layer"]) for row in rows):
         here = {row["measure"]: row for row in rows if (row["stack"], row["layer"]) == (stack, layer)}
         trouble = _trouble(here, bands, sink)

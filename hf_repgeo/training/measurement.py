@@ -1,4 +1,4 @@
-"""A measurement as a training log wants it: numbers by key, and the layers in trouble."""
+"""A measurement in the form of a training log: numbers by key, and the flagged layers."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from .log_values import Bands, Flag, flags, log_values, summary_values
 
 @dataclass
 class Measurement:
-    """One measurement, for every log line that may want it while the weights stay as they are.
+    """One measurement, for every log line that needs it while the weights stay the same.
 
     Attributes:
         step: where it was taken.
         layers: keys and numbers of every layer.
-        summary: the same in a handful of keys.
-        flagged: layers in trouble.
-        seconds: that it took.
-        logged: the log lines it has gone into.
+        summary: the same in a few keys.
+        flagged: layers that have collapsed, have sinks, or could not be measured.
+        seconds: its duration.
+        logged: the log lines that already hold it.
     """
 
     step: int
@@ -39,7 +39,7 @@ class Measurement:
         collapse: Bands,
         sink: float,
     ) -> Measurement:
-        """What the rows of a report say.
+        """The measurement from the rows of a report.
 
         Args:
             rows: of one measurement.

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 class GeometryMonitor(TrainingWatch):
     """Measures every layer of a model in training, on a fixed sample of text, and changes nothing about the training.
 
-    For training loops of your own, with Accelerate or plain torch. transformers' Trainer takes `GeometryCallback`,
-    Lightning `LightningGeometryCallback`: the same with the same arguments.
+    For training loops of your own, with Accelerate or plain torch. For transformers' Trainer use `GeometryCallback`,
+    for Lightning `LightningGeometryCallback`; their arguments are the same.
 
     Args:
         texts, measures, tokens, layers, rows, every, schedule, budget, collapse, sink, stop, batch_size, log, verbose,
@@ -60,7 +60,7 @@ class GeometryMonitor(TrainingWatch):
             model: as `accelerator.prepare` returned it, or a plain one.
             tokenizer: reads the texts.
             steps: of the whole training.
-            at: the step at which it goes on, for one that is resumed.
+            at: the step from which a resumed training continues.
             accelerator: an `accelerate.Accelerator`; its trackers get the numbers.
             folder: where `geometry.json` is written, and read from when `at` is not 0.
 
@@ -84,7 +84,7 @@ class GeometryMonitor(TrainingWatch):
             epoch: for the history.
 
         Returns:
-            Measurement: or `None` where nothing was due.
+            Measurement: or `None` if nothing was due.
         """
         if not self.due(step):
             return None

@@ -1,4 +1,4 @@
-"""Several processes that train one model: what the first one knows, and who has to take part in a forward pass."""
+"""Several processes that train one model: shares values, and decides which of them run a forward pass."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def is_first() -> bool:
 
 
 def agreed(value: Any) -> Any:
-    """What the first process holds, in every process; all of them have to call it."""
+    """The first process's value, in every process; all of them have to call it."""
     if not several():
         return value
     holder = [value]
@@ -54,10 +54,10 @@ def part_to_run(model: torch.nn.Module) -> PreTrainedModel:
 
 @contextmanager
 def left_as_found(model: torch.nn.Module) -> Iterator[PreTrainedModel]:
-    """`undisturbed`, and gives the part to run.
+    """`undisturbed`, and yields the part to run.
 
-    FSDP2 leaves its root gathered after a forward pass without backward; an optimizer that is made then would hold
-    tensors that FSDP throws away, so everything is sharded again.
+    FSDP2 leaves its root gathered after a forward pass without backward; an optimizer that is created then would hold
+    tensors that FSDP discards. So everything is sharded again.
     """
     with undisturbed(model):
         try:

@@ -1,4 +1,4 @@
-"""The clients of TensorBoard, W&B and trackio that a Trainer's reporters have opened, written to at the right step."""
+"""Writes to the clients of TensorBoard, W&B and trackio that a Trainer's reporters have opened, at the right step."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Reporters:
 
     Args:
         names: as in `TrainingArguments.report_to`.
-        output_dir: the Trainer's; TensorBoard's files lie below it.
+        output_dir: the Trainer's; TensorBoard's files are below it.
     """
 
     def __init__(self, names: list[str], output_dir: str | Path):
@@ -26,7 +26,7 @@ class Reporters:
 
     @property
     def unreached(self) -> list[str]:
-        """Those that cannot be written to without the trainer."""
+        """The names of trackers that cannot be written to without the trainer."""
         return [name for name in self.names if name not in DIRECT]
 
     def write(self, values: dict[str, float], step: int, tensorboard: Any = None) -> None:
@@ -51,8 +51,8 @@ class Reporters:
     def align(self, step: int) -> None:
         """Makes trackio's next line without a step of its own, such as the Trainer's loss, land at this step.
 
-        trackio counts lines where it is given no step, and the Trainer gives it none: the loss of step 500, logged
-        every 10 steps, would lie at x = 49, and after a line of ours at any other place.
+        Without a step trackio numbers the lines, and the Trainer gives it no step: the loss of step 500, logged every
+        10 steps, would be at x = 49, and after a line of ours somewhere else.
         """
         run = _trackio_run() if "trackio" in self.names else None
         if run is not None and hasattr(run, "_next_step"):

@@ -1,4 +1,4 @@
-"""One measurement of a model in training: in the right processes, and without ever ending the training."""
+"""One measurement of a model in training: runs in the right processes, and never ends the training."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class SampleRun:
 
     Attributes:
         sample: halved when memory runs out.
-        layer_measures: what is measured where.
+        layer_measures: the measures, and their layers.
         policies: token policies.
         places: of the model, known once it is checked.
-        told: troubles that were logged, each of them once in a training.
+        told: failures that were logged; each is logged once per training.
     """
 
     sample: FixedSample | FixedMedia
@@ -35,7 +35,7 @@ class SampleRun:
     told: set[tuple] = field(default_factory=set)
 
     def check(self, model: torch.nn.Module) -> None:
-        """Tries the model on a few tokens; what was told belongs to an earlier training.
+        """Tries the model on a few tokens, and forgets the failures of an earlier training.
 
         Raises:
             BadInput, UnknownName: see `check_encoder`.
@@ -66,8 +66,8 @@ class SampleRun:
             return self.layer_measures.measure(found) if is_first() else []
 
     def _failed(self, out_of_memory: bool, why: str) -> str:
-        """Tells a failure once; after one of memory the next measurement has half the rows. Returns the warning."""
-        code, cure = ("out_of_memory" if out_of_memory else "failed"), "the training goes on"
+        """Logs a failure once; after one for lack of memory, halves the rows. Returns the warning."""
+        code, cure = ("out_of_memory" if out_of_memory else "failed"), "the training continues"
         if out_of_memory:
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
@@ -81,6 +81,6 @@ class SampleRun:
 
 
 def _finish_pending_work(model: torch.nn.Module) -> None:
-    """Waits for the training step, which runs on a GPU in its own time and is not part of the measurement's cost."""
+    """Waits for the training step, which a GPU runs asynchronously, so that it does not count as measuring time."""
     if any(p.device.type == "cuda" for p in model.parameters()):
         torch.cuda.synchronize()

@@ -1,11 +1,11 @@
-"""When a training is measured: the planned steps, and how a budget of time thins them."""
+"""The steps at which a training is measured, and how a budget of time thins them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from math import ceil, log2, sqrt
 
-GUARANTEED = 6  # points that no budget takes away, spread over the training
+GUARANTEED = 6  # points that are measured whatever the budget, spread over the training
 STEPWISE = ("log-spaced", "steps")
 SCHEDULES = (*STEPWISE, "epochs", "evaluate", "save")
 DEFAULT_EVERY = {"steps": 100}
@@ -16,8 +16,8 @@ def planned_steps(schedule: str | None, every: int, last: int) -> list[int]:
 
     Args:
         schedule: `"steps"`: each multiple of `every`. `"log-spaced"`: 1, 2, 5, 10, 20, 50, 100 ... times `every`. If
-            none of them lies in the training, its last step. `None`: log-spaced, and also the last step, and where
-            that gives fewer than six points, further ones in the widest gaps. Anything else: no step.
+            the training ends before the first of them, its last step. `None`: log-spaced, and also the last step; if
+            these are fewer than six points, further ones in the widest gaps. Anything else: no step.
         every: the unit.
         last: the training's last step.
 
@@ -51,11 +51,11 @@ def _filled(points: set[int]) -> list[int]:
 
 @dataclass
 class Thinning:
-    """Which of the planned steps are measured, so that the measuring stays within a share of the training time.
+    """Decides which of the planned steps are measured, so that measuring stays within a share of the training time.
 
-    Six steps, spread evenly over the plan from its first to its last, are always measured. Of the others every k-th
-    is, with k a power of two, the smallest that keeps the budget at the pace and cost seen so far: what remains is
-    the same schedule with wider gaps.
+    Six steps, spread evenly over the plan from its first to its last, are always measured. Of the others every k-th is
+    measured, where k is the smallest power of two that keeps the budget at the pace and cost seen so far. The result
+    is the same schedule with wider gaps.
 
     Attributes:
         planned: the steps, ascending.
@@ -88,7 +88,7 @@ class Thinning:
             return 1
         pace = max(now - self.started[1] - self.spent, 0.0) / max(step - self.started[0], 1)
         training = pace * (self.planned[-1] - self.started[0])
-        affordable = max(self.share * training / max(self.cost, 1e-9), 1e-9)  # beside the six
+        affordable = max(self.share * training / max(self.cost, 1e-9), 1e-9)  # measurements beyond the six
         return 2 ** max(0, ceil(log2(len(self.planned) / affordable)))
 
     def keeps(self, step: int, stride: int) -> bool:

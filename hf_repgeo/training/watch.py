@@ -1,4 +1,4 @@
-"""What every door to a training shares: when the model is measured, on what, and what is remembered of it."""
+"""The base of the callbacks and the monitor: when a model in training is measured, on what, and its history."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ FORWARD_BATCH = 8  # sequences per forward pass, where the training does not say
 class TrainingWatch:
     """Measures a model in training when its schedule says so, and changes nothing about the training.
 
-    The doors are its children: each calls `read` and `begin` before the training, asks `due` after a step, and calls
-    `measure`. Arguments: see `GeometryCallback`.
+    Each subclass calls `read` and `begin` before the training, asks `due` after a step, and calls `measure`. Arguments:
+    see `GeometryCallback`.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class TrainingWatch:
         self._forget()
 
     def _forget(self) -> None:
-        """What belongs to one training."""
+        """Resets the state that belongs to one training."""
         self._latest: tuple[tuple, Measurement] | None = None
         self._thinning: Thinning | None = None
         self.new_collapses: list[Flag] = []
@@ -130,7 +130,7 @@ class TrainingWatch:
         self.history = GeometryReport(provenance=self._provenance(model, self._run.sample))
 
     def _sample_of(self, processing: Any, encoder: PreTrainedModel) -> FixedSample | FixedMedia:
-        """The input, made ready by the trainer's tokenizer or processor."""
+        """The input, prepared by the trainer's tokenizer or processor."""
         if isinstance(self.given, MediaInput):
             return FixedMedia.of(self.given, processing, encoder, self.rows, self.layer_measures.seed)
         tokenizer = getattr(processing, "tokenizer", processing)
@@ -149,13 +149,13 @@ class TrainingWatch:
         run = self._begun()
         run.check(model)
         self._thinning = Thinning(planned_steps(self.schedule, self.every, steps), self.budget, (at, monotonic()))
-        if at or any(self.steps):  # of an earlier training; an evaluation before the training is its beginning
+        if at or any(self.steps):  # a training resumes; the history of an evaluation at step 0 is kept
             self.history = GeometryReport(provenance=self._provenance(model, run.sample))
         if at:
             earlier, why = agreed(earlier_history(files, self.history) if is_first() else None)
             self.history = earlier or self.history
             if earlier is None and is_first():
-                logger.warning("the geometry history begins anew at step %d: %s", at, why)
+                logger.warning("the geometry history begins again at step %d: %s", at, why)
 
     def _begun(self) -> SampleRun:
         if self._run is None:
@@ -179,7 +179,7 @@ class TrainingWatch:
             **versions(),
         }
 
-    # --- when --------------------------------------------------------------------------------------------------------
+    # --- the schedule ------------------------------------------------------------------------------------------------
 
     def due(self, step: int) -> bool:
         """Whether the schedule names this step and the budget leaves it; all processes have to ask."""
@@ -209,7 +209,7 @@ class TrainingWatch:
         counts[event] = counts.get(event, 0) + 1
         return counts[event] % self.every == 0
 
-    # --- what --------------------------------------------------------------------------------------------------------
+    # --- measuring ---------------------------------------------------------------------------------------------------
 
     def at(self, step: int) -> GeometryReport:
         """The part of the history that was measured at a step.
@@ -240,9 +240,9 @@ class TrainingWatch:
         batch_size: int | None = None,
         autocast: AbstractContextManager | None = None,
     ) -> Measurement:
-        """Measures now, unless the last measurement is of these very weights, as at an evaluation right after a step.
+        """Measures now, unless the last measurement is of the same weights, as at an evaluation right after a step.
 
-        All processes have to call it. A failure is told once, becomes rows without values, and ends nothing.
+        All processes have to call it. A failure is logged once and becomes rows without values; training continues.
         """
         weights = (step, id(model), sum(p._version for p in model.parameters()))
         if self._latest is None or self._latest[0] != weights:
@@ -253,7 +253,7 @@ class TrainingWatch:
         return self._latest[1]
 
     def _enter(self, rows: list[dict], seconds: float, step: int, epoch: float | None) -> Measurement:
-        """Puts a measurement into the history, and says what is wrong with it."""
+        """Puts a measurement into the history, and warns about its flagged layers."""
         for row in rows:
             details = (row.get("details") or {}) | {"step": step, "epoch": epoch}
             self.history.add(**row | {"details": details})
@@ -267,7 +267,7 @@ class TrainingWatch:
         return measurement
 
     def _warn(self, step: int, flagged: list[Flag]) -> None:
-        """Says each kind of trouble once per layer; failures of everything at once were told before."""
+        """Warns about each kind of flag once per layer; a failure of the whole measurement was logged before."""
         told = self._begun().told
         new = [flag for flag in flagged if flag[:3] not in told and not _is_told(flag, told)]
         told |= {flag[:3] for flag in new}
@@ -277,22 +277,22 @@ class TrainingWatch:
             layers = "; ".join(f"{stack} layer {layer}: {why}" for k, stack, layer, why in new if k == kind)
             logger.warning("%s at step %d: %s", kind, step, layers)
 
-    # --- after -------------------------------------------------------------------------------------------------------
+    # --- after a measurement -----------------------------------------------------------------------------------------
 
     def save(self, *folders: str | Path) -> None:
-        """Writes `geometry.json` into folders that exist, from the first process; a failure is told once."""
+        """Writes `geometry.json` into folders that exist, from the first process; a failure is logged once."""
         if is_first() and len(self.history):
             for folder in map(Path, folders):
                 self.guarded("history", save_history, self.history, folder)
 
     def guarded(self, what: str, call, *arguments, **options) -> None:
-        """Calls something that the training must survive, and tells its failure once."""
+        """Calls a function whose failure must not end the training; logs the failure once."""
         try:
             call(*arguments, **options)
         except Exception as error:
             told = self._begun().told
             if (what, type(error)) not in told:
-                logger.warning("%s: %s: %s; the training goes on", what, type(error).__name__, error)
+                logger.warning("%s: %s: %s; the training continues", what, type(error).__name__, error)
             told.add((what, type(error)))
 
 

@@ -1,4 +1,4 @@
-"""Whether a report holds when it is measured again."""
+"""Checks whether measuring again reproduces a report."""
 
 from .again import TOLERANCES, Verification, compare_reports, verify_report
 

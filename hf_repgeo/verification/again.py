@@ -1,4 +1,4 @@
-"""A report measured again from its own provenance, and what differs."""
+"""Measures a report again from its own provenance, and lists what differs."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ SETTINGS = (
 )
 FACTS = ("fingerprint", "text", "windows", "kernels", "versions", "processor", "device", "dtype")
 
-# Largest relative difference of a value, by what is another: each allows what the ones before do.
+# Largest relative difference of a value, by what has changed; each includes the ones before.
 TOLERANCES = {
     "nothing": 0.0,  # same machine, versions, kernels and threads
     "machine": 1e-5,  # another processor, number of threads or version: sums in another order
@@ -47,12 +47,12 @@ DISCRETE = 0.05  # of measures of cells, where rows near an edge change cells
 
 @dataclass(frozen=True)
 class Verification:
-    """What came of measuring again.
+    """The result of measuring a report again.
 
     Attributes:
-        facts: name -> (in the report, now), of what is another and may move numbers.
+        facts: name -> (in the report, now), of what has changed and may change numbers.
         allowed: largest relative difference that the facts allow.
-        differences: `(case, column, in the report, now, relative difference)` of each number that is another.
+        differences: `(case, column, in the report, now, relative difference)` of each number that differs.
         report: what was measured now.
     """
 
@@ -83,7 +83,7 @@ class Verification:
 
 
 def verify_report(report: ReportTable, *, model=None, texts=None, file: str | Path | None = None) -> Verification:
-    """Measures again what a report says it measured, with its own settings, and compares number by number.
+    """Measures a report again with its own settings, and compares number by number.
 
     Args:
         report: of `profile` on text or of `measure` on a file.
@@ -95,7 +95,7 @@ def verify_report(report: ReportTable, *, model=None, texts=None, file: str | Pa
         Verification: `holds`, and what differs.
 
     Raises:
-        BadInput: the report does not say how it was measured, or the texts are others.
+        BadInput: the report does not say how it was measured, or the texts differ.
 
     Cost: that of the report.
 
@@ -117,7 +117,7 @@ def verify_report(report: ReportTable, *, model=None, texts=None, file: str | Pa
 
 
 def compare_reports(report: ReportTable, again: ReportTable) -> Verification:
-    """Number by number, and the facts that may move them."""
+    """Compares number by number, and lists the facts that may change them."""
     then, now = report.provenance, again.provenance
     facts = {name: (then.get(name), now.get(name)) for name in FACTS if then.get(name) != now.get(name)}
     return Verification(facts, _allowed(facts), list(_differences(report, again)), again)
@@ -140,7 +140,7 @@ def _profiled(provenance: dict, model, texts) -> ReportTable:
 
 
 def _corpus(text: dict, given) -> Corpus:
-    """The texts of the report; their fingerprint proves it."""
+    """The texts of the report, checked by their fingerprint."""
     sample = packaged_sample()
     if given is None and text.get("fingerprint") != sample.fingerprint():
         wanted = f"the texts of the report: {text.get('name')!r}, {text.get('n_documents')} documents"

@@ -448,7 +448,7 @@ def test_a_resumption_without_its_history_or_with_another_probe_says_so(tmp_path
         trained(tmp_path, callback=other, **resume)
         (tmp_path / "checkpoint-3" / "geometry.json").unlink()
         trained(tmp_path, callback=GeometryCallback(TEXTS, every=3, **CHEAP), **resume)
-    told = [message for message in caplog.messages if "begins anew at step 3" in message]
+    told = [message for message in caplog.messages if "begins again at step 3" in message]
     assert len(told) == 2 and "other texts" in told[0] and "no geometry.json" in told[1]
     assert other.steps == [6]
 

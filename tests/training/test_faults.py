@@ -93,7 +93,7 @@ def test_a_full_disk_is_told_once_and_the_training_goes_on(tmp_path, monkeypatch
     with caplog.at_level(logging.WARNING, "hf_repgeo"):
         trained(tmp_path, callback=callback, save_strategy="steps", save_steps=2)
     assert callback.steps == [2, 4, 6]
-    assert len([m for m in caplog.messages if "No space left on device; the training goes on" in m]) == 1
+    assert len([m for m in caplog.messages if "No space left on device; the training continues" in m]) == 1
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +126,7 @@ def test_a_damaged_history_begins_anew_and_never_ends_the_training(checkpoint, t
     with caplog.at_level(logging.WARNING, "hf_repgeo"):
         trained(tmp_path, callback=resumed, resume=str(checkpoint), **arguments)
     assert resumed.steps == [6]
-    told = [message for message in caplog.messages if "begins anew at step 3: " in message]
+    told = [message for message in caplog.messages if "begins again at step 3: " in message]
     assert len(told) == 1 and "no geometry.json" not in told[0]
 
 

@@ -126,7 +126,7 @@ def test_a_tracker_that_fails_is_told_once_and_the_training_goes_on(tmp_path, ca
     monkeypatch.setattr(callback.reporters, "write", fails)
     trainer.train()
     told = [message for message in caplog.messages if "no network" in message]
-    assert told == ["trackers: ConnectionError: no network; the training goes on"]
+    assert told == ["trackers: ConnectionError: no network; the training continues"]
     assert len(geometry_lines(trainer)) == 6
 
 
