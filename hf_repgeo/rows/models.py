@@ -213,7 +213,9 @@ def _check_that_disk_is_read(network: PreTrainedModel, placed: dict) -> None:
     """Refuses a model that is wholly on disk under transformers 5.0 to 5.8, which never read its weights."""
     if placed.get("device_map") == {"": "disk"} and not hasattr(network, "hf_device_map"):
         wanted = "a release of transformers that reads a whole model from disk, such as 5.24"
-        cure = "Update transformers, or keep one module in memory: device_map={'': 'disk', 'embeddings': 'cpu'}."
+        modules = [name for name, _ in network.named_children()]
+        places = {name: "cpu" if name == modules[0] else "disk" for name in modules}
+        cure = f"Update transformers, or keep one module in memory: device_map={places}."
         raise BadInput("device_map", came="'disk'", wanted=wanted, cure=cure)
 
 
