@@ -18,7 +18,7 @@ from .inputs import as_groups, as_matrix, as_seed, finite_peak, in_working_dtype
 from .kernels.neighbors import Neighbors, nearest
 from .kernels.products import BLOCK_ROWS
 from .kernels.quantizers import PRODUCT, Quantization, quantize
-from .kernels.row_keys import few_column_keys, row_keys
+from .kernels.row_keys import few_column_keys, maybe_copies, row_keys
 from .moments import Moments
 
 Shared = TypeVar("Shared")
@@ -138,7 +138,11 @@ class PointCloud:
     @cached_property
     def fold_spectra(self) -> torch.Tensor:
         """Eigenvalues with one jackknife fold left out each, `(folds, min(n, d))` float64. O(n d^2 + d^3)."""
-        return fold_spectra(self.folds, self._coordinates())
+        if not self.origin:
+            return fold_spectra(self.folds, self._coordinates())
+        whole, keep = self.origin  # its eigenbasis serves as well, being nearly the same
+        folds = torch.full((whole.n,), -1, device=keep.device).index_copy_(0, keep, self.folds)
+        return fold_spectra(folds, whole.coordinates.split(BLOCK_ROWS))
 
     @cached_property
     def neighbors(self) -> Neighbors:
@@ -263,10 +267,6 @@ class PointCloud:
         return torch.cat(list(self._coordinates()))
 
     def _coordinates(self) -> Iterator[torch.Tensor]:
-        """The same in blocks. A subset takes them from the cloud that it is part of: a nearby basis is good enough."""
-        if self.origin:
-            whole, keep = self.origin
-            return (whole.coordinates[part] for part in keep.split(BLOCK_ROWS))
         return principal_coordinates(self.rows, None if self.n_seen <= self.d else self.moments)
 
     def _narrowed_neighbors(self, keep: torch.Tensor, part: PointCloud) -> Neighbors:
@@ -295,17 +295,19 @@ def first_occurrences(rows: torch.Tensor) -> torch.Tensor:
 
 def first_equals(rows: torch.Tensor) -> torch.Tensor:
     """For each row the position of the first that equals it (0.0 equals -0.0), `(n,)`; by 64-bit keys, then checked."""
-    if len(torch.unique(few_column_keys(rows))) == len(rows):
-        return torch.arange(len(rows), device=rows.device)
-    keys = row_keys(rows)
-    keys, order = torch.sort(keys, stable=True)
+    first = torch.arange(len(rows), device=rows.device)
+    alike = maybe_copies(few_column_keys(rows))
+    if not len(alike):
+        return first
+    keys, order = torch.sort(row_keys(rows, alike), stable=True)
     new = torch.ones_like(keys, dtype=torch.bool)
     new[1:] = keys[1:] != keys[:-1]
-    leader = order[torch.nonzero(new)[:, 0]][new.cumsum(0) - 1]  # first row with the same key
-    copies = ~new
-    if not bool((rows[order[copies]] == rows[leader[copies]]).all()):  # two different rows with one key: 1 in 2^64
+    row = alike[order]
+    leader = row[torch.nonzero(new)[:, 0]][new.cumsum(0) - 1]  # first row with the same key
+    if not bool((rows[row[~new]] == rows[leader[~new]]).all()):  # two different rows with one key: 1 in 2^64
         return _first_equals_by_sorting(rows)
-    return torch.empty_like(order).scatter_(0, order, leader)
+    first[row] = leader
+    return first
 
 
 def _first_equals_by_sorting(rows: torch.Tensor) -> torch.Tensor:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 import torch
 
 from .kernels.kmeans import cell_sums
-from .kernels.products import BLOCK_ROWS, gram, times_transposed
+from .kernels.products import BLOCK_ROWS, eigvalsh, gram, times_transposed
 from .moments import Moments
 
 LANCZOS_STEPS = 60
@@ -23,7 +23,7 @@ def eigenvalues(rows: torch.Tensor, scatter: torch.Tensor | None, count: int) ->
         count: number of rows that the covariance describes.
     """
     matrix = _dual_gram(rows) if scatter is None else scatter
-    values = torch.linalg.eigvalsh(matrix).flip(0) / count
+    values = eigvalsh(matrix).flip(0) / count
     eps = torch.finfo(torch.float64).eps
     rounding = (8 * eps * rows[0].to(torch.float64)).square().sum()  # of the mean, which remains where rows are equal
     floor = torch.maximum(values[0] * len(values) * eps, rounding)
@@ -43,11 +43,11 @@ def fold_spectra(folds: torch.Tensor, coordinates: Iterable[torch.Tensor]) -> to
     v_i: its derivative is exact, so the jackknife is right to first order, at the cost of one product.
 
     Args:
-        folds: `(n,)` fold of each row.
+        folds: `(n,)` fold of each row; -1 for a row that is no part of the cloud.
         coordinates: blocks of the rows' coordinates in the eigenbasis.
     """
     sums, squares, counts = fold_sums(folds, coordinates)
-    remaining = len(folds) - counts[:, None]
+    remaining = (counts.sum() - counts)[:, None]
     variance = (squares.sum(0) - squares) / remaining - ((sums.sum(0) - sums) / remaining).square()
     return variance.clamp_min(0)
 
@@ -74,17 +74,17 @@ def principal_coordinates(rows: torch.Tensor, moments: Moments | None) -> Iterat
 
 
 def fold_sums(folds: torch.Tensor, blocks: Iterable[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Per fold: sum and sum of squares of the blocks' `(n, k)` values, and number of rows, in float64."""
-    n_folds, start = int(folds.max()) + 1, 0
+    """Per fold but -1: sum and sum of squares of the blocks' `(n, k)` values, and number of rows, in float64."""
+    slots, start = int(folds.max()) + 2, 0  # the first is that of fold -1
     sums = squares = torch.zeros((), dtype=torch.float64, device=folds.device)
     counts = torch.zeros((), dtype=torch.int64, device=folds.device)
     for block in blocks:
-        own = folds[start : start + len(block)]
-        block_sums, block_counts = cell_sums(block, own, n_folds)
+        own = folds[start : start + len(block)] + 1
+        block_sums, block_counts = cell_sums(block, own, slots)
         sums, counts = sums + block_sums.to(torch.float64), counts + block_counts
-        squares = squares + cell_sums(block.square(), own, n_folds)[0].to(torch.float64)
+        squares = squares + cell_sums(block.square(), own, slots)[0].to(torch.float64)
         start += len(block)
-    return sums, squares, counts
+    return sums[1:], squares[1:], counts[1:]
 
 
 # --- the leading direction alone ------------------------------------------------------------------------------------
@@ -135,7 +135,7 @@ def leading_share(scatter: torch.Tensor) -> float:
     matrix = scatter / scatter.trace()
     direction = lanczos(matrix, torch.zeros_like(matrix[0]))  # its scatter is its square, with the same directions
     if direction is None:
-        return float(torch.linalg.eigvalsh(matrix)[-1])
+        return float(eigvalsh(matrix)[-1])
     return float(direction @ matrix @ direction)
 
 

@@ -118,6 +118,6 @@ def second_order_variance(function: Callable, eigenvalues: torch.Tensor, n: int)
     step = -(-len(values) // MOST_PAIRS)
     values, slopes = values.detach()[::step], slopes[::step]
     gaps = values[:, None] - values
-    told_apart = gaps.abs() > 1e-9 * values[0]
-    mixing = torch.where(told_apart, (slopes[:, None] - slopes) / torch.where(told_apart, gaps, 1.0), 0.0)
+    gaps.masked_fill_(gaps.abs() <= 1e-9 * values[0], torch.inf)  # equal eigenvalues mix into nothing new
+    mixing = (slopes[:, None] - slopes).div_(gaps)
     return float(values.square() @ mixing.square_() @ values.square()) * step**2 / n**2

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from hf_repgeo.errors import BadInput, NonFiniteRows, TooFewRows
 from hf_repgeo.measures import PointCloud, evaluate_all, resolve
 from hf_repgeo.measures.cloud import _first_equals_by_sorting, first_equals, first_occurrences
+from hf_repgeo.measures.kernels.row_keys import key_order
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.int8])
@@ -87,6 +88,23 @@ def test_rows_that_agree_in_the_key_columns_are_told_apart():
     rows = torch.zeros(6, 640)
     rows[:, 1] = torch.tensor([0.0, 1, 2, 2, 3, 0])  # column 1 is not among the 32 looked at first
     assert first_occurrences(rows).tolist() == [0, 1, 2, 4]
+
+
+def test_copies_among_rows_that_agree_in_the_key_columns_are_found(generator):
+    rows = torch.randn(300, 640, generator=generator)
+    rows[100:200] = rows[0]
+    rows[100:200, 1] = torch.arange(100.0) // 2  # pairs of copies, all alike in the 32 columns looked at first
+    expected = torch.arange(300)
+    expected[101:200:2] = expected[100:200:2]
+    assert torch.equal(first_equals(rows), expected)
+
+
+def test_the_order_by_keys_does_not_depend_on_how_rows_came(generator):
+    rows = torch.randn(200, 640, generator=generator)
+    rows[:80] = rows[0]
+    rows[:80, 1] = torch.arange(80.0) % 60  # alike in the 32 columns looked at first, some of them copies
+    other = rows[torch.randperm(200, generator=generator)]
+    assert torch.equal(rows[key_order(rows)], other[key_order(other)])
 
 
 @given(st.integers(2, 200), st.integers(1, 30))

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from hf_repgeo.measures import Moments, PointCloud, anisotropy, mean_cosine
+from hf_repgeo.measures.eigen import fold_spectra
 
 
 @pytest.fixture
@@ -40,6 +41,14 @@ def test_eigenvalues_without_a_fold_are_variances_of_the_other_rows_along_the_ei
     for fold, values in enumerate(cloud.fold_spectra):
         expected = (without(cloud, fold) @ vectors).var(0, correction=0)
         assert torch.allclose(values, expected, rtol=1e-4)
+
+
+def test_rows_of_no_fold_are_no_part_of_the_cloud(generator):
+    coordinates = torch.randn(40, 3, generator=generator)
+    folds = torch.arange(40) % 5 - 1
+    found = fold_spectra(folds, coordinates.split(16))
+    alone = fold_spectra(folds[folds >= 0], [coordinates[folds >= 0]])
+    assert torch.allclose(found, alone)
 
 
 def test_rows_of_zeros_are_counted_when_moments_are_merged_and_taken_apart():

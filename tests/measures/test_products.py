@@ -12,7 +12,7 @@ from hf_repgeo import measure
 from hf_repgeo.errors import UnknownName
 from hf_repgeo.measures.kernels import products
 from hf_repgeo.measures.kernels.neighbors import nearest
-from hf_repgeo.measures.kernels.products import bfloat16_is_fast, full_precision, gram, times_transposed
+from hf_repgeo.measures.kernels.products import bfloat16_is_fast, eigvalsh, full_precision, gram, times_transposed
 from hf_repgeo.measures.kernels.switch import VARIABLE, family, kernels
 
 CPU = torch.device("cpu")
@@ -104,6 +104,15 @@ def test_a_gram_matrix_is_symmetric_and_the_product(shape, generator):
     assert torch.equal(gram(rows), gram(rows).T)
     assert torch.allclose(gram(rows), rows.T @ rows, rtol=1e-12, atol=1e-12)
     assert torch.allclose(gram(rows.T), rows @ rows.T, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("family", ["fast", "reference"])
+def test_eigenvalues_of_a_rotated_diagonal_are_its_entries(family, generator):
+    rotation = torch.linalg.qr(torch.randn(60, 60, dtype=torch.float64, generator=generator)).Q
+    entries = torch.logspace(-8, 3, 60, dtype=torch.float64)
+    with kernels(family):
+        found = eigvalsh(rotation * entries @ rotation.T)
+    assert torch.allclose(found, entries, rtol=0, atol=1e-11)
 
 
 # --- the switch ------------------------------------------------------------------------------------------------------

@@ -269,6 +269,8 @@ def _search_some(rows: torch.Tensor, which: torch.Tensor, found: Neighbors, dtyp
 
 def _search_directly(rows: torch.Tensor, which: torch.Tensor, found: Neighbors) -> None:
     """The rows `which` against every row by direct differences, the definition itself."""
+    if len(which) == 0:
+        return
     k, width = found.indices.shape[1], min(found.candidates.shape[1], len(rows) - 1)
     everyone = rows.to(torch.float64)
     for some in which.split(max(1, DIRECT // len(rows))):

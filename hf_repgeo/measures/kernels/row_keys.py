@@ -9,14 +9,24 @@ from .products import BLOCK_ROWS
 KEY_COLUMNS = 32
 
 
-def row_keys(rows: torch.Tensor) -> torch.Tensor:
-    """A number for each row, `(n,)` int64: equal for equal rows (0.0 equals -0.0), else with a chance of 1 in 2^64."""
-    return torch.cat([_keys(block) for block in rows.split(BLOCK_ROWS)])
+def row_keys(rows: torch.Tensor, which: torch.Tensor | None = None) -> torch.Tensor:
+    """A number for each row, `(n,)` int64: equal for equal rows (0.0 equals -0.0), else with a chance of 1 in 2^64.
+
+    With `which`, `(w,)` int64 positions: of these rows only.
+    """
+    blocks = rows.split(BLOCK_ROWS) if which is None else (rows[some] for some in which.split(BLOCK_ROWS))
+    return torch.cat([_keys(block) for block in blocks])
 
 
 def few_column_keys(rows: torch.Tensor) -> torch.Tensor:
     """The same from at most about 64 of the columns: rows whose keys differ are different."""
     return _keys(rows[:, :: max(1, rows.shape[1] // KEY_COLUMNS)].contiguous())
+
+
+def maybe_copies(keys: torch.Tensor) -> torch.Tensor:
+    """Positions of the keys that occur more than once, ascending: of few columns, all rows but these are distinct."""
+    _, key, counts = torch.unique(keys, return_inverse=True, return_counts=True)
+    return torch.nonzero(counts[key] > 1)[:, 0]
 
 
 def key_order(rows: torch.Tensor) -> torch.Tensor:
@@ -34,7 +44,9 @@ def key_order(rows: torch.Tensor) -> torch.Tensor:
 
 def _distinct_keys(rows: torch.Tensor) -> torch.Tensor:
     keys = few_column_keys(rows)
-    return keys if len(torch.unique(keys)) == len(rows) else row_keys(rows)
+    alike = maybe_copies(keys)
+    keys[alike] += row_keys(rows, alike)
+    return keys
 
 
 def _keys(rows: torch.Tensor) -> torch.Tensor:
