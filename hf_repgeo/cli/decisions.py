@@ -9,7 +9,6 @@ from importlib import import_module
 
 from ..errors import BadInput
 from .options import add_flags, given
-from .output import made_folder
 
 ROOM = "hf_repgeo.decisions"
 ROWS = "a matrix (.npy, .safetensors, .parquet), or a model: Hub id, folder, pip:PACKAGE"
@@ -119,6 +118,8 @@ def add(commands) -> None:
 def _runner(question: Question):
     def run(options: argparse.Namespace) -> None:
         """Answers the question, writes the files if asked to, and prints the decision."""
+        from ..rows.options import made_folder
+
         for name in question.required:
             if not hasattr(options, name):
                 raise BadInput(f"--{name}", came="nothing", wanted="a file: this command reads it")

@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from ..report_text import short_name
 from ..writing import write_whole
 from .options import add_flags, given
-from .output import made_folder, save_figure
+from .output import save_figure
 
 ROOM = "hf_repgeo.downstream"
 SAMPLE, PERTURB = f"{ROOM}.sequences.sample_sequences", f"{ROOM}.perturbation.perturb"
@@ -45,6 +46,7 @@ def _add_sample(verbs) -> None:
 def sample(options: argparse.Namespace) -> None:
     """Writes the sequences, prints their distances from the corpora."""
     from ..downstream import frequency_report, plot_frequencies, sample_sequences
+    from ..rows.options import made_folder
 
     out = made_folder("--out", options.out)
     drawn = sample_sequences(options.corpora or None, **given(options, *SAMPLING))
@@ -124,7 +126,7 @@ def study(options: argparse.Namespace) -> None:
 
 def _named(entry: str) -> tuple[str, str]:
     name, _, place = entry.rpartition("=")
-    return name or place.rstrip("/").rpartition("/")[2].removeprefix("pip:"), place
+    return name or short_name(place), place
 
 
 def _add_regress(verbs) -> None:
@@ -142,6 +144,7 @@ def regress(options: argparse.Namespace) -> None:
     """Writes the report and prints what it says in short."""
     from ..downstream import regress, write_report
     from ..downstream.report import sections
+    from ..rows.options import made_folder
 
     out = made_folder("--out", options.out)
     result = regress(options.table, options.score, **given(options, *REGRESSING))

@@ -70,22 +70,6 @@ def save_figure(figure: Figure, path: Path, dpi: int = 150) -> None:
         figure.savefig(unfinished, dpi=dpi)
 
 
-def made_folder(option: str, path: str) -> Path:
-    """A folder that can be written, made before the work begins.
-
-    Raises:
-        BadInput: it is a file, or it cannot be created or written.
-    """
-    folder = Path(path)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise BadInput(option, came=f"{path!r} ({error.strerror})", wanted="a folder that can be made") from None
-    if not os.access(folder, os.W_OK):
-        raise BadInput(option, came=repr(path), wanted="a folder that can be written")
-    return folder
-
-
 def checked_file(option: str, path: str, endings: Collection[str] = ()) -> Path:
     """A file that can be written, as far as one can tell before the work is done.
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from ..errors import BadInput, UnknownName
+from ..report_text import short_name
 from ..rows.models import Loaded, load_model
 from .finetune import FinetuneSettings, finetune, need_trainer
 from .geometry import CHEAP, TokenizedTexts, drift, geometry_of, last_layer, text_means
@@ -119,7 +120,7 @@ def study(
         MissingExtra: a package for fine-tuning is missing.
     """
     settings = settings or StudySettings()
-    named = dict(models) if isinstance(models, Mapping) else {_short(place): place for place in models}
+    named = dict(models) if isinstance(models, Mapping) else {short_name(place): place for place in models}
     rank, world = _share_of_launch()
     store = ResultStore(out, {**asdict(settings), "models": named}, rank)
     inputs = StudyInputs.of(settings)
@@ -141,10 +142,6 @@ def study(
                 bar.set_postfix_str(f"{name} {recipe.alpha:g} {result.task}", refresh=False)
                 bar.update()
     return store.write_tables()[1]
-
-
-def _short(place: str) -> str:
-    return place.rstrip("/").rpartition("/")[2].removeprefix("pip:")
 
 
 def _bar(show: bool, total: int) -> tqdm:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import BadInput, MissingExtra, UnknownName
-from .glue_files import TASKS
-from .probes import OWN, PROBES
+from .probes import PROBES
+from .results import AVERAGES, FINETUNED
 
 if TYPE_CHECKING:
     import pandas
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 ARCHITECTURES = ("architecture", "arch", "family")
 DOSES = ("alpha", "dose")
 BOOKKEEPING = ("run", "seed", "index", "how", "model", "held_out")
-SCORES = (*TASKS, *OWN, *PROBES, "average", "finetuned", "frozen", "glue", "glue_with_wnli")
+SCORES = (*FINETUNED, *PROBES, *AVERAGES, "glue", "glue_with_wnli")
 LEAST_ROWS = 6  # for a correlation with an interval; a regression also needs more rows than parameters
 
 

@@ -15,6 +15,7 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 from ..errors import BadInput
 from ..profiling import profile
 from ..report import GeometryReport
+from ..report_text import short_name
 from ..rows.representations import DEFAULT_POLICIES
 from .finding import NAMES
 from .inputs import MAX_TEXT, PACKAGED_MODEL, check_model_id, check_model_size
@@ -147,6 +148,6 @@ def profile_model(model, text: str, show: Show, revision: str | None = None) -> 
 def name_of(report: GeometryReport) -> str:
     """The name to show of a measured model: short, and with its text where that is a visitor's own."""
     model = str(report.provenance.get("model", "rows"))
-    name = NAMES.get(model, model.removeprefix("pip:").rstrip("/").split("/")[-1])
+    name = NAMES.get(model, short_name(model))
     own = (report.provenance.get("text") or {}).get("name") == "texts in memory"
     return f"{name} on {'your text' if own else 'Wikipedia'} (now)"

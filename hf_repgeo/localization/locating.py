@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import BadInput, MissingExtra, RepgeoError
 from ..rows.models import load_model
+from ..rows.options import made_folder
 from ..sparse_vae.configuration_sparse_vae import SparseVAEConfig
 from ..sparse_vae.embeddings import EmbeddingTable, embed_sentences
 from ..writing import written_whole
@@ -86,7 +87,7 @@ def locate(
     if epochs:
         _check_trainable()
     read = read_sentences(sentences, properties)
-    folder = _made(out)
+    folder = None if out is None else made_folder("out", out)
     embedded = _embed(read, encoder, layer, pooling, tokenizer, cache_dir)
     config = embedded.config()
     regions = None if config is None else receptive_fields(config).flatten(1)
@@ -114,16 +115,6 @@ def _check_trainable() -> None:
         import sklearn  # noqa: F401
     except ImportError as error:
         raise MissingExtra(error.name or "accelerate", "sparse-vae", "Training the sparse VAE") from error
-
-
-def _made(out: str | Path | None) -> Path | None:
-    if out is None:
-        return None
-    folder = Path(out)
-    if folder.exists() and not folder.is_dir():
-        raise BadInput("out", came=f"{str(out)!r}, a file", wanted="a folder")
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from numbers import Integral
 from pathlib import Path
@@ -72,8 +73,27 @@ def as_folder(argument: str, folder: Any) -> Path | None:
     Raises:
         BadInput: no path, or a file.
     """
-    if folder is None:
-        return None
+    return None if folder is None else _folder(argument, folder)
+
+
+def made_folder(argument: str, folder: Any) -> Path:
+    """A folder that can be written, created before the work begins.
+
+    Raises:
+        BadInput: no path, a file, or a folder that cannot be created or written.
+    """
+    place = _folder(argument, folder)
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        came = f"{str(folder)!r} ({error.strerror})"
+        raise BadInput(argument, came=came, wanted="a folder that can be made") from None
+    if not os.access(place, os.W_OK):
+        raise BadInput(argument, came=repr(str(folder)), wanted="a folder that can be written")
+    return place
+
+
+def _folder(argument: str, folder: Any) -> Path:
     if not isinstance(folder, (str, Path)):
         raise BadInput(argument, came=f"a {type(folder).__name__}", wanted="the path of a folder")
     place = Path(folder)

@@ -23,7 +23,7 @@ from ..report import GeometryReport
 from ..rows.corpus import Corpus
 from ..rows.forward import Place, forward_windows, text_reader
 from ..rows.models import load_model
-from ..rows.options import as_count, as_folder, as_layers, as_names
+from ..rows.options import as_count, as_layers, as_names, made_folder
 from ..rows.texts import corpus_of, packaged_sample
 from ..rows.windows import Windows, check_vocabulary, draw_windows, make_windows, resolve_window, window_limit
 from ..runs.provenance import machine, versions
@@ -99,10 +99,8 @@ def profile_sequences(
     policies = _known("tokens", "token policy", tokens, POLICIES)
     sequences, batch_size = as_count("sequences", sequences, 1), as_count("batch_size", batch_size, 1)
     window, layers = as_count("window", window, 4), as_layers(layers)
-    folder, seed = as_folder("out", out), as_seed(seed)
+    seed, folder = as_seed(seed), None if out is None else made_folder("out", out)
     corpus = packaged_sample() if texts is None else corpus_of(texts)
-    if folder is not None:
-        folder.mkdir(parents=True, exist_ok=True)
     place: dict[str, Any] = {"revision": revision, "dtype": dtype, "device": device}
     loaded = load_model(model, tokenizer=tokenizer, trust_remote_code=trust_remote_code, **place)
     limit = window_limit(loaded.model, loaded.tokenizer)

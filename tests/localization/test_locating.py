@@ -177,7 +177,7 @@ def test_bad_options_are_named(encoder, tokenizer, tmp_path):
     with pytest.raises(BadInput, match="`layer`: got 9"):
         hf_repgeo.locate(data, encoder, tokenizer=tokenizer, epochs=0, layer=9)
     (tmp_path / "file").write_text("")
-    with pytest.raises(BadInput, match="`out`: .*a file; wanted a folder"):
+    with pytest.raises(BadInput, match="`out`: .*is a file; wanted a folder"):
         hf_repgeo.locate(data, encoder, tokenizer=tokenizer, epochs=0, out=tmp_path / "file")
 
 
