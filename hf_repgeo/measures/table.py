@@ -33,6 +33,7 @@ from .conventions import (
 from .estimate import Estimate
 from .kernels.quantizers import CellOptions
 
+CELLS = 64  # of the default quantizer; each needs a row, and one of them a second where rows of a cell are compared
 CELL_OPTIONS = tuple(CellOptions.__annotations__)
 RIGID = frozenset({"shift", "scale", "rotation", "columns"})
 
@@ -127,6 +128,7 @@ def _of_cells(
     *,
     conventions: tuple[str, ...] = (MARBUT,),
     invariances: tuple[str, ...] = ("shift", "scale", "copies"),
+    minimum_rows: int = CELLS,
     **row: Any,
 ) -> Measure:
     """One of Marbut et al.'s measures of a quantizer's cells."""
@@ -134,7 +136,7 @@ def _of_cells(
         conventions=conventions,
         needs="cells",
         invariances=frozenset(invariances),
-        minimum_rows=64,
+        minimum_rows=minimum_rows,
         cost="that of patchiness, shared with it",
         takes=CELL_OPTIONS,
         **row,
@@ -212,7 +214,7 @@ MEASURES: dict[str, Measure] = {
         range=(0, None),
         direction="1: as even as chance; larger: rows crowd in few cells",
         invariances=frozenset({"shift", "scale"}),
-        minimum_rows=64,
+        minimum_rows=CELLS,
         cost="O(n d cells) per round of k-means, some ten rounds",
         source="Lloyd 1967, Mean crowding; Marbut et al. 2024, point patchiness",
         takes=(*CELL_OPTIONS, "quantizer_seeds"),
@@ -425,6 +427,7 @@ MEASURES: dict[str, Measure] = {
         unit="share of the largest error",
         range=(0, 1),
         direction="larger: rows differ more in how well they are described",
+        minimum_rows=CELLS + 1,
         source="Marbut et al. 2024, reconstruction error IQR",
     ),
     "reconstruction_error_skewness": _of_cells(
@@ -432,6 +435,7 @@ MEASURES: dict[str, Measure] = {
         unit="skewness",
         range=(None, None),
         direction="larger: a few rows are described far worse",
+        minimum_rows=CELLS + 1,
         source="Marbut et al. 2024, reconstruction error skew",
     ),
     "cell_density_variance": _of_cells(
@@ -461,6 +465,7 @@ MEASURES: dict[str, Measure] = {
         unit="score",
         range=(0, 1),
         direction="larger: rows within a cell lie along fewer directions",
+        minimum_rows=CELLS + 1,
         source="Marbut et al. 2024, within-cell EEE",
         invariances=("shift", "scale"),
     ),

@@ -1,0 +1,110 @@
+"""Where something begins: the first number of rows that is enough, rows that stand still, squares that underflow."""
+
+from itertools import product
+
+import pytest
+import torch
+
+from hf_repgeo import measure
+from hf_repgeo.errors import BadInput
+from hf_repgeo.measures import MEASURES, PointCloud, effective_rank, levina_bickel, patchiness
+from hf_repgeo.measures.hubs import antihub_share, hubness, local_dimension
+from hf_repgeo.measures.pairs.differences import sign_flip_test
+from hf_repgeo.measures.rounding import rounding_noise, spectral_loss
+from hf_repgeo.measures.trajectories import mean_angle
+
+
+@pytest.fixture
+def rows(generator):
+    return torch.randn(200, 5, dtype=torch.float64, generator=generator)
+
+
+OF_NEIGHBOURS = [hubness, antihub_share, local_dimension, levina_bickel]
+
+
+@pytest.mark.parametrize("of_neighbours", OF_NEIGHBOURS)
+def test_k_neighbours_need_one_row_more_than_k(rows, of_neighbours):
+    assert of_neighbours(PointCloud(rows[:31]), k=30).value is not None
+    found = of_neighbours(PointCloud(rows[:30]), k=30)
+    assert found.value is None and "at least 31 are needed" in found.warnings[0]
+
+
+@pytest.mark.parametrize("of_neighbours", OF_NEIGHBOURS)
+def test_two_neighbours_are_enough_and_one_is_refused(rows, of_neighbours):
+    assert of_neighbours(PointCloud(rows), k=2).value is not None
+    with pytest.raises(BadInput, match="`k`"):
+        of_neighbours(PointCloud(rows), k=1)
+
+
+@pytest.mark.parametrize("of_neighbours", OF_NEIGHBOURS)
+def test_distances_that_underflow_are_counted(rows, of_neighbours):
+    """Beside a row of 1e180, rows of 1 are scaled to 1e-180, and the squares of their differences are zero."""
+    rows[0] = 1e180
+    found = of_neighbours(PointCloud(rows), k=5)
+    assert found.value is None and "the distances of 199 distinct rows" in found.warnings[0]
+
+
+@pytest.mark.parametrize("name", MEASURES)
+def test_the_number_of_rows_that_the_table_states_is_the_least_that_gives_a_value(name, generator):
+    least = MEASURES[name].minimum_rows
+    rows = torch.randn(least, 60, generator=generator)
+    assert measure(rows, name).rows[0]["value"] is not None
+    if least == 2:  # as of any cloud
+        with pytest.raises(BadInput, match="at least 2"):
+            measure(rows[:1], name)
+    else:
+        assert measure(rows[1:], name).rows[0]["value"] is None
+
+
+def test_a_third_quartile_without_bound_is_none_in_the_details(generator):
+    """The twenty neighbours of a row on a regular simplex are at one distance: its dimension has no bound."""
+    simplex = torch.cat([10 * torch.eye(100), torch.zeros(100, 1)], 1).double()
+    others = torch.randn(150, 101, generator=generator, dtype=torch.float64)
+    others[:, :-1] = 0.01 * others[:, :-1] * (torch.arange(100) < 3)
+    others[:, -1] += 100
+    details = local_dimension(PointCloud(torch.cat([simplex, others]))).details
+    assert details["upper"] is None and details["lower"] > 0
+
+
+def test_a_token_that_stands_still_has_no_part_in_the_curvature():
+    square = torch.tensor([[0.0, 0], [1, 0], [1, 0], [1, 1], [0, 1], [0, 0]], dtype=torch.float64)
+    assert mean_angle(square) == pytest.approx(torch.pi / 2)
+
+
+@pytest.mark.parametrize("size", [1e-150, 1e-158, 1e-161])
+def test_the_length_of_a_row_whose_squares_underflow_has_all_its_digits(size):
+    cloud = PointCloud(torch.tensor([[1.0, 0, 0], [3 * size, 4 * size, 12 * size]], dtype=torch.float64))
+    assert float(cloud.norms[1] / cloud.norms[0]) == pytest.approx(13 * size, rel=1e-12)
+
+
+@pytest.mark.parametrize(("beyond", "told"), [(1.001, "moves this number"), (0.999, "makes this number")])
+def test_eigenvalues_up_to_the_edge_of_marchenko_and_pastur_are_rounding_alone(beyond, told, generator):
+    n, d = 300, 40
+    cloud = PointCloud((1000 + torch.randn(n, d, generator=generator)).to(torch.bfloat16))
+    edge = rounding_noise(cloud) / d * (1 + (d / n) ** 0.5) ** 2
+    eigenvalues = torch.tensor([beyond * edge], dtype=torch.float64)
+    [warning] = spectral_loss(cloud, float(eigenvalues), torch.sum, eigenvalues)
+    assert told in warning
+
+
+def test_effective_rank_has_an_error_from_one_row_more_than_columns(generator):
+    rows = torch.randn(31, 30, generator=generator)
+    assert effective_rank(PointCloud(rows[:30])).codes == ("rank_limited",)
+    assert "rank_limited" not in effective_rank(PointCloud(rows)).codes
+
+
+def test_two_seeds_of_a_quantizer_tell_how_far_they_are_apart(rows):
+    one, two = (patchiness(PointCloud(rows), bits=2, codebooks=1, quantizer_seeds=count) for count in (1, 2))
+    assert "seed_standard_deviation" not in one.details and two.details["quantizer_seeds"] == 2
+    assert two.details["seed_standard_deviation"] >= 0
+
+
+@pytest.mark.parametrize("folds", [8, 12])
+def test_up_to_twelve_folds_every_pattern_of_signs_is_tried(folds, generator):
+    shares = 0.3 + torch.randn(1, folds, dtype=torch.float64, generator=generator)
+    means = torch.tensor(
+        [sum(s * x for s, x in zip(signs, shares[0].tolist())) for signs in product((1, -1), repeat=folds)]
+    )
+    wanted = (means.abs() >= means[0].abs() - 1e-6).double().mean()
+    for seed in (0, 1):
+        assert float(sign_flip_test(shares, seed=seed)[0]) == float(wanted)
