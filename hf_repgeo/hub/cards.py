@@ -232,7 +232,7 @@ def _check_index(index: Any) -> None:
 
 
 def _parts(readme: str | None, newline: str) -> tuple[str, str, str, str]:
-    """`(opening dashes, front matter, closing dashes, body)`; a card without front matter gets an empty one."""
+    """`(opening dashes, front matter in whole lines, closing dashes, body)`; without front matter, an empty one."""
     readme = readme or ""
     found = _FRONT.match(readme)
     if not found:
@@ -254,8 +254,7 @@ def _with_metadata(front: str, report: ReportTable, license: str | None, newline
             "base_model": model,
         }
         new = {**ModelCardData(**facts).to_dict(), **new}
-    lines = front if not front or front.endswith("\n") else front + newline
-    return lines + _yaml(new, newline) if new else front
+    return front + _yaml(new, newline) if new else front
 
 
 def _with_results(front: str, results: dict[str, Any], model: str, overwrite: bool, newline: str) -> str:
@@ -266,8 +265,7 @@ def _with_results(front: str, results: dict[str, Any], model: str, overwrite: bo
         return front
     wanted = {**before, "model-index": index}
     block = _yaml({"model-index": index}, newline)
-    lines = front if not front or front.endswith("\n") else front + newline
-    after = _MODEL_INDEX.sub(lambda _: block, lines, count=1) if "model-index" in before else lines + block
+    after = _MODEL_INDEX.sub(lambda _: block, front, count=1) if "model-index" in before else front + block
     if _parsed(after) != wanted:  # an unusual way of writing YAML: better reordered lines than a broken card
         after = _yaml(wanted, newline)
     return after

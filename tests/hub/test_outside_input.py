@@ -59,6 +59,20 @@ def test_a_few_aliases_are_read():
     assert read_yaml("a: &x [1]\nb: *x") == {"a": [1], "b": [1]}
 
 
+@pytest.mark.parametrize(
+    ("most", "text"),
+    [
+        (8, lambda count: f"[&x 1, {', '.join(['*x'] * count)}]"),
+        (64, lambda count: "[" * count + "]" * count),
+    ],
+    ids=["aliases", "levels"],
+)
+def test_eight_aliases_and_sixty_four_levels_are_read_and_one_more_is_not(most, text):
+    assert read_yaml(text(most))
+    with pytest.raises(ValueError, match="nested deeper than 64, or more than 8 aliases"):
+        read_yaml(text(most + 1))
+
+
 def test_no_local_path_and_no_token_is_in_what_would_go_up(tmp_path):
     np.save(tmp_path / "x.npy", np.eye(6))
     made = measure(tmp_path / "x.npy", "participation_ratio")

@@ -67,6 +67,13 @@ def test_the_lines_equal_their_plain_restatements(convention, plain, n):
     assert intrinsic_dimension(PointCloud(X), convention).value == pytest.approx(plain(X), rel=1e-9)
 
 
+def test_razzhigaev_removes_what_is_nearer_than_his_epsilon_times_the_mean_norm():
+    X = torch.randn(200, 100, dtype=torch.float64, generator=torch.Generator().manual_seed(0))  # of mean norm 10
+    X[1::4] = X[::4] + 5e-9  # 5e-8 apart
+    estimate = intrinsic_dimension(PointCloud(X), "razzhigaev")
+    assert estimate.value == pytest.approx(plain_razzhigaev(X), rel=1e-6)
+
+
 def test_razzhigaev_counts_removed_ratios_in_f():
     """Half of a grid's rows have mu = 1: they stay in F, which is where this convention differs from all others."""
     generator = torch.Generator().manual_seed(0)

@@ -7,8 +7,17 @@ import torch
 
 from hf_repgeo import measure
 from hf_repgeo.errors import BadInput
-from hf_repgeo.measures import MEASURES, PointCloud, effective_rank, levina_bickel, patchiness
+from hf_repgeo.measures import (
+    MEASURES,
+    PointCloud,
+    anisotropy,
+    effective_rank,
+    levina_bickel,
+    patchiness,
+)
 from hf_repgeo.measures.hubs import antihub_share, hubness, local_dimension
+from hf_repgeo.measures.nulls import gaussian_shrinkage, surrogates
+from hf_repgeo.measures.pairs import COMPARISONS, CloudPair, evaluate_pair, subspace_novelty
 from hf_repgeo.measures.pairs.differences import sign_flip_test
 from hf_repgeo.measures.rounding import rounding_noise, spectral_loss
 from hf_repgeo.measures.trajectories import mean_angle
@@ -108,3 +117,35 @@ def test_up_to_twelve_folds_every_pattern_of_signs_is_tried(folds, generator):
     wanted = (means.abs() >= means[0].abs() - 1e-6).double().mean()
     for seed in (0, 1):
         assert float(sign_flip_test(shares, seed=seed)[0]) == float(wanted)
+
+
+def test_in_two_columns_the_shrinkage_has_a_closed_form():
+    """`2 (a + b)^2 / (n (a - b)^2)` of the eigenvalues a and b, from Chen et al., equation 23."""
+    a, b, n = 5.0, 1.0, 100
+    found = gaussian_shrinkage(n, 2, a + b, a**2 + b**2)
+    assert found == pytest.approx(2 * (a + b) ** 2 / (n * (a - b) ** 2), rel=1e-12)
+
+
+def test_a_surrogate_of_fewer_rows_than_columns_keeps_their_leading_direction(generator):
+    rows = 0.1 * torch.randn(30, 40, generator=generator)
+    rows += 5 * torch.randn(30, 1, generator=generator) * torch.randn(40, generator=generator)
+    for drawn in surrogates(PointCloud(rows), "gaussian", draws=3, seed=0):
+        assert anisotropy(PointCloud(drawn)).value > 0.8
+
+
+def test_the_ends_of_a_comparisons_range_are_read(generator):
+    columns = torch.linalg.qr(torch.randn(60, 9, dtype=torch.float64, generator=generator))[0]
+    columns = torch.linalg.qr(columns - columns.mean(0))[0]
+    X, Y = columns[:, :4], columns[:, 4:8]  # centred, and no column of one has to do with a column of the other
+    for name, comparison in COMPARISONS.items():
+        low, high = comparison.range
+        [same] = evaluate_pair(CloudPair(X, X), [(name, comparison.conventions[0])])
+        if name == "information_imbalance":  # 2 / n times the mean rank, which is 1
+            assert same.value == pytest.approx(2 / 60) and high == 2
+        else:
+            assert same.value == pytest.approx(high if comparison.kind == "similarity" else low, abs=1e-9)
+    [apart] = evaluate_pair(CloudPair(X, Y), [("orthogonal_procrustes", "nuclear")])
+    assert apart.value == pytest.approx(COMPARISONS["orthogonal_procrustes"].range[0], abs=1e-9)
+    sizes = torch.tensor([10.0] * 4 + [0.1] * 4, dtype=torch.float64)
+    novel = subspace_novelty(CloudPair(columns[:, :8] * sizes, columns[:, :8] * sizes.flip(0)), directions=4)
+    assert novel.value == pytest.approx(COMPARISONS["subspace_novelty"].range[1], abs=1e-9)
