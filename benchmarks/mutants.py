@@ -5,13 +5,14 @@ python benchmarks/mutants.py --map map.json               which tests run which 
 python benchmarks/mutants.py --map map.json --sample 500 [--seed 0] [--least 0.9]    random ones of the mapped files
 python benchmarks/mutants.py --map map.json --sample 500 --log log.jsonl              the same; it may be interrupted
 python benchmarks/mutants.py --log log.jsonl --again tests/measures/test_cells.py     those that live, by these tests
+python benchmarks/mutants.py --map map.json --log log.jsonl --patience 60             those that live, by slower tests too
 
 A random mutant changes one operator, comparison, number or condition; constants that only cut the work into pieces
-(`WORK_SIZES`) stay, as their value changes no result. The tests that run its line judge it, the quickest first, until
-one fails or `PATIENCE` seconds of tests are through: mutants that "live" may still be killed by slower tests. The exit
-code is 1 where fewer than `--least` of them are killed. The work is done in a copy of the repository, each mutant in a
-fork of a process that has imported everything but the package. The tests of every 25th mutant are also run without it:
-they must pass.
+(`WORK_SIZES`) stay, as their value changes no result. The tests that run its line judge it, the quickest of each
+function first, until one fails or `--patience` seconds of tests are through: mutants that "live" may still be killed by
+slower tests. The exit code is 1 where fewer than `--least` of them are killed. The work is done in a copy of the
+repository, each mutant in a fork of a process that has imported everything but the package. The tests of every 25th
+mutant are also run without it: they must pass.
 
 The log holds a line per verdict, and the last one of a mutant counts. Who starts again with the same log goes on where
 it ends; offsets are those of the code as it was.
@@ -188,16 +189,18 @@ def write_map(place: Path) -> None:
     print(f"{len(seconds)} tests, failed: {sorted(recorder.failed)}")
 
 
-def judges(mutant: Mutant, known: dict) -> list[str]:
-    """The quickest tests that run the mutant's line; of a line that runs on import, those that run its file."""
-    lines = known["lines"].get(mutant.file, {})
+def judges(mutant: Mutant, known: dict, patience: float = PATIENCE) -> list[str]:
+    """Tests that run the mutant's line (where it runs on import: its file), the quickest of each function first."""
+    lines, seconds = known["lines"].get(mutant.file, {}), known["seconds"]
     tests = lines.get(str(mutant.line)) or []
     if len(tests) < 2:  # the first test that imports the file
-        tests = sorted({test for found in lines.values() for test in found}, key=known["seconds"].__getitem__)
-    chosen, left = [], PATIENCE
-    for test in tests:
-        left -= known["seconds"][test]
-        if chosen and left < 0:
+        tests = {test for found in lines.values() for test in found}
+    tests = sorted(tests, key=seconds.__getitem__)
+    quickest = {test.partition("[")[0]: test for test in reversed(tests)}.values()
+    chosen = []
+    for test in sorted(tests, key=lambda test: (test not in quickest, seconds[test])):
+        patience -= seconds[test]
+        if chosen and patience < 0:
             break
         chosen.append(test)
     return chosen
@@ -265,6 +268,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--least", type=float, default=1.0)
     parser.add_argument("--log", type=Path, help="verdicts are added to it; mutants that it holds are not judged again")
+    parser.add_argument("--patience", type=float, default=PATIENCE, help="seconds of tests a mutant")
     parser.add_argument("--again", nargs="+", default=[], help="tests of the mutants that live by the log")
     options = parser.parse_args()
     if options.sample and not options.map:
@@ -272,23 +276,27 @@ def main() -> int:
     if options.map and not options.map.exists():
         command = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import mutants; mutants.write_map"
         subprocess.run([sys.executable, "-c", f"{command}(mutants.Path({str(options.map.absolute())!r}))"], check=True)
-    if options.map and not options.sample:
-        return 0
     verdicts = logged(options.log)
-    if options.again:
-        todo = [(mutant, options.again) for mutant, lives in verdicts.items() if lives]
-    elif options.sample:
-        known = json.loads(options.map.read_text())
-        sample = sampled(options.sample, options.seed)
-        todo = [(mutant, judges(mutant, known)) for mutant in sample if mutant not in verdicts]
-    else:
-        todo = list(named())
-    for mutant, lives in judge(todo):
+    if options.map and not options.sample and not verdicts:
+        return 0
+    for mutant, lives in judge(work(options, verdicts)):
         verdicts[mutant] = lives
         if options.log:
             with options.log.open("a") as log:
                 log.write(json.dumps(asdict(mutant) | {"lives": lives}) + "\n")
     return told(verdicts, options.least)
+
+
+def work(options: argparse.Namespace, verdicts: dict[Mutant, bool]) -> list[tuple[Mutant, list[str]]]:
+    """What is asked for: mutants, and the tests that judge each."""
+    living = [mutant for mutant, lives in verdicts.items() if lives]
+    if options.again:
+        return [(mutant, options.again) for mutant in living]
+    if not options.map:
+        return list(named())
+    known = json.loads(options.map.read_text())
+    fresh = [mutant for mutant in sampled(options.sample, options.seed) if mutant not in verdicts]
+    return [(mutant, judges(mutant, known, options.patience)) for mutant in (fresh if options.sample else living)]
 
 
 def logged(log: Path | None) -> dict[Mutant, bool]:

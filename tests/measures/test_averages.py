@@ -101,3 +101,10 @@ def test_p_of_a_mean_over_batches_is_even_where_chance_is_true():
     p = torch.tensor(found).sort().values
     assert (p - torch.arange(1, 201) / 200).abs().max() < 0.11
     assert 0.02 < (p < 0.05).float().mean() < 0.09
+
+
+def test_copies_are_counted_over_all_batches(generator):
+    rows = torch.randn(60, 5, generator=generator)
+    protocol = BatchMeans(resolve(["anisotropy", "duplicate_share"]), {}, 80, 40, seed=0)
+    found = protocol.measure(torch.cat([rows, rows[:20]]), torch.arange(80), {"all": torch.arange(80)})
+    assert [row["n_distinct"] for row in found] == [60, 60] and found[1]["value"] == pytest.approx(20 / 80)
