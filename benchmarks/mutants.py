@@ -5,7 +5,7 @@ python benchmarks/mutants.py --map map.json               which tests run which 
 python benchmarks/mutants.py --map map.json --sample 500 [--seed 0] [--least 0.9]    random ones of the mapped files
 python benchmarks/mutants.py --map map.json --sample 500 --log log.jsonl              the same; it may be interrupted
 python benchmarks/mutants.py --log log.jsonl --again tests/measures/test_cells.py     those that live, by these tests
-python benchmarks/mutants.py --map map.json --log log.jsonl --patience 60             those that live, by slower tests too
+python benchmarks/mutants.py --map map.json --log log.jsonl --patience 60             those that live, by slower tests
 
 A random mutant changes one operator, comparison, number or condition; constants that only cut the work into pieces
 (`WORK_SIZES`) stay, as their value changes no result. The tests that run its line judge it, the quickest of each

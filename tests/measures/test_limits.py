@@ -15,7 +15,9 @@ from hf_repgeo.measures import (
     levina_bickel,
     patchiness,
 )
+from hf_repgeo.measures.eigen import principal_coordinates
 from hf_repgeo.measures.hubs import antihub_share, hubness, local_dimension
+from hf_repgeo.measures.moments import Moments
 from hf_repgeo.measures.nulls import gaussian_shrinkage, surrogates
 from hf_repgeo.measures.pairs import COMPARISONS, CloudPair, evaluate_pair, subspace_novelty
 from hf_repgeo.measures.pairs.differences import sign_flip_test
@@ -149,3 +151,13 @@ def test_the_ends_of_a_comparisons_range_are_read(generator):
     sizes = torch.tensor([10.0] * 4 + [0.1] * 4, dtype=torch.float64)
     novel = subspace_novelty(CloudPair(columns[:, :8] * sizes, columns[:, :8] * sizes.flip(0)), directions=4)
     assert novel.value == pytest.approx(COMPARISONS["subspace_novelty"].range[1], abs=1e-9)
+
+
+@pytest.mark.parametrize("n", [12, 200])
+def test_coordinates_in_the_eigenbasis_have_the_inner_products_of_the_centred_rows(n, generator):
+    rows = 3 + 20 * torch.randn(n, 30, dtype=torch.float64, generator=generator)
+    found = torch.cat(list(principal_coordinates(rows, Moments.of(rows) if n > 30 else None))).double()
+    centred = rows - rows.mean(0)
+    assert torch.allclose(
+        found @ found.T, centred @ centred.T, rtol=1e-4, atol=1e-4 * float(centred.square().sum() / n)
+    )

@@ -1,0 +1,69 @@
+"""Where something begins: lists of two blocks, a data set's configuration, the rows that one more token gives."""
+
+import pytest
+import torch
+
+from hf_repgeo.rows.block_runs import block_runs
+from hf_repgeo.rows.streams import random_keys
+from hf_repgeo.rows.text_datasets import read_dataset
+from hf_repgeo.rows.trace import BlockCall, Entry
+
+
+def called(path, position, given, returned):
+    return BlockCall(f"{path}.{position}", 0, [given], [returned], Entry(path, position))
+
+
+def test_two_lists_of_two_entries_that_run_in_step_are_one_run_of_two_blocks(generator):
+    states = torch.randn(5, 3, 8, generator=generator)
+    turns = [("attention", 0), ("norm", 0), ("attention", 1), ("norm", 1)]
+    runs = block_runs([called(*turn, states[i], states[i + 1]) for i, turn in enumerate(turns)])
+    [in_step] = [run for run in runs if run.blocks[0][1].path != run.blocks[0][2].path]
+    assert [(first.path, last.path) for _, first, last in in_step.blocks] == [
+        ("attention.0", "norm.0"),
+        ("attention.1", "norm.1"),
+    ]
+
+
+def test_two_blocks_that_are_given_the_same_run_in_parallel_and_are_no_run(generator):
+    given, one, other = torch.randn(3, 3, 8, generator=generator)
+    assert block_runs([called("experts", 0, given, one), called("experts", 1, given, other)]) == []
+    changes_nothing = [called("blocks", 0, given, given), called("blocks", 1, given, other)]
+    assert len(block_runs(changes_nothing)) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "asked"),
+    [
+        ("owner/data", ("owner/data", None, "train")),
+        ("owner/data:test", ("owner/data", None, "test")),
+        ("owner/data:english:test", ("owner/data", "english", "test")),
+    ],
+)
+def test_a_data_sets_name_may_have_a_split_or_a_configuration_and_a_split_behind_it(name, asked, monkeypatch):
+    import datasets
+
+    def load_dataset(place, config, *, split, streaming):
+        assert (place, config, split) == asked
+        return datasets.Dataset.from_dict({"text": ["one"]})
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    source = read_dataset(name).source
+    assert (source["name"], source["config"], source["split"]) == asked
+
+
+def test_random_keys_are_the_numbers_of_splitmix64():
+    """As in the authors' program: a state that grows by the golden ratio, and a mix of it."""
+    import numpy as np
+
+    most = 2**64 - 1
+
+    def split_mix(state):
+        while True:
+            state = state + 0x9E3779B97F4A7C15 & most
+            z = (state ^ state >> 30) * 0xBF58476D1CE4E5B9 & most
+            z = (z ^ z >> 27) * 0x94D049BB133111EB & most
+            yield z ^ z >> 31
+
+    assert next(split_mix(1234567)) == 6457827717110365317  # published with the generator's tests
+    numbers = split_mix(next(split_mix(42)))
+    assert random_keys(42, np.arange(5)).tolist() == [next(numbers) for _ in range(5)]
