@@ -269,6 +269,7 @@ def main() -> int:
     parser.add_argument("--least", type=float, default=1.0)
     parser.add_argument("--log", type=Path, help="verdicts are added to it; mutants that it holds are not judged again")
     parser.add_argument("--patience", type=float, default=PATIENCE, help="seconds of tests a mutant")
+    parser.add_argument("--part", default="1/1", help="2/3: the second of three parts, which run side by side")
     parser.add_argument("--again", nargs="+", default=[], help="tests of the mutants that live by the log")
     options = parser.parse_args()
     if options.sample and not options.map:
@@ -296,7 +297,9 @@ def work(options: argparse.Namespace, verdicts: dict[Mutant, bool]) -> list[tupl
         return list(named())
     known = json.loads(options.map.read_text())
     fresh = [mutant for mutant in sampled(options.sample, options.seed) if mutant not in verdicts]
-    return [(mutant, judges(mutant, known, options.patience)) for mutant in (fresh if options.sample else living)]
+    part, parts = map(int, options.part.split("/"))
+    chosen = (fresh if options.sample else living)[part - 1 :: parts]
+    return [(mutant, judges(mutant, known, options.patience)) for mutant in chosen]
 
 
 def logged(log: Path | None) -> dict[Mutant, bool]:

@@ -1,9 +1,18 @@
 """Where something begins: lists of two blocks, a data set's configuration, the rows that one more token gives."""
 
+from importlib import metadata
+from types import SimpleNamespace
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
 import pytest
 import torch
 
+from hf_repgeo import measure
+from hf_repgeo.errors import BadInput
 from hf_repgeo.rows.block_runs import block_runs
+from hf_repgeo.rows.packaged import packaged
 from hf_repgeo.rows.streams import random_keys
 from hf_repgeo.rows.text_datasets import read_dataset
 from hf_repgeo.rows.trace import BlockCall, Entry
@@ -53,8 +62,6 @@ def test_a_data_sets_name_may_have_a_split_or_a_configuration_and_a_split_behind
 
 def test_random_keys_are_the_numbers_of_splitmix64():
     """As in the authors' program: a state that grows by the golden ratio, and a mix of it."""
-    import numpy as np
-
     most = 2**64 - 1
 
     def split_mix(state):
@@ -67,3 +74,24 @@ def test_random_keys_are_the_numbers_of_splitmix64():
     assert next(split_mix(1234567)) == 6457827717110365317  # published with the generator's tests
     numbers = split_mix(next(split_mix(42)))
     assert random_keys(42, np.arange(5)).tolist() == [next(numbers) for _ in range(5)]
+
+
+@pytest.mark.parametrize("carried", ["weights/model.safetensors", "tiny.gguf"])
+def test_a_package_carries_a_folder_or_a_gguf_file(carried, tmp_path, monkeypatch):
+    class File(str):
+        def locate(self):
+            return tmp_path / self
+
+    monkeypatch.setattr(metadata, "distribution", lambda package: SimpleNamespace(files=[File(carried)]))
+    path = tmp_path / carried
+    assert packaged("some-model") == (path if path.suffix == ".gguf" else path.parent)
+
+
+def test_a_parquet_file_with_a_broken_page_is_refused_in_one_sentence(tmp_path):
+    vectors = pa.array(np.random.default_rng(0).normal(size=(500, 8)).tolist())
+    pyarrow.parquet.write_table(pa.table({"vectors": vectors}), tmp_path / "x.parquet", compression="gzip")
+    content = bytearray((tmp_path / "x.parquet").read_bytes())
+    content[200 : len(content) // 2] = bytes(len(content) // 2 - 200)
+    (tmp_path / "x.parquet").write_bytes(content)
+    with pytest.raises(BadInput, match=r"`file`: got 'x.parquet' \(.+\); wanted a Parquet file"):
+        measure(tmp_path / "x.parquet", "anisotropy")
