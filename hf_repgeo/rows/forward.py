@@ -11,7 +11,7 @@ import torch
 from ..errors import BadInput, RepgeoError, UnknownName
 from .capture import FINAL_NORM, RESIDUAL, Place, Tap, read_places
 from .options import as_layers
-from .passes import encoder_of, run, undisturbed
+from .passes import encoder_of, is_out_of_memory, run, undisturbed
 from .points import OF_STREAM, point_taps
 from .readers import reader_of
 from .stacks import Stack, find_stacks
@@ -23,6 +23,7 @@ __all__ = ["Place", "encoder_of", "forward_windows", "places_of", "resolve_layer
 FINAL_NORMS = ("applied", "raw")
 
 _known: WeakKeyDictionary[torch.nn.Module, tuple[int, list[Stack]]] = WeakKeyDictionary()
+_leaking: WeakKeyDictionary[torch.nn.Module, tuple[tuple, bool]] = WeakKeyDictionary()
 
 
 def forward_windows(
@@ -79,12 +80,16 @@ def _batches(ids: list[list[int]], batch_size: int, padding: bool) -> list[tuple
 def runs_unpadded(model, windows: Windows) -> bool:
     """Whether windows of different lengths must run in separate passes, since padding would change a text's rows.
 
-    Some models mix all positions (FNet), or sum over them. The model is tried once on a few tokens.
+    Some models mix all positions (FNet), or sum over them. The model is tried on a few tokens, again when it has been
+    trained further.
     """
     if len({len(window) for window in windows.ids}) == 1:
         return False
-    taps = [tap for stack in stacks_of(model, windows) for tap in stack.taps]
-    return padding_leaks(model, taps, probe_ids(windows.ids))
+    state = _shape(model), sum(weight._version for weight in model.parameters() if not weight.is_inference())
+    if model not in _leaking or _leaking[model][0] != state:
+        taps = [tap for stack in stacks_of(model, windows) for tap in stack.taps]
+        _leaking[model] = state, padding_leaks(model, taps, probe_ids(windows.ids))
+    return _leaking[model][1]
 
 
 def _read(model, taps: list[Tap], inputs: dict, mask: torch.Tensor, take: Callable) -> dict[Place, Any]:
@@ -102,11 +107,12 @@ def _read(model, taps: list[Tap], inputs: dict, mask: torch.Tensor, take: Callab
     with read_places(model, taps, of_tokens) as found:
         try:
             run(model, **inputs)
-        except IndexError as error:  # a table of positions or of words that is too short
+        except (IndexError, RuntimeError) as error:  # a table of positions that is too short; too few tokens to pool
+            if is_out_of_memory(error):
+                raise
             came = f"windows of {mask.shape[1]} tokens, on which {type(model).__name__} fails ({error})"
-            raise BadInput(
-                "window", came=came, wanted="windows that the model can read", cure="Pass window=."
-            ) from error
+            cure = "Pass window=, or longer texts."
+            raise BadInput("window", came=came, wanted="windows that the model can read", cure=cure) from error
     return found
 
 
@@ -121,7 +127,7 @@ def stacks_of(model, windows: Windows) -> list[Stack]:
     Raises:
         BadInput: there is no other.
     """
-    shape = hash(tuple(name for name, _ in model.named_modules()))
+    shape = _shape(model)
     if model in _known and _known[model][0] == shape:
         return _known[model][1]
     probe = probe_ids(windows.ids)
@@ -137,6 +143,10 @@ def stacks_of(model, windows: Windows) -> list[Stack]:
         raise BadInput("model", came=came, wanted="a model with a row for every token")
     _known[model] = shape, stacks
     return stacks
+
+
+def _shape(model) -> int:
+    return hash(tuple(name for name, _ in model.named_modules()))
 
 
 def _no_text_model(model, windows: Windows) -> BadInput:

@@ -6,7 +6,7 @@ import hashlib
 import json
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -99,7 +99,7 @@ def _weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     Where bitsandbytes has packed 4-bit weights for a CPU, its `state_dict` unpacks them in place and puts their scales
     in another order: from then on the model computes other numbers. Weights that it takes for unpacked it leaves alone.
     """
-    states = [getattr(weight, "quant_state", None) for weight in model.parameters()]
+    states: list[Any] = [getattr(weight, "quant_state", None) for weight in model.parameters()]
     packed = [state for state in states if getattr(state, "packing_format_for_cpu", False)]
     try:
         for state in packed:

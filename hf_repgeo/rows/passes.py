@@ -86,6 +86,13 @@ def run(model: torch.nn.Module, **inputs):
         return model(**inputs)
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out, on any device."""
+    said = str(error).lower()
+    told = "out of memory" in said or "can't allocate memory" in said
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or (isinstance(error, RuntimeError) and told)
+
+
 def _uncompiled() -> AbstractContextManager:
     """While open, compiled parts of a model run uncompiled: compiled code may skip the hooks that read states.
 

@@ -17,6 +17,7 @@ from ..errors import BadInput
 from ..measures import MEASURES, Estimate, PointCloud, evaluate_all, missing
 from ..measures.averages import columns_of
 from ..rows.forward import Place, forward_windows, resolve_layers
+from ..rows.passes import is_out_of_memory
 from ..rows.representations import Representations, token_representations
 from ..rows.windows import Windows, resolve_window, window_limit
 from .fixed_media import FixedMedia
@@ -237,13 +238,6 @@ def sample_representations(
     choice |= {"final_norm": "raw"}
     with autocast or nullcontext():
         return [token_representations(encoder, specials, sample.windows, **choice)]
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out, on any device."""
-    said = str(error).lower()
-    told = "out of memory" in said or "can't allocate memory" in said
-    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or (isinstance(error, RuntimeError) and told)
 
 
 @dataclass(frozen=True)

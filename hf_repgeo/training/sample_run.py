@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 import torch
 
 from ..rows.forward import Place
+from ..rows.passes import is_out_of_memory
 from .fixed_media import FixedMedia
-from .fixed_sample import FixedSample, LayerMeasures, check_encoder, is_out_of_memory, sample_representations
+from .fixed_sample import FixedSample, LayerMeasures, check_encoder, sample_representations
 from .processes import first_of, is_first, is_sharded, left_as_found
 
 logger = logging.getLogger(__name__)

@@ -24,9 +24,20 @@ def gpt2():
     return seeded(GPT2Model, GPT2Config(vocab_size=24, n_embd=32, n_layer=2, n_head=2, n_positions=64))
 
 
-@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+def experts():
+    """The first block has an ordinary MLP, the second experts and one that all tokens share."""
+    from transformers import Qwen2MoeConfig, Qwen2MoeModel
+
+    sizes = {"vocab_size": 24, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    widths = {"intermediate_size": 48, "moe_intermediate_size": 16, "shared_expert_intermediate_size": 24}
+    counts = {"num_experts": 4, "num_experts_per_tok": 2, "num_key_value_heads": 2, "mlp_only_layers": [0]}
+    return seeded(Qwen2MoeModel, Qwen2MoeConfig(**sizes, **widths, **counts))
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2", "experts"])
 def test_attention_and_mlp_are_what_a_block_adds_to_the_stream(kind, decoder):
-    found = read(decoder if kind == "llama" else gpt2(), "residual", "attention", "mlp")
+    model = {"gpt2": gpt2, "experts": experts}[kind]() if kind != "llama" else decoder
+    found = read(model, "residual", "attention", "mlp")
     for layer in (1, 2):
         before, after = found[Place("decoder", layer - 1)], found[Place("decoder", layer)]
         added = found[Place("decoder", layer, "attention")] + found[Place("decoder", layer, "mlp")]
@@ -70,7 +81,9 @@ def test_a_module_is_named_by_its_path_in_the_block(decoder, plain_tokenizer, do
 def test_points_that_do_not_exist_are_refused_with_those_that_do(decoder, tokenizer, documents):
     with pytest.raises(UnknownName, match=r"unknown point 'attentoin'\. Did you mean 'attention'"):
         read(decoder, "attentoin")
-    with pytest.raises(UnknownName, match="unknown point 'queries'"):  # fused with keys and values
+    with pytest.raises(
+        BadInput, match=r"got 'queries', for which the blocks of GPT2Model .* ln_1, .*attn\.c_attn"
+    ):
         read(gpt2(), "queries")
     with pytest.raises(BadInput, match="`points`: got .* beside pooling='sentence'; wanted points of single tokens"):
         hf_repgeo.profile(decoder, documents, tokenizer=tokenizer, points="mlp", pooling="sentence", progress=False)

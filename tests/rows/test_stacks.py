@@ -7,7 +7,7 @@ from tiny import SIZES, seeded
 from hf_repgeo.errors import BadInput, UnknownName
 from hf_repgeo.rows import stacks
 from hf_repgeo.rows.capture import copied, read_places
-from hf_repgeo.rows.forward import places_of, resolve_layers, stacks_of, text_inputs, text_reader
+from hf_repgeo.rows.forward import forward_windows, places_of, resolve_layers, stacks_of, text_inputs, text_reader
 from hf_repgeo.rows.passes import run
 from hf_repgeo.rows.stacks import find_stacks
 from hf_repgeo.rows.windows import Windows
@@ -263,7 +263,7 @@ def test_windows_of_different_lengths_run_apart_where_padding_would_change_them(
     """FNet mixes all positions with a Fourier transform: padding changes every row."""
     from transformers import FNetConfig, FNetModel
 
-    from hf_repgeo.rows.forward import forward_windows, runs_unpadded
+    from hf_repgeo.rows.forward import runs_unpadded
 
     model = seeded(FNetModel, FNetConfig(**{k: v for k, v in SMALL.items() if k != "num_attention_heads"}))
     windows = Windows([row[: 4 + i] for i, row in enumerate(IDS.tolist() * 2)], [[0] * (4 + i) for i in range(6)])
@@ -369,3 +369,13 @@ def test_rounding_of_half_precision_hides_no_direction_of_sight(dtype, scale):
         [stack] = find_stacks(model.to(dtype), text_inputs(model, ids, torch.ones_like(ids)))
         found[type(model).__name__] = stack.name
     assert found == {"BertModel": "encoder", "LlamaModel": "decoder"}
+
+
+def test_a_text_too_short_for_a_model_is_refused_in_a_sentence():
+    from transformers import CanineConfig, CanineModel
+
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
+    model = seeded(CanineModel, CanineConfig(**sizes, max_position_embeddings=64, num_hash_buckets=16))
+    windows = Windows([[5] * 11, [6] * 11, [7, 8, 9]], [[0] * 11, [0] * 11, [1] * 3])
+    with pytest.raises(BadInput, match=r"windows of 3 tokens, on which CanineModel fails .* Pass window=, or longer"):
+        list(forward_windows(model, windows, None, "raw", 8, None))
