@@ -81,9 +81,7 @@ def test_a_module_is_named_by_its_path_in_the_block(decoder, plain_tokenizer, do
 def test_points_that_do_not_exist_are_refused_with_those_that_do(decoder, tokenizer, documents):
     with pytest.raises(UnknownName, match=r"unknown point 'attentoin'\. Did you mean 'attention'"):
         read(decoder, "attentoin")
-    with pytest.raises(
-        BadInput, match=r"got 'queries', for which the blocks of GPT2Model .* ln_1, .*attn\.c_attn"
-    ):
+    with pytest.raises(BadInput, match=r"got 'queries', for which the blocks of GPT2Model .* ln_1, .*attn\.c_attn"):
         read(gpt2(), "queries")
     with pytest.raises(BadInput, match="`points`: got .* beside pooling='sentence'; wanted points of single tokens"):
         hf_repgeo.profile(decoder, documents, tokenizer=tokenizer, points="mlp", pooling="sentence", progress=False)
