@@ -161,3 +161,13 @@ def test_coordinates_in_the_eigenbasis_have_the_inner_products_of_the_centred_ro
     assert torch.allclose(
         found @ found.T, centred @ centred.T, rtol=1e-4, atol=1e-4 * float(centred.square().sum() / n)
     )
+
+
+def test_a_spread_whose_squares_underflow_is_no_spread_to_fit_a_map_to(generator):
+    X = torch.tensor([[1.0, -1e-161], [1.0, 1e-161], [1.0, 3.6e-161]], dtype=torch.float64)
+    Y = torch.randn(3, 1, dtype=torch.float64, generator=generator)
+    [found] = evaluate_pair(CloudPair(X, Y), [("linearity_score", "held_out")])
+    assert found.value is None and found.codes == ("no_spread",)
+    X[0] = torch.tensor([0.5, 0.5])  # and where it is left out, the others are equal but for what underflows
+    [found] = evaluate_pair(CloudPair(X, Y), [("linearity_score", "held_out")])
+    assert found.value is not None and found.value < 1

@@ -15,6 +15,7 @@ NO_SPREAD = "no_spread: all rows of one cloud are equal, so there is nothing to 
 DIRECTIONS = 32
 HELD_OUT_FOLDS = 5
 RIDGE = 1e-10  # of the mean variance: keeps the normal equations solvable where X has fewer directions than columns
+LEAST_SQUARES = torch.finfo(torch.float64).tiny / RIDGE  # beside entries of 1: below, a ridge is no number any more
 
 
 # --- linear CKA -----------------------------------------------------------------------------------------------------
@@ -173,7 +174,7 @@ def linearity_score(pair: CloudPair, *, convention: str = "held_out") -> Estimat
     """
     if convention not in ("held_out", "razzhigaev"):
         raise UnknownName("convention of linearity_score", convention, ("held_out", "razzhigaev"))
-    if min(float(pair.xy.k.sum()), float(pair.xy.l.sum())) <= 0:
+    if min(float(pair.xy.k.sum()), float(pair.xy.l.sum())) <= LEAST_SQUARES:
         return missing("linearity_score", convention, NO_SPREAD, n=pair.n)
     limited = f"rank_limited: {pair.n} rows for {pair.x.d} columns; the map fits any rows it was fitted on"
     warnings = (limited,) if pair.n <= 2 * pair.x.d else ()
@@ -200,7 +201,8 @@ def _residual(pair: CloudPair, left_out: torch.Tensor | None, scored: torch.Tens
     test = _Moments(pair, slice(None) if scored is None else scored)
     scale = fit.xx.diagonal().mean()
     ridge = RIDGE * scale * torch.eye(len(fit.xx), dtype=fit.xx.dtype, device=fit.xx.device)
-    spread = float(scale) > 0  # a map cannot be fitted to one row, or to equal ones: the best guess is their mean
+    # A map cannot be fitted to one row, to equal ones, or where squares underflow: the best guess is their mean.
+    spread = float(scale) > LEAST_SQUARES
     weights = torch.linalg.solve(fit.xx + ridge, fit.xy) if spread else torch.zeros_like(fit.xy)
     offset = (fit.y - fit.x @ weights) / fit.n  # the map is x -> offset + x weights
     predicted = (weights * (test.raw_xx @ weights)).sum() + 2 * (test.x @ weights) @ offset + test.n * offset @ offset
