@@ -17,10 +17,10 @@ import torch
 from ..errors import BadInput, UnknownName
 from ..measures import PointCloud
 from ..measures.cells import unanswerable
+from ..measures.diagnostics import MASSIVE_NORM
 from ..measures.kernels.quantizers import complete_options
 from ..rows.forward import forward_windows
 from ..rows.models import load_model
-from ..rows.representations import MASSIVE_NORM
 from ..rows.texts import corpus_of, packaged_sample
 from ..rows.windows import make_windows, resolve_window, window_limit
 from .figures import points

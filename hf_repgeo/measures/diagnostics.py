@@ -12,7 +12,7 @@ from .spectrum import NO_SPREAD
 if TYPE_CHECKING:
     from .cloud import PointCloud
 
-MASSIVE_NORM = 5.0
+MASSIVE_NORM = 5.0  # a row is massive when its norm exceeds this many times the median
 ROGUE_SHARE = 0.5
 
 

@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 import torch
 
 from ..errors import BadInput, UnknownName
+from ..measures.diagnostics import MASSIVE_NORM
 from .capture import Place, Take, Tap, read_places
 from .passes import run
-from .representations import MASSIVE_NORM, Representations, joined
+from .representations import Representations, joined
 
 MEDIA_POLICIES = ("all", "no_special", "sink_robust", "text", "image", "audio")
 KINDS = {"text": 0, "special": 1, "image": 2, "audio": 3}  # of rows

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ..errors import UnknownName
+from ..measures.diagnostics import MASSIVE_NORM
 from .forward import Place, forward_windows, places_of, runs_unpadded
 from .options import as_names
 from .processes import current_team, interleaved
@@ -24,7 +25,6 @@ POLICIES = ("all", "no_special", "sink_robust", "one_per_type")
 DEFAULT_POLICIES = ("all", "sink_robust")  # nearly the same rows, so that they share most of the arithmetic
 TYPES_OVERSAMPLE = 4  # windows hold this many times the wanted rows if each token type counts once
 POOLINGS = ("tokens", "cls", "last", "mean", "sentence")
-MASSIVE_NORM = 5.0  # a token is massive when its norm exceeds this many times its layer's median
 SPARE_SHARE = 8  # up to 1 / SPARE_SHARE more rows are kept than wanted, to replace massive ones
 MASSIVE_SHARE = 1 / 64  # in most models at most this share of the tokens is massive; that many more tokens are run
 

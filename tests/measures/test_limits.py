@@ -12,6 +12,7 @@ from hf_repgeo.measures import (
     PointCloud,
     anisotropy,
     effective_rank,
+    interval_of,
     levina_bickel,
     patchiness,
 )
@@ -171,3 +172,17 @@ def test_a_spread_whose_squares_underflow_is_no_spread_to_fit_a_map_to(generator
     X[0] = torch.tensor([0.5, 0.5])  # and where it is left out, the others are equal but for what underflows
     [found] = evaluate_pair(CloudPair(X, Y), [("linearity_score", "held_out")])
     assert found.value is not None and found.value < 1
+
+
+def test_a_row_is_massive_from_five_times_the_median_norm():
+    rows = torch.eye(40, dtype=torch.float64)
+    rows[0] *= 4.999
+    rows[1] *= 5.001
+    assert measure(rows, "massive_share").rows[0]["value"] == 1 / 40
+
+
+def test_an_interval_is_of_95_percent_unless_asked_otherwise(rows):
+    cloud = PointCloud(rows)
+    for asked, level in (({}, 0.95), ({"level": 0.5}, 0.5)):
+        [found] = interval_of(cloud, [anisotropy(cloud)], **asked)
+        assert found.details["interval_level"] == level
