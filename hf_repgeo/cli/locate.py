@@ -10,8 +10,9 @@ from .output import add_json_flag, print_report
 
 ABOUT = """\
 Where does an encoder keep the properties of your sentences? Reads texts with one or more columns of values, embeds
-them, and says for each property whether a block of dimensions carries it, a few scattered ones, a rotated subspace or
-many directions, compared with random sets, rotated bases and shuffled labels. Then trains a sparse VAE per property.
+them, and says for each property whether a block of dimensions carries it, a few scattered ones, many, a rotated
+subspace or many directions, compared with random sets, rotated bases and shuffled labels. Then trains a sparse VAE per
+property.
 """
 
 EXAMPLES = """\

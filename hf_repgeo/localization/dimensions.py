@@ -86,7 +86,7 @@ def rotated_curves(divisions: torch.Tensor, count: int, generator: torch.Generat
 
 
 def sizes_if_few(
-    parts: torch.Tensor, covariance_factor: torch.Tensor, few: float, keep: float, count: int, generator
+    parts: torch.Tensor, factor: torch.Tensor, few: float, keep: float, count: int, generator
 ) -> torch.Tensor:
     """How large the smallest set would seem if `few` dimensions held `keep` of a property as strong, under equal noise.
 
@@ -95,7 +95,7 @@ def sizes_if_few(
 
     Args:
         parts: cross-covariances `(parts, d, C - 1)` of one division.
-        covariance_factor: Cholesky factor `(d, d)` of the covariance of the rows.
+        factor: `(d, d)` float32 with `factor @ factor.T` the covariance of the rows' noise.
         few: how many dimensions.
         keep: the share that they hold.
         count: of simulations.
@@ -107,7 +107,6 @@ def sizes_if_few(
     d, width = parts.shape[1:]
     held = max(1, min(d, round(few / keep)))
     strength = max(0.0, float(cumulative_shares(parts)[:, -1].mean()))
-    factor = covariance_factor.float()
     noise = float(parts.var(0).mean() / factor.square().sum(-1).mean()) ** 0.5
     sizes = []
     for _ in range(count):
@@ -119,15 +118,15 @@ def sizes_if_few(
     return torch.tensor(sizes, dtype=torch.float64)
 
 
-def neighbour_share(held: torch.Tensor, columns: int | None = None) -> torch.Tensor:
-    """Which part of what chosen dimensions hold lies in such as have a chosen neighbour, at most two away; 0 to 1.
-
-    Two, because in a block some dimensions carry next to nothing, and the smallest set leaves these out.
+def neighbour_share(held: torch.Tensor, columns: int | None = None, reach: int = 2) -> torch.Tensor:
+    """Which part of what chosen dimensions hold lies in such as have a chosen neighbour; 0 to 1.
 
     Args:
         held: `(..., d)`, what each chosen dimension holds, 0 where it is not chosen; bool: all the same.
         columns: of the array that the embedding is seen as, row by row: dimensions above and below are neighbours too.
             None: only dimensions before and after.
+        reach: how far apart neighbours may be; in a block some dimensions carry next to nothing, and the smallest set
+            leaves these out.
 
     Returns:
         `(...)` float64.
@@ -138,10 +137,39 @@ def neighbour_share(held: torch.Tensor, columns: int | None = None) -> torch.Ten
     """
     chosen = held > 0
     beside = torch.zeros_like(chosen)
-    for step in {1, 2, columns or 1}:
+    for step in {*range(1, reach + 1), columns or 1}:
         beside[..., step:] |= chosen[..., :-step]
         beside[..., :-step] |= chosen[..., step:]
     return (held * beside).sum(-1).double() / held.sum(-1)
+
+
+def neighbour_reach(size: int, d: int) -> int:
+    """How far apart neighbours may be, so that an eighth of `size` dimensions at random have one; at least two."""
+    return max(2, round(d / (16 * size)))
+
+
+def nearness(chosen: torch.Tensor, columns: int | None = None) -> torch.Tensor:
+    """How close together chosen dimensions lie: the sum of 1 / distance over their pairs.
+
+    Args:
+        chosen: `(..., d)` bool.
+        columns: as in `neighbour_share`; distances on the array count where they are the shorter ones.
+
+    Returns:
+        `(...)` float64.
+
+    Example:
+        >>> nearness(torch.tensor([1, 1, 0, 1]).bool()).item()
+        1.8333333333333333
+    """
+    at = torch.arange(chosen.shape[-1])
+    apart = (at[:, None] - at).abs().double()
+    if columns:
+        rows, places = at // columns, at % columns
+        apart = apart.minimum(torch.hypot((rows[:, None] - rows).double(), (places[:, None] - places).double()))
+    close = (1 / apart).fill_diagonal_(0.0)
+    chosen = chosen.double()
+    return ((chosen @ close) * chosen).sum(-1) / 2
 
 
 def random_places(held: torch.Tensor, count: int, generator: torch.Generator) -> torch.Tensor:

@@ -45,8 +45,8 @@ def locate(
 ) -> WhereReport:
     """Where an encoder's sentence embeddings keep the properties of your sentences.
 
-    Embeds the sentences, gives each property a verdict (`where_is`: a block of dimensions, a few scattered ones, a
-    rotated subspace, distributed, or absent), and trains two sparse VAEs per property on pairs of sentences with the
+    Embeds the sentences, gives each property a verdict (`where_is`: a block of dimensions, a few scattered ones, many,
+    a rotated subspace, distributed, or absent), and trains two sparse VAEs per property on pairs of sentences with the
     same value from different groups: one on the dimensions as they are, one on shuffled ones. Any gain of the first
     over the second is due to the place of dimensions. No group is on both sides of any division.
 

@@ -15,6 +15,8 @@ from .dimensions import (
     cumulative_shares,
     dimension_energies,
     mean_curve,
+    nearness,
+    neighbour_reach,
     neighbour_share,
     random_places,
     random_set_shares,
@@ -23,6 +25,7 @@ from .dimensions import (
     smallest_set,
 )
 from .effects import (
+    Levelled,
     Values,
     agreement,
     check_rows,
@@ -38,10 +41,12 @@ from .effects import (
 from .readout import holm
 from .subspaces import carried, inlp_rank, left_after_erasing, spectrum, subspace_rank
 
-VERDICTS = ("block", "scattered few", "rotated subspace", "distributed", "absent", "cannot tell")
+VERDICTS = ("block", "scattered few", "many dimensions", "rotated subspace", "distributed", "absent", "cannot tell")
 LEAST_NULLS = 200
 MOST_ROWS = 8192
 NEIGHBOURLY = 0.5  # of the way from random sets to neighbours throughout, for the smallest set to be called a block
+SPARSER = 0.5  # of the dimensions that rotated bases take: up to there a property lies in a part of this basis
+PLACES = 2000  # random orders of the dimensions, which cost little
 MOST_COLUMNS = 12  # of cross-covariances that are rotated together; more divisions hardly move the curve
 SIXTHS = 12  # groups, and at most as many values, for six parts: twice as many rows rank the dimensions as with three
 BEYOND = 3.0  # standard deviations of chance: what a reader must tell to be believed, and be there to be divided up
@@ -62,13 +67,14 @@ class Where:
 
     Args:
         verdict: one of `VERDICTS`: `"block"` few dimensions, most of them neighbours; `"scattered few"` few dimensions
-            here and there; `"rotated subspace"` few directions, not along the dimensions; `"distributed"` many
-            directions in any basis; `"absent"` no linear reader tells it; `"cannot tell"` read, but too faint to say
-            where.
+            here and there; `"many dimensions"` more than a few, and at most half as many as in rotated bases;
+            `"rotated subspace"` few directions, not along the dimensions; `"distributed"` many directions in any basis;
+            `"absent"` no linear reader tells it; `"cannot tell"` read, but too faint to say where.
         n, groups, values: rows and groups that have the property, and its different values.
         accuracy: of a linear reader on groups it was not fitted to, and over divisions of these.
         chance: accuracy of always saying the most frequent value.
-        dimensions: the fewest dimensions that hold `keep` of the variance between values, and over divisions.
+        dimensions: the fewest dimensions that hold `keep` of the variance between values, and over divisions; rows in
+            units of their noise, its loud directions scaled down.
         few_dimensions: how many it would seem to take if `few` dimensions held `keep`, with as much noise (95 %); None
             where the fewest are few.
         chosen: which dimensions these are, the strongest first.
@@ -76,7 +82,8 @@ class Where:
         rotated_dimensions: how many dimensions it takes in randomly rotated bases.
         area: under the curve of share against number of dimensions, and in rotated bases (95 %): 0.5 is an even spread.
         rotated_area: the same in randomly rotated bases.
-        neighbours: part of what the smallest set holds in dimensions with a neighbour in it, at most two away.
+        neighbours: part of what the smallest set holds in dimensions with a neighbour in it: so near that of as many
+            dimensions at random an eighth would have one, or two away.
         random_neighbours: the same if these dimensions lay at random.
         rank: the fewest directions of any basis that hold `keep` of what a reader tells by, and over divisions.
         left: share of what a reader tells by that is left on new groups when these directions are erased.
@@ -90,7 +97,7 @@ class Where:
             of the property being there, of this basis being better than a rotated one, of the smallest set being
             neighbours, of it taking more than `few` dimensions.
         curve: share held by the best 1, 2, 4 ... dimensions, as `[k, share, rotated low, rotated high]`.
-        n_null: draws of chance behind each p-value.
+        n_null: draws of chance behind each p-value; that of neighbours has 2,000 at least.
     """
 
     verdict: str
@@ -147,18 +154,20 @@ def where_is(
       deviations or with an accuracy three standard errors above chance, each group one draw: of a hundred properties
       that are not there fewer than one is called present
     - *block* or *scattered few* if `few` of the dimensions hold `keep` of the variance between the values and a rotated
-      basis needs more (`p_basis <= alpha`); a block if they have neighbours among them
-      (`p_neighbours <= alpha`, and at least half of the way from random sets to neighbours throughout)
-    - *rotated subspace* if it takes more dimensions than a property in `few` would seem to take under as much noise
-      (`p_many <= alpha`), and so few directions of another basis do
-    - *distributed* if it takes many of both
+      basis needs more (`p_basis <= alpha`); a block if they lie closer together than random ones
+      (`p_neighbours <= alpha`) and have neighbours, at least half of the way from random sets to neighbours throughout
+    - else, if it takes more dimensions than a property in `few` would seem to take under as much noise
+      (`p_many <= alpha`): *many dimensions* if a rotated basis needs more (`p_basis <= alpha`), twice as many at least;
+      *rotated subspace* if so few directions of another basis do; *distributed* if it takes many of those too
     - else *cannot tell*: the property is there, and too faint to say where
 
     A property of two values lies in one direction, for any linear reader: spread over all dimensions, it is a rotated
     subspace of rank 1. Only many values can be distributed.
 
     Args:
-        rows: `(n, hidden_size)`, such as sentence embeddings. Dimensions count in units of their standard deviation.
+        rows: `(n, hidden_size)`, such as sentence embeddings. Dimensions count in units of the standard deviation
+            among rows of one value. Directions in which such rows vary more than white noise would by chance are scaled
+            down to this limit, so that noise which dimensions share hides none of them.
         labels: property -> one value per row; None, NaN or `""` where a row does not have the property.
         groups: one per row: rows of a group share material, such as a lexical frame, and never stand on both sides of a
             division. If every group holds several values, rows are taken relative to their group's mean. None: every
@@ -276,7 +285,7 @@ class _Finder:
         self.x, self.n_null, self.divisions, self.keep, self.few, self.seed = x, n_null, divisions, keep, few, seed
         self.columns, self.regions = columns, regions
         self.spaces: dict[bytes, _Space] = {}
-        self.kernels: dict[bytes, list[torch.Tensor]] = {}
+        self.kernels: dict[bytes, torch.Tensor] = {}
 
     def space(self, values: Values, paired: bool) -> _Space:
         """The rows that have the property; relative to their group's mean where groups are compared with themselves."""
@@ -287,20 +296,21 @@ class _Finder:
             self.spaces[key] = _Space.of(relative_to_group(x, values.groups) if paired else x)
         return self.spaces[key]
 
-    def agreements(self, space: _Space, values: Values, generator) -> tuple[torch.Tensor, torch.Tensor]:
-        """Of the labels and of shuffled ones: in whitened rows, where readers read, and in the rows as they are."""
+    def white_kernel(self, space: _Space, values: Values) -> torch.Tensor:
+        """Of the last property's rows and groups, which the next property often shares."""
         key = id(space).to_bytes(8, "little") + values.groups.numpy().tobytes()
         if key not in self.kernels:
-            self.kernels = {key: [kernel_between_groups(x, values.groups) for x in (space.white, space.x)]}
-        nulls = torch.cat([values.codes[None], shuffled_codes(values, self.n_null, generator)])
-        white, plain = self.kernels[key]
-        return agreement(white, values, nulls), agreement(plain, values, nulls)
+            self.kernels = {key: kernel_between_groups(space.white, values.groups)}
+        return self.kernels[key]
 
     def find(self, values: Values) -> Where:
         """One property, its p-values not corrected yet."""
         generator = torch.Generator().manual_seed(self.seed)
         space = self.space(values, values.several_a_group)
-        read, between = self.agreements(space, values, generator)
+        level = Levelled.of(space.x, values)
+        nulls = torch.cat([values.codes[None], shuffled_codes(values, self.n_null, generator)])
+        read = agreement(self.white_kernel(space, values), values, nulls)  # in whitened rows, where readers read
+        between = agreement(kernel_between_groups(level.rows, values.groups), values, nulls)
         parts = 6 if len(values.names) <= SIXTHS <= int(values.groups.max()) + 1 else 3
         parted = [divided(values.groups, parts, generator) for _ in range(self.divisions)]
         white = self.space(values, paired=False).white
@@ -311,12 +321,13 @@ class _Finder:
         if not _stands_out(read) and not _well_read(accuracy.value, chance, counts[1]):
             found.verdict = "absent"
         elif _stands_out(between):
-            self._divide(found, space, values, parted, generator)
+            self._divide(found, level, values, parted, generator)
+            self._subspaces(found, space, values, [thirds(parts) for parts in parted])
         return found
 
-    def _divide(self, found: Where, space: _Space, values: Values, parted, generator) -> None:
-        """Adds dimensions, neighbours, rotations, subspaces and exchanges."""
-        effects = torch.stack([_effects(space.x, values, parts) for parts in parted])
+    def _divide(self, found: Where, level: Levelled, values: Values, parted, generator) -> None:
+        """Adds dimensions, neighbours and rotations."""
+        effects = torch.stack([_effects(level.rows, values, parts) for parts in parted])
         lines = cumulative_shares(effects)  # (divisions, pairs, d)
         curve = mean_curve(lines.flatten(0, 1))
         size = smallest_set(curve, self.keep)
@@ -328,19 +339,21 @@ class _Finder:
         self._rotate(found, effects, curve, generator)
         self._neighbours(found, energies, generator)
         if size > self.few:
-            sizes = sizes_if_few(effects[0], space.factor, self.few, self.keep, self.n_null, generator)
+            sizes = sizes_if_few(effects[0], level.factor, self.few, self.keep, self.n_null, generator)
             found.few_dimensions, found.p_many = _chance(sizes), _p_value(torch.cat([torch.tensor([size]), sizes]))
         if self.regions is not None:
             found.tiles = _tile_index(energies, self.regions, self.n_null, generator)
-        self._subspaces(found, space, values, [thirds(parts) for parts in parted])
 
     def _neighbours(self, found: Where, energies: torch.Tensor, generator) -> None:
         held = torch.zeros_like(energies)
         held[found.chosen] = energies[found.chosen].clamp(min=1e-300)
-        placed = torch.cat([held[None], random_places(held, self.n_null, generator)])
-        shares = neighbour_share(placed, self.columns)
+        placed = torch.cat([held[None], random_places(held, max(self.n_null, PLACES), generator)])
+        shares = neighbour_share(placed, self.columns, neighbour_reach(len(found.chosen), len(held)))
         found.neighbours, found.random_neighbours = float(shares[0]), _chance(shares[1:])
-        found.p_neighbours = _p_value(shares)
+        near = nearness(placed > 0, self.columns).round(
+            decimals=9
+        )  # equal distances, added in another order, are equal
+        found.p_neighbours = _p_value(near)
 
     def _subspaces(self, found: Where, space: _Space, values: Values, parted) -> None:
         """Directions are counted in whitened rows: there noise is alike in all, and no basis is special."""
@@ -446,4 +459,6 @@ def _verdict(found: Where, few: float, alpha: float) -> str:
         return "block" if neighbourly else "scattered few"
     if found.p_many is None or found.p_many > alpha:
         return "cannot tell"
+    if found.p_basis <= alpha and found.dimensions.value <= SPARSER * found.rotated_dimensions.value:
+        return "many dimensions"
     return "rotated subspace" if found.rank.value <= few else "distributed"

@@ -10,11 +10,14 @@ from hf_repgeo.errors import BadInput, NonFiniteRows, TooFewRows
 from hf_repgeo.localization.dimensions import (
     cumulative_shares,
     mean_curve,
+    nearness,
+    neighbour_reach,
     neighbour_share,
     rotated_curves,
     smallest_set,
 )
 from hf_repgeo.localization.effects import (
+    Levelled,
     agreement,
     check_rows,
     cross_covariance,
@@ -145,6 +148,68 @@ def test_noise_along_two_directions_hides_none_of_the_property():
     assert found.verdict == "distributed" and found.rank.value > 25
 
 
+def correlated(generator, correlation):
+    """Noise that each dimension shares with the one before."""
+    x = torch.randn(N, D, generator=generator)
+    for i in range(1, D):
+        x[:, i] = correlation * x[:, i - 1] + math.sqrt(1 - correlation**2) * x[:, i]
+    return x
+
+
+@pytest.mark.parametrize("place", ["block", "scattered few", "rotated subspace"])
+def test_noise_that_neighbours_share_misleads_nobody(place):
+    """Its loudest direction has 19 times the average variance."""
+    generator = drawn(1)
+    x, y = correlated(generator, 0.9), torch.arange(N) % 2
+    at = {"block": torch.arange(60, 72), "scattered few": torch.randperm(D, generator=generator)[:12]}
+    code = torch.nn.functional.normalize(torch.randn(12, generator=generator), dim=0)
+    turn = torch.linalg.qr(torch.randn(D, 12, generator=generator)).Q
+    direction = torch.zeros(D).index_add(0, at[place], code) if place in at else turn @ code
+    found = where_is(x + APART * (y[:, None] - 0.5) * direction, {"y": y.tolist()})["y"]
+    assert found.verdict == place
+
+
+def test_more_than_a_few_dimensions_of_this_basis_are_no_rotated_subspace():
+    generator = drawn(0)
+    y, at = torch.arange(N) % 2, torch.randperm(D, generator=generator)[:48]
+    direction = torch.zeros(D).index_fill(0, at, APART / math.sqrt(48))
+    found = where_is(torch.randn(N, D, generator=generator) + (y[:, None] - 0.5) * direction, {"y": y.tolist()})["y"]
+    assert found.verdict == "many dimensions" and 16 < found.dimensions.value < found.rotated_dimensions.low
+    assert len(set(found.chosen) & set(at.tolist())) > 35
+
+
+def in_noise_units(x, y):
+    """Rows over the standard deviation of rows of one value, and the covariance of these."""
+    noise = torch.cat([x[y == value] - x[y == value].mean(0) for value in (0, 1)])
+    unit = noise.square().mean(0).sqrt()
+    return x / unit, shrunk_covariance(noise / unit)
+
+
+def test_levelling_limits_a_loud_direction_and_leaves_the_others_alone():
+    generator = drawn(0)
+    y = torch.arange(N) % 2
+    loud = torch.nn.functional.normalize(torch.randn(D, generator=generator), dim=0)
+    x = torch.randn(N, D, generator=generator) + 9 * torch.randn(N, 1, generator=generator) * loud
+    x = check_rows(x + 0.5 * y[:, None] * torch.eye(D)[3])
+    levelled = Levelled.of(x, read_values(y.tolist(), None, "y"))
+    before, covariance = in_noise_units(x, y)
+    variances, directions = torch.linalg.eigh(covariance)
+    limit = float(variances.mean()) * (1 + math.sqrt(D / N)) ** 2
+    assert variances[-1] > 3 * limit and variances[-2] < limit
+    along, others = directions[:, -1].float(), directions[:, :-1].float()
+    shrunk = math.sqrt(limit / float(variances[-1]))
+    torch.testing.assert_close(levelled.rows @ along, shrunk * (before @ along), atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(levelled.rows @ others, before @ others, atol=1e-3, rtol=1e-3)
+    expected = covariance - (1 - shrunk**2) * float(variances[-1]) * torch.outer(along, along).double()
+    torch.testing.assert_close((levelled.factor @ levelled.factor.T).double(), expected, atol=1e-4, rtol=1e-4)
+
+
+def test_levelling_leaves_white_rows_alone():
+    x, y = check_rows(torch.randn(N, D, generator=drawn(0))), torch.arange(N) % 2
+    levelled = Levelled.of(x, read_values(y.tolist(), None, "y"))
+    torch.testing.assert_close(levelled.rows, in_noise_units(x, y)[0], atol=1e-4, rtol=1e-4)
+
+
 def test_absent_properties_pass_as_rarely_as_promised():
     """Ten properties that say nothing, in six clouds: uncorrected three of 60 would pass, corrected 0.3."""
     passed = 0
@@ -251,6 +316,24 @@ def test_neighbours_lie_beside_or_above():
     chosen = torch.zeros(12, dtype=torch.bool).index_fill_(0, torch.tensor([0, 4, 11]), True)
     assert neighbour_share(chosen).item() == 0.0
     assert neighbour_share(chosen, 4).item() == pytest.approx(2 / 3)
+
+
+def test_the_fewer_dimensions_the_further_apart_neighbours_may_be():
+    """An eighth of as many random dimensions has a neighbour, whatever their number."""
+    for size in (6, 12, 24):
+        sets = torch.rand(400, 768, generator=drawn(0)).argsort(-1) < size
+        assert neighbour_share(sets, reach=neighbour_reach(size, 768)).mean() == pytest.approx(1 / 8, abs=0.03)
+    assert neighbour_reach(300, 768) == 2
+
+
+def test_nearness_by_its_double_sum():
+    """The shorter one of the distances along the row and on the array."""
+    at = [0, 3, 4, 9]
+    chosen = torch.zeros(12, dtype=torch.bool).index_fill_(0, torch.tensor(at), True)
+    pairs = [(i, j) for i in at for j in at if i < j]
+    assert nearness(chosen).item() == pytest.approx(sum(1 / (j - i) for i, j in pairs))
+    on_array = [min(j - i, math.dist(divmod(i, 4), divmod(j, 4))) for i, j in pairs]
+    assert nearness(chosen, 4).item() == pytest.approx(sum(1 / distance for distance in on_array))
 
 
 def test_the_rank_of_exact_effects_is_that_of_the_means():
