@@ -123,7 +123,8 @@ if TYPE_CHECKING:
     from .sparse_vae.checkpoints import example_checkpoint
     from .sparse_vae.configuration_sparse_vae import BLMBaselineConfig, SparseVAEConfig, SparseVAEForBLMConfig
     from .sparse_vae.modeling_blm_baseline import BLMBaseline
-    from .sparse_vae.modeling_sparse_vae import SparseVAEForBLM, SparseVAEForSentenceEmbedding
+    from .sparse_vae.modeling_sparse_vae import SparseVAEForSentenceEmbedding
+    from .sparse_vae.modeling_sparse_vae_blm import SparseVAEForBLM
     from .sweeps import sweep
     from .training.geometry_loss import GeometryLoss
     from .training.lightning_callback import LightningGeometryCallback

@@ -15,7 +15,7 @@ from typing import Any
 
 MODELS = {
     "SparseVAEConfig": ("modeling_sparse_vae", "SparseVAEForSentenceEmbedding"),
-    "SparseVAEForBLMConfig": ("modeling_sparse_vae", "SparseVAEForBLM"),
+    "SparseVAEForBLMConfig": ("modeling_sparse_vae_blm", "SparseVAEForBLM"),
     "BLMBaselineConfig": ("modeling_blm_baseline", "BLMBaseline"),
 }
 

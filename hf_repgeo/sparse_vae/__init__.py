@@ -9,7 +9,8 @@ import importlib
 
 _HOMES = {
     ".configuration_sparse_vae": ("BLMBaselineConfig", "SparseVAEConfig", "SparseVAEForBLMConfig"),
-    ".modeling_sparse_vae": ("SparseVAEForBLM", "SparseVAEForSentenceEmbedding", "SparseVAEOutput"),
+    ".modeling_sparse_vae": ("SparseVAEForSentenceEmbedding", "SparseVAEOutput"),
+    ".modeling_sparse_vae_blm": ("SparseVAEForBLM",),
     ".modeling_blm_baseline": ("BLMBaseline",),
     ".losses_sparse_vae": ("choose", "cosine_scores", "kl_divergence", "max_margin", "normalised_max_margin"),
     ".checkpoints": ("example_checkpoint",),

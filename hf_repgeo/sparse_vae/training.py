@@ -21,7 +21,8 @@ from .configuration_sparse_vae import BLMBaselineConfig, SparseVAEConfig, Sparse
 from .embeddings import EmbeddingTable
 from .losses_sparse_vae import choose
 from .modeling_blm_baseline import BLMBaseline
-from .modeling_sparse_vae import SparseVAEForBLM, SparseVAEForSentenceEmbedding
+from .modeling_sparse_vae import SparseVAEForSentenceEmbedding
+from .modeling_sparse_vae_blm import SparseVAEForBLM
 from .resuming import begin, checkpoint_to_resume, identity_of
 
 EPOCHS = 100

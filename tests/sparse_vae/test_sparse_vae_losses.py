@@ -16,7 +16,8 @@ from hf_repgeo.sparse_vae.losses_sparse_vae import (
     normalised_max_margin,
 )
 from hf_repgeo.sparse_vae.modeling_blm_baseline import BLMBaseline
-from hf_repgeo.sparse_vae.modeling_sparse_vae import SparseVAEForBLM, SparseVAEForSentenceEmbedding
+from hf_repgeo.sparse_vae.modeling_sparse_vae import SparseVAEForSentenceEmbedding
+from hf_repgeo.sparse_vae.modeling_sparse_vae_blm import SparseVAEForBLM
 
 WORKED = torch.tensor([[[3.0, 0.0], [0.0, 1.0], [4.0, 0.0]]])  # scores (3, 0, 4), of length 5
 

@@ -18,7 +18,8 @@ from transformers.models.auto import configuration_auto, modeling_auto
 from hf_repgeo.registration.auto_classes import LazyModelClass, register_configs, register_models
 from hf_repgeo.sparse_vae.configuration_sparse_vae import BLMBaselineConfig, SparseVAEConfig, SparseVAEForBLMConfig
 from hf_repgeo.sparse_vae.modeling_blm_baseline import BLMBaseline
-from hf_repgeo.sparse_vae.modeling_sparse_vae import SparseVAEForBLM, SparseVAEForSentenceEmbedding, pool
+from hf_repgeo.sparse_vae.modeling_sparse_vae import SparseVAEForSentenceEmbedding, pool
+from hf_repgeo.sparse_vae.modeling_sparse_vae_blm import SparseVAEForBLM
 
 VARIANTS = {
     "base": {"channels": 4},
@@ -326,6 +327,7 @@ WRITTEN = {
     "losses_sparse_vae.py",
     "modeling_sparse_vae.py",
 }
+FILES = {"sentence": WRITTEN, "blm": WRITTEN | {"modeling_sparse_vae_blm.py"}}
 CHILD = """
 import json, sys
 sys.modules["hf_repgeo"] = None  # as if it were not installed: importing it raises
@@ -357,7 +359,7 @@ def test_a_checkpoint_works_where_the_package_is_not_installed(tmp_path):
     children = {}
     for kind, model in models.items():
         model.save_pretrained(tmp_path / kind)
-        assert {path.name for path in (tmp_path / kind).iterdir()} == WRITTEN
+        assert {path.name for path in (tmp_path / kind).iterdir()} == FILES[kind]
         command = [sys.executable, "-c", CHILD, str(tmp_path / kind), str(tmp_path / f"{kind}-again")]
         own = {**environment, "HF_HOME": str(tmp_path / f"{kind}-home")}
         children[kind] = subprocess.Popen(
@@ -372,7 +374,7 @@ def test_a_checkpoint_works_where_the_package_is_not_installed(tmp_path):
             torch.tensor(answer["out"]), models[kind](inputs_embeds=ramp(kind)).reconstruction[:, :8], atol=1e-6
         )
         again = tmp_path / f"{kind}-again"
-        assert {path.name for path in again.iterdir()} >= WRITTEN
+        assert {path.name for path in again.iterdir()} >= FILES[kind]
         found = AutoModel.from_pretrained(again, trust_remote_code=True)
         if Version(transformers.__version__) >= Version("5.5"):  # earlier ones run the checkpoint's code nevertheless
             assert type(found) is type(models[kind])  # ours, where installed
