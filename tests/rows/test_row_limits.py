@@ -13,9 +13,11 @@ from hf_repgeo import measure
 from hf_repgeo.errors import BadInput
 from hf_repgeo.rows.block_runs import block_runs
 from hf_repgeo.rows.packaged import packaged
+from hf_repgeo.rows.representations import windows_for
 from hf_repgeo.rows.streams import random_keys
 from hf_repgeo.rows.text_datasets import read_dataset
 from hf_repgeo.rows.trace import BlockCall, Entry
+from hf_repgeo.rows.windows import SHORTEST, make_windows
 
 
 def called(path, position, given, returned):
@@ -95,3 +97,12 @@ def test_a_parquet_file_with_a_broken_page_is_refused_in_one_sentence(tmp_path):
     (tmp_path / "x.parquet").write_bytes(content)
     with pytest.raises(BadInput, match=r"`file`: got 'x.parquet' \(.+\); wanted a Parquet file"):
         measure(tmp_path / "x.parquet", "anisotropy")
+
+
+def test_windows_hold_a_sixty_fourth_more_tokens_than_rows_are_wanted_where_massive_ones_are_left_out(
+    tokenizer, documents
+):
+    windows = make_windows(tokenizer, documents, 128)
+    drawn = windows_for(windows, tokenizer, ["sink_robust"], 640, 1, seed=2)
+    held = sum(i not in tokenizer.all_special_ids for ids in drawn.ids for i in ids[1:])
+    assert 650 <= held < 650 + SHORTEST
