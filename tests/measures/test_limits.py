@@ -89,7 +89,7 @@ def test_a_token_that_stands_still_has_no_part_in_the_curvature():
 @pytest.mark.parametrize("size", [1e-150, 1e-158, 1e-161])
 def test_the_length_of_a_row_whose_squares_underflow_has_all_its_digits(size):
     cloud = PointCloud(torch.tensor([[1.0, 0, 0], [3 * size, 4 * size, 12 * size]], dtype=torch.float64))
-    assert float(cloud.norms[1] / cloud.norms[0]) == pytest.approx(13 * size, rel=1e-12)
+    assert float(cloud.norms[1] / cloud.norms[0]) / size == pytest.approx(13, rel=1e-12)
 
 
 @pytest.mark.parametrize(("beyond", "told"), [(1.001, "moves this number"), (0.999, "makes this number")])
@@ -189,3 +189,21 @@ def test_an_interval_is_of_95_percent_unless_asked_otherwise(rows):
     for asked, level in (({}, 0.95), ({"level": 0.5}, 0.5)):
         [found] = interval_of(cloud, [anisotropy(cloud)], **asked)
         assert found.details["interval_level"] == level
+
+
+def test_the_band_of_nine_surrogates_is_students_with_eight_degrees_of_freedom(rows):
+    details = measure(rows, "anisotropy", null=True).rows[0]["details"]
+    reach = 2.306004 * details["null_sd"] * (1 + 1 / 9) ** 0.5  # the table's t for 95 % and 8 degrees
+    assert details["null_high"] - details["null"] == pytest.approx(reach, rel=1e-6)
+    assert details["null"] - details["null_low"] == pytest.approx(reach, rel=1e-6)
+
+
+@pytest.mark.parametrize("size", [1e-6, 3e-6])
+def test_rows_below_float16s_normal_range_are_rounded_to_its_least_step(size, generator):
+    cloud = PointCloud((size * torch.randn(300, 10, generator=generator)).half())
+    assert rounding_noise(cloud) * (cloud.unit * 2.0**24) ** 2 == pytest.approx(10 / 12, rel=1e-6)
+
+
+@pytest.mark.parametrize("columns", [3, 2000])
+def test_float32_rounds_rows_around_zero_by_nothing_that_counts(columns, generator):
+    assert rounding_noise(PointCloud(torch.randn(300, columns, generator=generator))) == 0

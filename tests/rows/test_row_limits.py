@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
+import safetensors.torch
 import torch
 
 from hf_repgeo import measure
@@ -17,7 +18,7 @@ from hf_repgeo.rows.representations import windows_for
 from hf_repgeo.rows.streams import random_keys
 from hf_repgeo.rows.text_datasets import read_dataset
 from hf_repgeo.rows.trace import BlockCall, Entry
-from hf_repgeo.rows.windows import SHORTEST, make_windows
+from hf_repgeo.rows.windows import SHORTEST, make_windows, window_stream
 
 
 def called(path, position, given, returned):
@@ -106,3 +107,19 @@ def test_windows_hold_a_sixty_fourth_more_tokens_than_rows_are_wanted_where_mass
     drawn = windows_for(windows, tokenizer, ["sink_robust"], 500, 1, seed=2)
     held = sum(i not in tokenizer.all_special_ids for ids in drawn.ids for i in ids[1:])
     assert 508 <= held < 508 + SHORTEST
+
+
+@pytest.mark.parametrize("pack", ["concatenate", "documents"])
+def test_a_stream_gives_the_windows_that_are_made_at_once(pack, tokenizer, documents):
+    stream = list(window_stream(tokenizer, documents, 32, pack, count=7))
+    whole = make_windows(tokenizer, documents, 32, pack=pack)
+    assert max(len(windows) for windows in stream) == 7
+    assert [ids for windows in stream for ids in windows.ids] == whole.ids
+    assert [owners for windows in stream for owners in windows.documents] == whole.documents
+
+
+def test_every_row_of_a_safetensors_file_is_measured(tmp_path, generator):
+    rows = torch.randn(30, 5, generator=generator)
+    safetensors.torch.save_file({"rows": rows}, tmp_path / "x.safetensors")
+    found = measure(tmp_path / "x.safetensors", "anisotropy").rows[0]
+    assert (found["n"], found["value"]) == (30, pytest.approx(measure(rows, "anisotropy").value("anisotropy")))
