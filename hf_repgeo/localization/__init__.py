@@ -31,6 +31,7 @@ _HOMES = {
         "latents_of",
         "plot_chunk_attention",
         "plot_confusion",
+        "plot_errors",
         "plot_latents",
         "plot_localizations",
         "plot_transfer",

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from ..errors import MissingExtra, UnknownName
 from ..rows.forward import undisturbed
-from ..sparse_vae.scoring import NO_CHOICE, Selection
+from ..sparse_vae.scoring import CORRECT, NO_CHOICE, Selection
 from .ablation import Localization
 from .attention import ChunkAttention
 from .probing import ProbeResult
@@ -96,6 +96,42 @@ def plot_confusion(selection: Selection):
             if count:
                 axes.text(column, row, str(count), ha="center", va="center", fontsize="x-small")
     return figure
+
+
+def plot_errors(selections: Mapping[str, Sequence[Selection]]):
+    """Which wrong answers are chosen: the share of each error among all answers, a group of bars per error.
+
+    Args:
+        selections: name of a model or of its data -> what its runs chose (`evaluate_model` on matrices).
+
+    Returns:
+        A matplotlib figure. Bars: means over runs, with their standard deviations; the dotted line: chance. Errors are
+        in the order of their mean share, and the legend says how many answers were right.
+    """
+    shares = {name: [_shares(run.errors) for run in runs] for name, runs in selections.items()}
+    every = {error for runs in shares.values() for run in runs for error in run} - {CORRECT}
+    mean = {error: sum(_mean(error, runs) for runs in shares.values()) for error in every}
+    names = sorted(every, key=lambda error: (-mean[error], error))
+    figure, axes = _subplots(figsize=(2.5 + 0.45 * max(4, len(names)) * len(shares) ** 0.5, 3.6))
+    width = 0.8 / len(shares)
+    for place, (name, runs) in enumerate(shares.items()):
+        at = [i + (place - (len(shares) - 1) / 2) * width for i in range(len(names))]
+        spread = [torch.tensor([run.get(error, 0.0) for run in runs]).std(correction=0).item() for error in names]
+        told = f"{name}: {_mean(CORRECT, runs):.0%} right"
+        axes.bar(at, [_mean(error, runs) for error in names], width, yerr=spread, capsize=2, label=told)
+    axes.axhline(next(iter(selections.values()))[0].chance, color="black", linestyle=":", linewidth=0.8)
+    axes.set_xticks(range(len(names)), names)
+    axes.set(xlabel="error", ylabel="share of all answers")
+    axes.legend(fontsize="small")
+    return figure
+
+
+def _shares(chosen: Mapping[str, int]) -> dict[str, float]:
+    return {error: count / sum(chosen.values()) for error, count in chosen.items()}
+
+
+def _mean(error: str, runs: Sequence[Mapping[str, float]]) -> float:
+    return sum(run.get(error, 0.0) for run in runs) / len(runs)
 
 
 @torch.no_grad()

@@ -51,6 +51,7 @@ _HOMES = {
         "planted_table",
         "plot_chunk_attention",
         "plot_confusion",
+        "plot_errors",
         "plot_latents",
         "plot_localizations",
         "plot_transfer",

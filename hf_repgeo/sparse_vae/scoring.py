@@ -19,6 +19,7 @@ from .losses_sparse_vae import choose
 from .training import EmbeddedInstances
 
 NO_CHOICE = "no choice"  # ties, dead or non-finite outputs
+CORRECT = "Correct"
 
 
 @dataclass
@@ -108,7 +109,7 @@ def evaluate_scores(scores: torch.Tensor, data: Dataset) -> Selection:
 def _name_of(choice: int, label: int, names: Sequence[str]) -> str:
     if choice < 0:
         return NO_CHOICE
-    return "Correct" if choice == label else names[choice]
+    return CORRECT if choice == label else names[choice]
 
 
 def confusion_counts(

@@ -34,6 +34,7 @@ from hf_repgeo.sparse_vae.configuration_sparse_vae import SparseVAEConfig
 from hf_repgeo.sparse_vae.embeddings import EmbeddingTable, dataset_texts
 from hf_repgeo.sparse_vae.modeling_sparse_vae import SparseVAEForSentenceEmbedding
 from hf_repgeo.sparse_vae.scoring import (
+    Selection,
     evaluate_model,
     evaluate_scores,
     f1_by_pattern,
@@ -349,6 +350,11 @@ def test_figures_show_what_they_were_given(pairs, planted):
         figures.plot_latents(latents, labels, "umap")
     confusion = figures.plot_confusion(evaluate_model(model, pairs["test"], planted))
     assert sum(int(text.get_text()) for text in confusion.axes[0].texts) == len(pairs["test"])
+    chosen = [Selection(0.5, 0.25, None, {}, {"Correct": 2, "AEV": right, "WN1": 2 - right}, {}) for right in (2, 1)]
+    bars = figures.plot_errors({"one": chosen, "two": chosen[:1]}).axes[0]
+    assert [label.get_text() for label in bars.get_xticklabels()] == ["AEV", "WN1"]
+    assert [bar.get_height() for bar in bars.patches] == [0.375, 0.125, 0.5, 0.0]
+    assert [text.get_text() for text in bars.get_legend().get_texts()] == ["one: 50% right", "two: 50% right"]
     assert len(figures.plot_traversals(model, planted.rows, steps=3).axes) == 15
     found = {"subject": localize_property(SENTENCES, planted, "subject", REGIONS, test_rows=TEST_ROWS, n_null=40)}
     drawn = figures.plot_localizations(found, REGIONS, (32, 24)).axes[0]
