@@ -1,7 +1,7 @@
 """Where something begins: the first number of rows that is enough, rows that stand still, squares that underflow."""
 
 from itertools import product
-from math import inf
+from math import comb, inf, log
 
 import pytest
 import torch
@@ -17,6 +17,7 @@ from hf_repgeo.measures import (
     levina_bickel,
     patchiness,
 )
+from hf_repgeo.measures.cells import cell_count_divergence_code_of
 from hf_repgeo.measures.eigen import principal_coordinates
 from hf_repgeo.measures.hubs import antihub_share, hubness, local_dimension
 from hf_repgeo.measures.moments import Moments
@@ -207,3 +208,13 @@ def test_rows_below_float16s_normal_range_are_rounded_to_its_least_step(size, ge
 @pytest.mark.parametrize("columns", [3, 2000])
 def test_float32_rounds_rows_around_zero_by_nothing_that_counts(columns, generator):
     assert rounding_noise(PointCloud(torch.randn(300, columns, generator=generator))) == 0
+
+
+def test_the_divergence_of_the_authors_code_expects_binomial_counts():
+    """The mean of log(B / n) over a binomial B that is not 0, here by adding up its probabilities."""
+    counts = torch.tensor([[4, 1, 0, 2]])
+    n, p = 7, 1 / 4
+    law = {b: comb(n, b) * p**b * (1 - p) ** (n - b) for b in range(1, n + 1)}
+    expected = sum(weight * log(b / n) for b, weight in law.items()) / sum(law.values())
+    wanted = sum(c / n * log(c / n) for c in (4, 1, 2)) - expected
+    assert float(cell_count_divergence_code_of(counts)) == pytest.approx(wanted, rel=1e-9)

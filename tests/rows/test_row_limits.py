@@ -13,6 +13,7 @@ import torch
 from hf_repgeo import measure
 from hf_repgeo.errors import BadInput
 from hf_repgeo.rows.block_runs import block_runs
+from hf_repgeo.rows.media import read_images
 from hf_repgeo.rows.packaged import packaged
 from hf_repgeo.rows.representations import windows_for
 from hf_repgeo.rows.streams import random_keys
@@ -119,7 +120,14 @@ def test_a_stream_gives_the_windows_that_are_made_at_once(pack, tokenizer, docum
 
 
 def test_every_row_of_a_safetensors_file_is_measured(tmp_path, generator):
-    rows = torch.randn(30, 5, generator=generator)
+    rows = torch.randn(5000, 3, generator=generator)  # more than one block
     safetensors.torch.save_file({"rows": rows}, tmp_path / "x.safetensors")
     found = measure(tmp_path / "x.safetensors", "anisotropy").rows[0]
-    assert (found["n"], found["value"]) == (30, pytest.approx(measure(rows, "anisotropy").value("anisotropy")))
+    assert (found["n"], found["value"]) == (5000, pytest.approx(measure(rows, "anisotropy").value("anisotropy")))
+
+
+@pytest.mark.parametrize("shape", [(6, 8), (6, 8, 1), (1, 6, 8)])
+def test_grey_images_of_two_or_three_axes_are_read(shape):
+    grey = np.arange(48, dtype=np.uint8).reshape(shape)
+    [image] = read_images([grey])
+    assert (image.mode, image.size) == ("RGB", (8, 6)) and image.getpixel((7, 5)) == (47, 47, 47)
