@@ -14,7 +14,9 @@ from hf_repgeo import measure
 from hf_repgeo.errors import BadInput
 from hf_repgeo.rows.block_runs import block_runs
 from hf_repgeo.rows.media import read_images
+from hf_repgeo.rows.media_items import _patches
 from hf_repgeo.rows.packaged import packaged
+from hf_repgeo.rows.readers import _takes
 from hf_repgeo.rows.representations import windows_for
 from hf_repgeo.rows.streams import random_keys
 from hf_repgeo.rows.text_datasets import read_dataset
@@ -131,3 +133,23 @@ def test_grey_images_of_two_or_three_axes_are_read(shape):
     grey = np.arange(48, dtype=np.uint8).reshape(shape)
     [image] = read_images([grey])
     assert (image.mode, image.size) == ("RGB", (8, 6)) and image.getpixel((7, 5)) == (47, 47, 47)
+
+
+def test_a_part_takes_what_it_names_or_takes_everything():
+    class Named(torch.nn.Module):
+        def forward(self, input_ids):
+            return input_ids
+
+    class Open(torch.nn.Module):
+        def forward(self, **inputs):
+            return inputs
+
+    text, image = {"input_ids": torch.zeros(1, 3)}, {"pixel_values": torch.zeros(1, 3, 8, 8)}
+    assert [_takes(part(), given) for part in (Named, Open) for given in (text, image)] == [True, False, True, True]
+
+
+def test_only_an_image_has_patches():
+    model = SimpleNamespace(config=SimpleNamespace(patch_size=4))
+    assert _patches(model, {"pixel_values": torch.zeros(1, 3, 8, 12)}) == 6
+    assert _patches(model, {"input_values": torch.zeros(1, 3, 8)}) is None  # a sound, whose spectrogram has patches
+    assert _patches(model, {"pixel_values": torch.zeros(1, 5, 96)}) is None  # patches already
