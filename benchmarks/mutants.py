@@ -97,7 +97,7 @@ def named() -> Iterator[tuple[Mutant, list[str]]]:
         ("measures/direction.py", "cloud.n - counts)", "cloud.n)", left_out),
         ("measures/spectrum.py", "len(along) - counts", "len(along)", left_out),
         ("measures/spectrum.py", "fold_norms - drift", "fold_norms + drift", left_out),
-        ("measures/eigen.py", "remaining = len(folds) - counts", "remaining = len(folds)", left_out),
+        ("measures/eigen.py", "counts.sum() - counts)", "counts.sum())", left_out),
         ("measures/moments.py", "self.zeros + other.zeros)", "self.zeros)", left_out),
         ("measures/moments.py", "self.zeros - other.zeros)", "self.zeros)", left_out),
         ("rows/representations.py", " - {tokenizer.unk_token_id}", "", "tests/rows/test_representations.py"),
