@@ -9,6 +9,7 @@ from matplotlib import colormaps
 from matplotlib.figure import Figure
 
 from ..errors import MissingExtra, UnknownName
+from ..plots.glyphs import drawable
 from ..rows.forward import undisturbed
 from ..sparse_vae.scoring import CORRECT, NO_CHOICE, Selection
 from .ablation import Localization
@@ -58,7 +59,9 @@ def plot_latents(latents: torch.Tensor, labels: Sequence[str], method: str = "pc
     colors = colormaps["rainbow"]
     for place, name in enumerate(names):
         at = [i for i, label in enumerate(labels) if label == name]
-        axes.scatter(points[at, 0], points[at, 1], s=12, color=colors(place / max(1, len(names) - 1)), label=name)
+        axes.scatter(
+            points[at, 0], points[at, 1], s=12, color=colors(place / max(1, len(names) - 1)), label=drawable(name)
+        )
     axes.set(xlabel=f"{method} 1", ylabel=f"{method} 2")
     figure.legend(loc="outside right upper", fontsize="small")
     return figure
@@ -88,8 +91,8 @@ def plot_confusion(selection: Selection):
     counts = [[selection.confusion[one].get(other, 0) for other in chosen] for one in true]
     figure, axes = _subplots(figsize=(2 + 0.5 * len(chosen), 2 + 0.45 * len(true)))
     axes.imshow(counts, cmap="Blues")
-    axes.set_xticks(range(len(chosen)), chosen, rotation=90)
-    axes.set_yticks(range(len(true)), true)
+    axes.set_xticks(range(len(chosen)), [drawable(name) for name in chosen], rotation=90)
+    axes.set_yticks(range(len(true)), [drawable(name) for name in true])
     axes.set(xlabel="chosen pattern", ylabel="true pattern")
     for row, values in enumerate(counts):
         for column, count in enumerate(values):
@@ -117,10 +120,10 @@ def plot_errors(selections: Mapping[str, Sequence[Selection]]):
     for place, (name, runs) in enumerate(shares.items()):
         at = [i + (place - (len(shares) - 1) / 2) * width for i in range(len(names))]
         spread = [torch.tensor([run.get(error, 0.0) for run in runs]).std(correction=0).item() for error in names]
-        told = f"{name}: {_mean(CORRECT, runs):.0%} right"
+        told = f"{drawable(name)}: {_mean(CORRECT, runs):.0%} right"
         axes.bar(at, [_mean(error, runs) for error in names], width, yerr=spread, capsize=2, label=told)
     axes.axhline(next(iter(selections.values()))[0].chance, color="black", linestyle=":", linewidth=0.8)
-    axes.set_xticks(range(len(names)), names)
+    axes.set_xticks(range(len(names)), [drawable(name) for name in names])
     axes.set(xlabel="error", ylabel="share of all answers")
     axes.legend(fontsize="small")
     return figure
@@ -182,7 +185,7 @@ def plot_localizations(found: dict[str, Localization], regions: torch.Tensor, sh
         multiples = effects / effects.mean() if effects.mean() > 0 else torch.zeros_like(effects)
         picture = axis.imshow(multiples.numpy(), cmap="RdBu_r", vmin=1 - MOST, vmax=1 + MOST)
         index = "no effect" if one.index is None else f"{one.index:.2f} [{one.null_low:.2f}, {one.null_high:.2f}]"
-        axis.set_title(f"{name}\n{index}\n{one.verdict}", fontsize="small")
+        axis.set_title(f"{drawable(name)}\n{index}\n{one.verdict}", fontsize="small")
         axis.tick_params(labelleft=axis is axes[0, 0])
     label = "effect of a cell (1: all alike)"
     figure.colorbar(picture, ax=axes, shrink=0.7, extend="both", label=label)

@@ -11,6 +11,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from ..plots.glyphs import drawable
 from ..report import GeometryReport
 from ..report_text import number
 from .verdict import Interval, Where
@@ -132,7 +133,7 @@ def plot_where(report: WhereReport) -> Figure:
     for axis in axes.flat[len(found) :]:
         axis.set_axis_off()
     for axis, (name, one) in zip(axes.flat, found.items()):
-        axis.set_title(f"{name}\n{one['verdict']}", fontsize="small")
+        axis.set_title(f"{drawable(name)}\n{one['verdict']}", fontsize="small")
         axis.set(xlabel="dimensions", ylabel="share held", ylim=(-0.05, 1.1))
         if one["curve"]:
             _draw_curve(axis, one)
