@@ -50,9 +50,10 @@ class Moments:
 
     @classmethod
     def _of_block(cls, block: torch.Tensor) -> Moments:
-        block = block.to(torch.float64)
-        mean, (unit_sum, zeros) = block.mean(0), _unit_sum(block)
-        return cls(len(block), mean, gram(block - mean), unit_sum, zeros)
+        wide = block.to(torch.float64)
+        mean, (unit_sum, zeros) = wide.mean(0), _unit_sum(wide)
+        centred = wide - mean if wide is block else wide.sub_(mean)  # a copy may be changed
+        return cls(len(block), mean, gram(centred), unit_sum, zeros)
 
     def scaled(self, factor: float) -> Moments:
         """Moments of the rows times `factor`, which is positive."""
