@@ -81,7 +81,7 @@ def _over_layers(rows: list[dict]) -> str:
     rows = [row for row in rows if row["convention"] == rows[0]["convention"]]
     values = [row["value"] for row in rows if row["value"] is not None]
     if not values:
-        return _cell(rows[:1])
+        return _cell(rows)
     if len(values) == 1:
         return f"{number(values[0])} (layer {next(row['layer'] for row in rows if row['value'] is not None)})"
     return f"{number(sum(values) / len(values))} ({number(min(values), 3)} to {number(max(values), 3)})"
@@ -109,7 +109,7 @@ def _table(report: ReportTable, stack: str | None, tokens: str | None) -> str:
     lines = [["layer", *(HEADINGS.get(measure, measure) for measure in measures)]]
     for layer in report.unique("layer"):
         part = report.select(layer=layer)
-        lines.append([str(layer), *(_cell(part.select(measure=measure).rows[:1]) for measure in measures)])
+        lines.append([str(layer), *(_cell(part.select(measure=measure).rows) for measure in measures)])
     brackets = "in brackets: by chance" if _has_chance(report) else None
     facts = (stack, f"tokens: {tokens}" if tokens else None, _counts(report), brackets, _errors(report))
     title = ", ".join(part for part in facts if part)
@@ -192,7 +192,7 @@ def _counts(report: ReportTable) -> str:
 
 
 def _cell(rows: list[dict]) -> str:
-    """Value and standard error, and in brackets the value that chance gives, where it was measured."""
+    """Value and standard error of the first row, and in brackets the value that chance gives, where it was measured."""
     if not rows:
         return ""
     null = rows[0]["details"].get("null")

@@ -208,7 +208,8 @@ def _isotropic_moments(n: int, d: int, generator: torch.Generator) -> Moments:
     """Moments of n standard normal rows without drawing them: Bartlett's factor of their scatter (1933)."""
     factor = torch.randn(d, d, generator=generator, dtype=torch.float64).tril(-1)
     halves = (n - 1 - torch.arange(d, dtype=torch.float64)).clamp_min(0) / 2  # of the degrees of freedom
-    factor += torch.diag((2 * torch._standard_gamma(halves.clamp_min(1e-9), generator)).sqrt() * (halves > 0))
+    factor += torch.diag((2 * torch._standard_gamma(halves.clamp_min(1e-9), generator)).sqrt())
+    factor *= halves > 0  # n rows span n - 1 directions
     mean, nowhere = torch.zeros(d, dtype=torch.float64), torch.full((d,), torch.nan, dtype=torch.float64)
     return Moments(n, mean, factor @ factor.T, nowhere, 0)
 

@@ -21,7 +21,7 @@ from hf_repgeo.measures.cells import cell_count_divergence_code_of
 from hf_repgeo.measures.eigen import principal_coordinates
 from hf_repgeo.measures.hubs import antihub_share, hubness, local_dimension
 from hf_repgeo.measures.moments import Moments
-from hf_repgeo.measures.nulls import gaussian_shrinkage, surrogates
+from hf_repgeo.measures.nulls import _isotropic_moments, gaussian_shrinkage, surrogates
 from hf_repgeo.measures.pairs import COMPARISONS, CloudPair, evaluate_pair, subspace_novelty
 from hf_repgeo.measures.pairs.differences import sign_flip_test
 from hf_repgeo.measures.rounding import rounding_noise, spectral_loss
@@ -218,3 +218,11 @@ def test_the_divergence_of_the_authors_code_expects_binomial_counts():
     expected = sum(weight * log(b / n) for b, weight in law.items()) / sum(law.values())
     wanted = sum(c / n * log(c / n) for c in (4, 1, 2)) - expected
     assert float(cell_count_divergence_code_of(counts)) == pytest.approx(wanted, rel=1e-9)
+
+
+def test_chance_of_a_stream_of_fewer_rows_than_columns_has_the_directions_of_its_rows(generator):
+    wide, high = (_isotropic_moments(n, 8, generator).scatter for n in (5, 4000))
+    assert torch.linalg.matrix_rank(wide) == 4
+    assert torch.allclose(high / 4000, torch.eye(8, dtype=torch.float64), atol=0.1)
+    traces = torch.stack([_isotropic_moments(5, 8, generator).scatter.trace() for _ in range(500)])
+    assert float(traces.mean()) == pytest.approx(4 * 8, rel=0.05)  # n - 1 degrees of freedom in each of 8 columns
