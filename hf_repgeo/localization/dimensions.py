@@ -159,8 +159,8 @@ def nearness(chosen: torch.Tensor, columns: int | None = None) -> torch.Tensor:
         `(...)` float64.
 
     Example:
-        >>> nearness(torch.tensor([1, 1, 0, 1]).bool()).item()
-        1.8333333333333333
+        >>> nearness(torch.tensor([1, 0, 1, 0, 1]).bool()).item()
+        1.25
     """
     at = torch.arange(chosen.shape[-1])
     apart = (at[:, None] - at).abs().double()

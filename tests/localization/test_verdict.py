@@ -27,6 +27,7 @@ from hf_repgeo.localization.effects import (
     shrunk_covariance,
     shuffled_codes,
 )
+from hf_repgeo.localization.figures import plot_latents
 from hf_repgeo.localization.subspaces import erase, inlp_rank, spectrum, subspace_rank
 from hf_repgeo.localization.verdict import VERDICTS, _well_read, where_is
 from hf_repgeo.localization.where_report import plot_where, where_report
@@ -375,6 +376,15 @@ def test_the_shrunk_covariance_of_white_rows_is_nearly_the_identity():
 
 
 # ---- doors
+
+
+def test_labels_that_no_font_draws_stay_apart_and_none_is_a_formula(tmp_path):
+    generator = drawn(0)
+    names = ["单数", "複数", "_x", "$a$"]
+    figure = plot_latents(torch.randn(40, 5, generator=generator), [names[i % 4] for i in range(40)])
+    figure.savefig(tmp_path / "latents.png")  # a warning of a missing glyph would be an error
+    shown = {text.get_text() for text in figure.legends[0].get_texts()}
+    assert shown == {"[5355 6570]", "[8907 6570]", " _x", r"\$a\$"}
 
 
 def test_the_report_prints_the_verdict_and_comes_back(found, tmp_path):
