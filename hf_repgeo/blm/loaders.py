@@ -86,7 +86,7 @@ def _pattern(name: str) -> str:
 
 def _table(path: str | Path, fits: Callable[[list[str]], bool], wanted: str) -> tuple[list[str], list]:
     """Header and `(line, cells)` of a table whose separator makes its header fit."""
-    text = _existing(path).read_text(encoding="utf-8-sig")
+    text = _text(path)
     for separator in SEPARATORS:
         reader = csv.reader(StringIO(text), delimiter=separator)
         header = [name.strip() for name in next(reader, [])]
@@ -114,8 +114,8 @@ def load_matrices(path: str | Path, *, duplicated_answer: str = "error", seed: i
         one text) and, where the file has them, `context_templates` and `candidates_templates`.
 
     Raises:
-        BadInput: a file is missing, lengths differ, a candidate set has not exactly one answer, or its answer twice
-            (file and line or number named).
+        BadInput: a file is missing or not in UTF-8, lengths differ, a matrix has not seven sentences or an empty one, a
+            candidate set has not exactly one answer, or its answer twice (file and line or number named).
         UnknownName: an unknown `duplicated_answer`.
     """
     if duplicated_answer not in DUPLICATES:
@@ -124,6 +124,9 @@ def load_matrices(path: str | Path, *, duplicated_answer: str = "error", seed: i
     found = _of_folder(path) if path.is_dir() else _of_table(path)
     rng, kept = random.Random(seed), []
     for place, record in found:
+        if len(record["context"]) != CONTEXT:
+            came = f"{place}: {len(record['context'])} sentences before the answer"
+            raise BadInput("path", came=came, wanted=f"{CONTEXT} sentences")
         merged = _merged(record, place, duplicated_answer)
         if merged is not None:
             kept.append(_shuffled(merged, rng))
@@ -185,6 +188,7 @@ def _numbered_columns(header: list[str], cells: list[str]) -> dict:
 
 def _merged(record: dict, place: str, duplicated_answer: str) -> dict | None:
     """One candidate per text; None where the matrix is left out."""
+    _check_texts(record, place)
     candidates, errors = record["candidates"], [_error_name(name) for name in record["errors"]]
     if len(candidates) != len(errors) or errors.count("Correct") != 1:
         came = f"{place}: {len(candidates)} candidates, {errors.count('Correct')} of {len(errors)} labels right"
@@ -201,6 +205,15 @@ def _merged(record: dict, place: str, duplicated_answer: str) -> dict | None:
     if "candidates_templates" in record:
         kept["candidates_templates"] = [record["candidates_templates"][candidates.index(text)] for text in first]
     return kept
+
+
+def _check_texts(record: dict, place: str) -> None:
+    for name in ("context", "candidates"):
+        texts = record[name]
+        if not (isinstance(texts, list) and all(isinstance(text, str) and text.strip() for text in texts)):
+            empty = next((i for i, text in enumerate(texts, 1) if not str(text).strip()), None)
+            came = f"{place}: {name} number {empty} empty" if empty else f"{place}: {name} {str(texts)[:60]}"
+            raise BadInput("path", came=came, wanted="a list of sentences, none empty")
 
 
 def _of(text: str, candidates: Sequence[str], errors: Sequence[str]) -> list[str]:
@@ -234,7 +247,7 @@ def load_genbench(path: str | Path, *, duplicated_answer: str = "error", seed: i
     if duplicated_answer not in DUPLICATES:
         raise UnknownName("way of a duplicated answer", duplicated_answer, DUPLICATES)
     rng, kept = random.Random(seed), []
-    for number, line in enumerate(_existing(path).read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(_text(path).splitlines(), 1):
         if line.strip():
             place = f"{path}, line {number}"
             merged = _merged(_genbench_record(place, line), place, duplicated_answer)
@@ -273,15 +286,20 @@ def _to_dataset(records: Iterable[dict]) -> Dataset:
 
 
 def _read_json(path: Path):
+    text = _text(path)
     try:
-        return json.loads(_existing(path).read_text(encoding="utf-8"))
+        return json.loads(text)
     except ValueError as error:
         raise BadInput("path", came=f"{path}: {error}", wanted="JSON") from None
 
 
-def _existing(path: str | Path) -> Path:
+def _text(path: str | Path) -> str:
     path = Path(path)
     if not path.is_file():
         what = "a folder" if path.is_dir() else "which does not exist"
         raise BadInput("path", came=f"{path}, {what}", wanted="a file of the authors' data that you have")
-    return path
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        came = f"{path}: no UTF-8 from byte {error.start:,} on"
+        raise BadInput("path", came=came, wanted="text in UTF-8", cure="Save it in that encoding.") from None

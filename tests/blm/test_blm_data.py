@@ -617,6 +617,27 @@ def test_tables_of_matrices_are_read_with_their_templates(tmp_path, name, separa
     assert told["Answer_3"] == ("E3", "Answer_template_3") and "second" not in told
 
 
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda text: text.replace("Sent_3,", "", 2).encode(), "line 2: 6 sentences before the answer; wanted 7"),
+        (lambda text: text.replace(",Sent_3,", ",,").replace(",,", ",Sent_3,", 1).encode(), "context number 3 empty"),
+        (lambda text: text.replace("Answer_label_4,", "").encode(), "4 candidates, 1 of 3 labels right"),
+        (lambda text: text.replace("E2", "é").encode("latin-1"), "no UTF-8 from byte"),
+    ],
+)
+def test_an_odd_table_of_matrices_is_named_with_its_line(tmp_path, change, message):
+    (tmp_path / "a.csv").write_bytes(change(table_of(4, ",")))
+    with pytest.raises(BadInput, match=message):
+        load_matrices(tmp_path / "a.csv")
+
+
+def test_windows_line_ends_and_a_byte_order_mark_change_nothing(tmp_path):
+    (tmp_path / "plain.csv").write_text(table_of(4, ","))
+    (tmp_path / "odd.csv").write_bytes(table_of(4, ",").replace("\n", "\r\n").encode("utf-8-sig"))
+    assert load_matrices(tmp_path / "odd.csv")[:] == load_matrices(tmp_path / "plain.csv")[:]
+
+
 def test_the_first_version_has_numbered_columns(tmp_path):
     cells = [*(f"s{i}" for i in range(7)), "w1", "right", "w2", "False", "True", "False", "N1_alter", "True", "mis_num"]
     lines = [",".join(["", *map(str, range(len(cells)))]), ",".join(["0", *cells])]
