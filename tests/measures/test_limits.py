@@ -25,7 +25,8 @@ from hf_repgeo.measures.nulls import _isotropic_moments, gaussian_shrinkage, sur
 from hf_repgeo.measures.pairs import COMPARISONS, CloudPair, evaluate_pair, subspace_novelty
 from hf_repgeo.measures.pairs.differences import sign_flip_test
 from hf_repgeo.measures.rounding import rounding_noise, spectral_loss
-from hf_repgeo.measures.trajectories import mean_angle
+from hf_repgeo.measures.spectral_shape import differential_entropy
+from hf_repgeo.measures.trajectories import curvature, mean_angle
 
 
 @pytest.fixture
@@ -226,3 +227,17 @@ def test_chance_of_a_stream_of_fewer_rows_than_columns_has_the_directions_of_its
     assert torch.allclose(high / 4000, torch.eye(8, dtype=torch.float64), atol=0.1)
     traces = torch.stack([_isotropic_moments(5, 8, generator).scatter.trace() for _ in range(500)])
     assert float(traces.mean()) == pytest.approx(4 * 8, rel=0.05)  # n - 1 degrees of freedom in each of 8 columns
+
+
+@pytest.mark.parametrize("n", [11, 1000, 1001])
+def test_entropy_from_spacings_changes_its_ends_where_scipy_does(n, generator):
+    columns = torch.randn(n, 2, dtype=torch.float64, generator=generator)
+    stats = pytest.importorskip("scipy.stats")
+    wanted = stats.differential_entropy(columns.numpy(), axis=0)
+    assert differential_entropy(columns).tolist() == pytest.approx(wanted.tolist(), rel=1e-9)
+
+
+def test_three_tokens_are_enough_for_a_curvature_and_two_are_not():
+    corner = torch.tensor([[0.0, 0], [1, 0], [1, 1], [5, 5], [6, 6]])
+    found = curvature(PointCloud(corner, groups=torch.tensor([0, 0, 0, 1, 1])))
+    assert found.value == pytest.approx(torch.pi / 2)

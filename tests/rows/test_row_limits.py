@@ -17,10 +17,11 @@ from hf_repgeo.rows.media import read_images
 from hf_repgeo.rows.media_items import _patches
 from hf_repgeo.rows.packaged import packaged
 from hf_repgeo.rows.readers import _takes
+from hf_repgeo.rows.records import text_column
 from hf_repgeo.rows.representations import windows_for
 from hf_repgeo.rows.streams import random_keys
 from hf_repgeo.rows.text_datasets import read_dataset
-from hf_repgeo.rows.trace import BlockCall, Entry
+from hf_repgeo.rows.trace import BlockCall, Entry, tensors_of
 from hf_repgeo.rows.windows import SHORTEST, make_windows, window_stream
 
 
@@ -153,3 +154,15 @@ def test_only_an_image_has_patches():
     assert _patches(model, {"pixel_values": torch.zeros(1, 3, 8, 12)}) == 6
     assert _patches(model, {"input_values": torch.zeros(1, 3, 8)}) is None  # a sound, whose spectrogram has patches
     assert _patches(model, {"pixel_values": torch.zeros(1, 5, 96)}) is None  # patches already
+
+
+def test_the_only_column_of_texts_is_taken_whatever_its_name():
+    assert text_column([{"label": 1, "sentence": "a"}], None) == "sentence"
+    with pytest.raises(BadInput, match="`text_column`: got none; wanted the text column, one of"):
+        text_column([{"question": "a", "answer": "b"}], None)
+
+
+def test_a_blocks_tensors_are_floating_and_have_two_axes(generator):
+    rows, bias, ids = torch.randn(3, 4, generator=generator), torch.zeros(4), torch.zeros(3, 4, dtype=torch.int64)
+    assert [each is rows for each in tensors_of([bias, ids, rows])] == [True]
+    assert [each is rows for each in tensors_of([bias, (ids, rows)])] == [True]
