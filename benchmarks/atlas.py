@@ -46,7 +46,7 @@ def pack(folder: Path) -> None:
     for path in sorted(folder.glob("*/profile.json")):
         report = hf_repgeo.GeometryReport.from_json(path)
         check_for_atlas(report)
-        report.provenance.pop("layer_rows", None)  # how far a run is: of no use to a reader
+        report.provenance.pop("layer_rows", None)  # progress of a run, which a reader does not need
         report.rows = [_short_row(row) for row in report]
         tables.append(atlas_table(report, "hf_repgeo", "data/atlas.parquet"))
     pq.write_table(pa.concat_tables(tables), PACKAGED, compression="zstd", compression_level=19)

@@ -1,4 +1,4 @@
-"""Writes the reference curve of `intrinsic_dimension:ball`: what TwoNN reads of n rows uniform in a k-ball.
+"""Writes the reference curve of `intrinsic_dimension:ball`: TwoNN's value for n uniform rows in a k-ball.
 
     python benchmarks/ball_curve.py            # 20 s; writes hf_repgeo/data/ball_readings.csv
     python benchmarks/ball_curve.py --check    # against simulated balls, 1 min

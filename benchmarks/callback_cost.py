@@ -1,4 +1,4 @@
-"""What a measurement of GeometryCallback costs beside its own forward pass.
+"""What a measurement of GeometryCallback costs, compared with its own forward pass.
 
     OMP_NUM_THREADS=1 python benchmarks/callback_cost.py
     python benchmarks/callback_cost.py --device cuda --dtype bfloat16
@@ -37,7 +37,7 @@ def arguments() -> argparse.Namespace:
 
 
 def seconds(work: Callable[[], object], device: str) -> tuple[float, float]:
-    """By the clock, and of the processor."""
+    """Wall-clock time and processor time."""
     wait = torch.cuda.synchronize if device == "cuda" else (lambda: None)
     wait()
     began, began_cpu = time.perf_counter(), time.process_time()
@@ -47,7 +47,7 @@ def seconds(work: Callable[[], object], device: str) -> tuple[float, float]:
 
 
 def plain_forward(body: torch.nn.Module, ids: torch.Tensor, batch_size: int) -> None:
-    """The same batches through the body, and nothing kept."""
+    """Runs the same batches through the body, and keeps nothing."""
     for batch in ids.to(body.device).split(batch_size):
         body(input_ids=batch, attention_mask=torch.ones_like(batch))
 

@@ -1,10 +1,10 @@
-"""What reading every layer costs beside a plain forward pass: CPU seconds, and memory beyond the weights.
+"""What reading every layer costs, compared with a plain forward pass: CPU seconds, and memory beyond the weights.
 
     python benchmarks/capture_cost.py
 
 A decoder of 6 layers, 384 wide, and an image encoder of 12 layers, both with random weights. *Plain* is the model
-alone; *read* is the same passes with every layer and the final norm read and the rows kept. Memory is that of tensors,
-counted; it is to be at most the rows kept and 1.2 times what the plain pass takes.
+alone; *read* is the same passes with every layer and the final norm read and the rows kept. Memory is counted over
+tensors; the limit is the rows kept plus 1.2 times what the plain pass takes.
 """
 
 import os
@@ -31,7 +31,7 @@ REPEATS = 5
 
 
 class NoSpecials:
-    """A tokenizer, as far as drawing rows needs one."""
+    """A stand-in for a tokenizer, with what drawing rows needs."""
 
     all_special_ids: list[int] = []
     unk_token_id = None

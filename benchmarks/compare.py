@@ -31,7 +31,7 @@ def manifold(n: int, d: int) -> np.ndarray:
 
 
 def power_law(n: int, d: int) -> np.ndarray:
-    """A Gaussian whose variance along direction i is 1 / i, turned at random."""
+    """A Gaussian whose variance along direction i is 1 / i, randomly rotated."""
     rng = np.random.default_rng(0)
     turn = np.linalg.qr(rng.standard_normal((d, d)))[0].astype(np.float32)
     return (rng.standard_normal((n, d)).astype(np.float32) * np.arange(1, d + 1, dtype=np.float32) ** -0.5) @ turn

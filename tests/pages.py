@@ -22,7 +22,7 @@ def commands(text: str) -> list[str]:
 
 
 def run(code: str, namespace: dict, page: str = "README.md") -> dict:
-    """Runs a block in a copy of a namespace, and gives what it leaves behind."""
+    """Runs a block in a copy of a namespace, and returns what it defines."""
     namespace = dict(namespace)
     exec(compile(code, page, "exec"), namespace)
     return namespace

@@ -198,7 +198,7 @@ def test_two_prompts_move_the_same_tokens_and_an_equal_prompt_moves_none(encoder
     assert robust.value("linear_cka", layer=0) == pytest.approx(1) and 100 < robust.rows[0]["n"] <= 300
 
 
-def test_a_prompt_stands_behind_the_first_special_token(tokenizer):
+def test_a_prompt_follows_the_first_special_token(tokenizer):
     windows = with_prompt(make_windows(tokenizer, ["cat dog"], 16), [7, 8])
     assert windows.ids == [[2, 7, 8, *tokenizer("cat dog")["input_ids"][1:]]]
 

@@ -1,4 +1,4 @@
-"""How the decisions fare on real models and planted faults.
+"""Tests the decisions on real models and planted faults.
 
     python benchmarks/experiments/decisions.py QNLI/dev.tsv --out DIR
 
@@ -99,7 +99,7 @@ def cases(options: argparse.Namespace) -> dict[str, Callable[[], Decision | dict
 
 
 def quantized(model: str, kind: str) -> Decision:
-    """A model against a copy whose weights were rounded, or that is pooled otherwise."""
+    """A model and a copy whose weights were rounded, or that is pooled in another way."""
     loaded = load_model(model)
     if kind == "pooling":
         return check_quantization(model, loaded.model, tokenizer_quantized=loaded.tokenizer, pooling_quantized="cls")
@@ -141,7 +141,7 @@ def paraphrases(documents: list[str], seed: int) -> dict:
 
 
 def scored_pairs(texts: list[str], copies: list[str]) -> dict:
-    """What is decided of texts and copies of the first ones; precision and recall at the threshold suggested."""
+    """The decision on texts and copies of the first ones; precision and recall at the suggested threshold."""
     rows = embed(MINILM, [*texts, *copies]).rows
     decision = dedup_threshold(rows)
     unit = torch.nn.functional.normalize(rows, dim=1)
@@ -152,7 +152,7 @@ def scored_pairs(texts: list[str], copies: list[str]) -> dict:
 
 
 def edited(text: str, draw: random.Random) -> str:
-    """Two words less, and two neighbours changed about."""
+    """The text without two of its words, and with two neighbouring words exchanged."""
     words = text.split()
     for _ in range(min(2, len(words) - 3)):
         words.pop(draw.randrange(len(words)))
@@ -166,7 +166,7 @@ def edited(text: str, draw: random.Random) -> str:
 
 
 def tuned(loss: str, seed: int, pairs: list, held: list, out: Path) -> dict:
-    """MiniLM trained on pairs, by in-batch ranking or by pulling true pairs together alone, and what is found of it."""
+    """The verdict on MiniLM after training on pairs, by in-batch ranking or only by pulling true pairs together."""
     loaded = load_model(MINILM)
     model, tokenizer, log = copy.deepcopy(loaded.model), loaded.tokenizer, []
     for step, _ in training(model, tokenizer, loss, seed, pairs[32:]):
@@ -196,7 +196,7 @@ def training(model, tokenizer, loss: str, seed: int, pairs: list) -> Iterator[tu
 
 
 def watched(loss: str, seed: int, pairs: list, held: list) -> dict:
-    """The callback's alerts in the course of a training, beside its loss and the MRR of held-out pairs.
+    """The callback's alerts during a training, with its loss and the MRR of held-out pairs.
 
     The default band is anisotropy below .9; beside it a band of mean cosines below .5.
     """

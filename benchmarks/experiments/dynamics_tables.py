@@ -1,4 +1,4 @@
-"""The tables and figures of docs/dynamics.md from what training_dynamics.py left.
+"""Makes the tables and figures of docs/dynamics.md from the files of training_dynamics.py.
 
     python benchmarks/experiments/dynamics_tables.py runs/dynamics docs/images
 

@@ -1,10 +1,10 @@
-"""What a geometry term in the loss moves, and what that costs the task and the step.
+"""What a geometry term in the loss changes, and what it costs in task loss and in time per step.
 
     python benchmarks/experiments/geometry_as_loss.py wikitext-2 --out runs/loss
 
 Trains the GPT of training_dynamics.py by transformers' Trainer, without a term and with `GeometryLoss` on the last
 layer, from the same weights and with the same batches in each seed. Then measures the geometry of that layer on 4,096
-held-out tokens, and the loss on others. A finished run is left alone.
+held-out tokens, and the loss on others. Finished runs are not repeated.
 """
 
 from __future__ import annotations

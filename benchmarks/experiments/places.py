@@ -1,9 +1,9 @@
-"""Where it lies: regions, latents and masks of the models that sparse_vae.py trained, and of the embeddings themselves.
+"""Where properties are: in regions, latents and masks of the models of sparse_vae.py, and in the embeddings themselves.
 
     python benchmarks/experiments/places.py FOLDER --output runs [--only probes roles ...]
 
-Each answer is one line of JSON in OUTPUT/places.jsonl; what is there already is not asked again. `probes` and `roles`
-need no trained model.
+Each result is one line of JSON in OUTPUT/places.jsonl; finished ones are not repeated. `probes` and `roles` need no
+trained model.
 """
 
 from collections.abc import Iterator

@@ -1,10 +1,10 @@
-"""Does the verdict know what was planted? Properties written into noise in many ways, many times over.
+"""Does the verdict recover what was planted? Tests it on properties written into noise in many ways.
 
     python benchmarks/experiments/planted_places.py --seeds 100
     python benchmarks/experiments/planted_places.py --noise neighbours --planted five --first 1000 --seeds 40
     python benchmarks/experiments/planted_places.py --noise uneven --planted sizes --first 1000 --seeds 20
 
-One cloud a seed holds all the properties at once, two values each, three standard deviations of the noise apart: in a
+One cloud per seed holds all the properties at once, two values each, three standard deviations of the noise apart: in a
 block of dimensions, in scattered ones, in a block turned by a random rotation, in all dimensions; 104 values in as many
 directions less one; and labels that say nothing. Noise:
 
@@ -155,7 +155,7 @@ def main() -> None:
 
 
 def _told(one) -> str:
-    """A verdict that is wrong, and what it rests on."""
+    """A wrong verdict, with the numbers that it is based on."""
     size = f", {one.dimensions.value:.0f} dimensions" if one.dimensions else ""
     many = f", {one.few_dimensions.high:.0f} if few" if one.few_dimensions else ""
     tests = {test: getattr(one, test) for test in ("p_present", "p_basis", "p_neighbours", "p_many")}

@@ -1,4 +1,4 @@
-"""The trained models of docs/sparse-vae.md, one line of JSON per run; what is there already is not run again.
+"""The trained models of docs/sparse-vae.md, one line of JSON per run; finished runs are not repeated.
 
     python benchmarks/experiments/sparse_vae.py FOLDER --output runs            every experiment; hours on one core
     python benchmarks/experiments/sparse_vae.py FOLDER --output runs --only masks kernels
@@ -46,7 +46,7 @@ class Job:
     Args:
         data: a split of the chunk data or the name of a set of matrices.
         preset: of `SparseVAEConfig`, or a baseline of matrices.
-        settings: laid over the preset.
+        settings: override the preset's.
         epochs: of training.
         layer: of the encoder.
         language: of the chunk sentences.
@@ -173,7 +173,7 @@ def chunk_table(encoder: Encoder, layer: int, language: str) -> EmbeddingTable:
 
 @cache
 def matrix_table(encoder: Encoder, name: str) -> EmbeddingTable:
-    """In bfloat16, which takes half the time; a batch at a time, so that an interruption costs no more than that."""
+    """In bfloat16, which takes half the time; saved after each batch, so that an interruption costs at most one."""
     texts = dataset_texts(matrix_data(name))
     for start in range(0, len(texts), BATCH_OF_TEXTS):
         began = time.monotonic()
@@ -239,7 +239,7 @@ def facts(job: Job) -> dict:
 
 
 def slug(encoder: Encoder, job: Job, seed: int) -> str:
-    """A name for files: what differs from a plain job is in it."""
+    """A name for files, from the settings that differ from a plain job."""
     settings = [f"{name}={value}".replace(" ", "") for name, value in sorted(job.settings.items())]
     layer = [f"layer{job.layer}"] if job.layer != -1 else []
     epochs = [f"epochs{job.epochs}"] if job.epochs > Job.epochs else []
@@ -248,7 +248,7 @@ def slug(encoder: Encoder, job: Job, seed: int) -> str:
 
 
 def arguments(description: str, choices) -> argparse.ArgumentParser:
-    """What every experiment is asked for."""
+    """The options that every experiment takes."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
     parser.add_argument("--output", type=Path, required=True)

@@ -1,4 +1,4 @@
-"""The tables of docs/sparse-vae.md from what sparse_vae.py and places.py left.
+"""Makes the tables of docs/sparse-vae.md from the files of sparse_vae.py and places.py.
 
 python benchmarks/experiments/tables.py runs
 """

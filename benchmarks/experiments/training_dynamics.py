@@ -5,8 +5,8 @@
 
 `wikitext-2` is a folder with train.txt and valid.txt, or one text file, whose last tenth of documents is held out. 4
 layers of 128, a byte-level BPE of 2,048 tokens, windows of 64, 1,024 tokens per step. Leaves geometry.json (every
-layer, three token policies) and log.json (losses) in a folder a run. A finished run is left alone; an interrupted one
-goes on from its last checkpoint. docs/dynamics.md shows what came out.
+layer, three token policies) and log.json (losses) in one folder per run. A finished run is not repeated; an interrupted
+one resumes from its last checkpoint. docs/dynamics.md has the results.
 """
 
 from __future__ import annotations

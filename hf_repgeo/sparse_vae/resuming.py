@@ -71,7 +71,7 @@ def _check(folder: Path, identity: dict, epochs: float, state: TrainerState) -> 
             cure = "Leave resume (--resume) out to start anew, or choose another folder."
             raise BadInput("resume", came=came, wanted="the same training", cure=cure)
     if (state.epoch or 0) > epochs:
-        came = f"{epochs:g}, where the training to go on with has {state.epoch:g} behind it"
+        came = f"{epochs:g}, where the training to resume has already done {state.epoch:g}"
         raise BadInput("epochs", came=came, wanted="at least as many", cure="More epochs extend it.")
 
 

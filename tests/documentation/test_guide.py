@@ -138,7 +138,7 @@ def test_an_answer_needs_the_stated_number_of_rows_and_no_more(name, generator):
 
 @pytest.fixture(scope="module")
 def guide():
-    """What the guide's code, run from top to bottom, leaves behind."""
+    """What the guide's code, run from top to bottom, defines."""
     namespace = {}
     for code in re.findall(r"^```python\n(.*?)^```$", GUIDE, re.MULTILINE | re.DOTALL):
         exec(compile(code, "docs/measures.md", "exec"), namespace)

@@ -309,7 +309,7 @@ def test_a_measure_takes_rows_as_it_takes_a_cloud(name):
 # --- reading a report -------------------------------------------------------------------------------------------------
 
 
-def test_a_convention_may_stand_behind_the_name():
+def test_a_convention_may_follow_the_name():
     report = measure(manifold(200), "intrinsic_dimension")
     assert report.value("intrinsic_dimension:mle") == report.value("intrinsic_dimension", convention="mle")
 

@@ -76,6 +76,6 @@ def test_stacks_that_run_in_turn_inside_one_part_are_all_found():
     assert depths("hrm_text")["depths"] == [18, 6]  # two stacks of three blocks, in 2 x (3 + 1) turns
 
 
-def test_a_prompt_before_the_text_and_streams_behind_it_are_no_rows_of_tokens():
+def test_a_prompt_before_the_text_and_streams_after_it_are_not_rows_of_tokens():
     assert depths("cpmant")["shapes"] == [(3, 11)]
     assert depths("prophetnet")["places"] == "encoder 0-3; decoder 0-3"

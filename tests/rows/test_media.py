@@ -41,7 +41,7 @@ def rows_of(model, items, **options):
     return media_representations(model, taps, items, len(items), **defaults | options)
 
 
-def test_rows_of_an_image_are_its_patches_behind_the_class_token(vit):
+def test_rows_of_an_image_are_its_patches_after_the_class_token(vit):
     [found] = rows_of(vit, image_items(vit, Patches(), IMAGES))
     states = [run(vit, **item.inputs, output_hidden_states=True) for item in image_items(vit, Patches(), IMAGES)]
     whole = torch.cat([one.hidden_states[1][0] for one in states])
@@ -369,7 +369,7 @@ def test_rows_of_qwen2_audio_are_tokens_of_text_and_of_sound_and_frames_without_
     texts = ["the cat sees the dog", "a house", "old"]
     items = list(speech_items(model, processor, WAVES, texts))
     heard = [int(item.media_tokens.sum()) for item in items]
-    assert heard == [12] * 3  # half a second: 50 frames, 25 behind the convolutions, pooled by two
+    assert heard == [12] * 3  # half a second: 50 frames, 25 after the convolutions, pooled by two
     groups = {place.stack: group for group in rows_of(model, items) for place in group.states}
     frames, tokens = groups["encoder"], groups["decoder"]
     assert len(frames.documents) == 3 * 25 and "audio" not in frames.policies

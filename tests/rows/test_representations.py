@@ -197,7 +197,7 @@ def test_pooled_rows_are_first_tokens_and_means(encoder, tokenizer, documents):
         assert found.documents.tolist() == [owners[0] for owners in windows.documents]
 
 
-def test_policies_of_a_decoder_behind_an_encoder_go_by_the_tokens_that_it_reads(encoder_decoder, tokenizer, windows):
+def test_policies_of_a_decoder_in_an_encoder_decoder_go_by_its_own_tokens(encoder_decoder, tokenizer, windows):
     found = collect(encoder_decoder, tokenizer, windows, layers=[0])
     read = [[0, *ids[:-1]] for ids in windows.ids]  # 0: its start token
     table = encoder_decoder.decoder.embed_tokens.weight

@@ -55,7 +55,7 @@ def test_two_blocks_that_are_given_the_same_run_in_parallel_and_are_no_run(gener
         ("owner/data:english:test", ("owner/data", "english", "test")),
     ],
 )
-def test_a_data_sets_name_may_have_a_split_or_a_configuration_and_a_split_behind_it(name, asked, monkeypatch):
+def test_a_data_sets_name_may_be_followed_by_a_split_or_a_configuration_and_a_split(name, asked, monkeypatch):
     import datasets
 
     def load_dataset(place, config, *, split, streaming):

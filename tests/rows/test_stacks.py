@@ -1,4 +1,4 @@
-"""Layers of real architectures: before block 1, behind block i, after the final norm; and what is refused."""
+"""Layers of real architectures: before block 1, after block i, after the final norm; and what is refused."""
 
 import pytest
 import torch
@@ -93,7 +93,7 @@ def test_the_last_layer_is_before_the_final_norm_and_the_norm_of_it_is_a_place_o
     assert torch.allclose(run(model, **inputs_of(model)).last_hidden_state, normed, atol=1e-5)
 
 
-def test_bert_has_no_norm_behind_its_last_block():
+def test_bert_has_no_norm_after_its_last_block():
     model = make("BertModel")
     found, states = read(model), run(model, **inputs_of(model), output_hidden_states=True).hidden_states
     assert list(found) == [("encoder", layer, "residual") for layer in range(4)]
@@ -118,7 +118,7 @@ def test_sequences_before_batches_are_turned_round():
     assert torch.allclose(read(model)["encoder", 3, "residual"], states[3], atol=1e-6)
 
 
-def test_a_decoder_behind_an_encoder_reads_the_text_one_token_later():
+def test_the_decoder_of_an_encoder_decoder_reads_the_text_one_token_later():
     model = make("T5Model")
     expected = torch.cat([torch.full((3, 1), model.config.pad_token_id), IDS[:, :-1]], 1)  # T5 starts with its pad
     assert torch.equal(inputs_of(model)["decoder_input_ids"], expected)

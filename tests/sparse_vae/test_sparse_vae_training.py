@@ -276,7 +276,7 @@ def test_a_training_is_extended_and_half_written_checkpoints_are_left_out(pairs,
             train(config, pairs, table, folder, epochs=3, resume=True, **options | changed)
     with pytest.raises(BadInput, match="other model"):
         train(SparseVAEConfig(**SMALL, stride=2), pairs, table, folder, epochs=3, resume=True, **options)
-    with pytest.raises(BadInput, match="`epochs`: got 1, where the training to go on with has 2 behind it"):
+    with pytest.raises(BadInput, match="`epochs`: got 1, where the training to resume has already done 2"):
         train(config, pairs, table, folder, epochs=1, resume=True, **options)
     extended = train(config, pairs, table, folder, epochs=3, resume=True, **options)
     assert not half.exists()
