@@ -1,7 +1,7 @@
 """The paper's own layout (preset `sparse`, one latent per region) under every control.
 
     python benchmarks/experiments/paper_layout.py FOLDER --output runs               trains, analyses, prints the tables
-    python benchmarks/experiments/paper_layout.py FOLDER --output runs --minutes 10  stops after that; run again to resume
+    python benchmarks/experiments/paper_layout.py FOLDER --output runs --minutes 10  stops then; run it again to resume
 
 A division draws the pairs (split `pairs`) or the lexicon rows (split `seeds`), the regions' latents and the shuffled
 dimensions; a seed draws the weights and the order. Each model is one line of JSON in OUTPUT/layout.jsonl; finished
