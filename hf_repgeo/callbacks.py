@@ -56,7 +56,7 @@ class GeometryCallback(TrainingWatch, TrainerCallback):
     first, as in `geometry/sink_robust/anisotropy/mean`.
 
     The history, one `GeometryReport` with `step` and `epoch` in each row's `details`, is saved as `geometry.json` into
-    every checkpoint and the output folder, and goes on from there when a training is resumed. `print` shows it by
+    every checkpoint and the output folder, and continues when the training is resumed. `print` shows it by
     step, `hf_repgeo.plot_training` draws it.
 
     Where several processes train, the first one measures and tells the others; under FSDP and ZeRO-3, where no process

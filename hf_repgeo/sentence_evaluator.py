@@ -42,7 +42,7 @@ class GeometryEvaluator(BaseEvaluator):
         name: put in front of every key.
         primary_metric: the measure by which checkpoints are chosen; default: effective rank, or the first one.
         greater_is_better: whether a larger primary metric is better; default: no for anisotropy, mean cosine and
-            patchiness, which grow when texts are told apart less, yes for the others.
+            patchiness, which grow when texts become more alike, yes for the others.
         batch_size: texts per forward pass.
         truncate_dim: number of leading columns to measure; default: the model's own setting.
         show_progress_bar: while embedding.

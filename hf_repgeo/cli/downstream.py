@@ -83,8 +83,8 @@ STUDY = """\
 Perturb models in doses, measure the geometry of each and its score on each task, and write one table.
 
 TASK is geometry; cola, sst2, mrpc, qqp, stsb, mnli, qnli, rte, wnli or glue for all nine, fine-tuned; tuned_chunks and
-tuned_frames, likewise on sentences of our own; frozen_qnli and kin, chunks and frames: what a linear classifier reads
-off the frozen model.
+tuned_frames, fine-tuned on sentences of our own; frozen_qnli and the like, chunks and frames: a linear classifier on the
+frozen model.
 
 An interrupted study resumes when the same command is given again. On several GPUs:
   torchrun --nproc-per-node 8 -m hf_repgeo downstream study MODEL --tasks geometry,glue --data GLUE --out DIR
@@ -94,7 +94,7 @@ An interrupted study resumes when the same command is given again. On several GP
 def _add_study(verbs) -> None:
     form = argparse.RawDescriptionHelpFormatter
     parser = verbs.add_parser("study", help="models x doses x runs x tasks", description=STUDY, formatter_class=form)
-    going_on = {"interrupted": lambda options: f"the same command goes on from {options.out}"}
+    going_on = {"interrupted": lambda options: f"the same command resumes from {options.out}"}
     parser.set_defaults(run=study, shared="jobs", **going_on)
     parser.add_argument("models", nargs="+", metavar="[NAME=]MODEL", help="Hub ids, folders or pip:PACKAGE")
     lists = {"tasks": "TASK,...", "alphas": "A,...", "measures": "NAME,...", "corpora": "FILE,..."}

@@ -229,7 +229,7 @@ class ModelUnderStudy:
             else:
                 values = self._finetune(result.task, recipe, result.run)
             found = replace(result, values=_finite(values))
-        except Exception as error:  # whatever a task raises, the study goes on
+        except Exception as error:  # whatever a task raises, the study continues
             found = replace(result, error=f"{type(error).__name__}: {error}"[:500])
         return replace(found, seconds=round(time.perf_counter() - start, 3))
 

@@ -77,7 +77,7 @@ def admit(model: str, text: str) -> tuple[str, str | None]:
 
 
 def check_parameters(model: str, revision: str | None = None) -> int:
-    """The number of a model's parameters, read off its configuration without its weights.
+    """The number of a model's parameters, from its configuration, without its weights.
 
     Raises:
         BadInput: more than 600 million, or a configuration that cannot be read.

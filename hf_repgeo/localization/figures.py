@@ -197,7 +197,7 @@ def plot_chunk_attention(found: ChunkAttention, reading: Mapping[str, Sequence[P
 
     Args:
         found: of `chunk_attention`.
-        reading: of `read_by_layer` on the same model: what can be read off that token is drawn beside it, the same
+        reading: of `read_by_layer` on the same model: the probes' accuracy on that token is drawn beside it, the same
             layers at the same height.
 
     Returns:

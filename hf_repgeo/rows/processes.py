@@ -134,5 +134,5 @@ def _told_of_the_lost() -> Iterator[None]:
         said = str(error).strip().splitlines()[0][:200]
         raise RepgeoError(
             f"another process of this run ended before its work was done ({said}); its own message says why. Layers "
-            "that were finished are on disk, and the same command goes on from there."
+            "that were finished are on disk, and the same command resumes from there."
         ) from error

@@ -68,7 +68,7 @@ def _check(folder: Path, identity: dict, epochs: float, state: TrainerState) -> 
     for name, value in identity.items():
         if earlier is not None and earlier.get(name) != value:
             came = f"a training with other {name} than the one in {str(folder)!r}{_changed(earlier.get(name), value)}"
-            cure = "Leave resume (--resume) out to start anew, or choose another folder."
+            cure = "Leave resume (--resume) out to start again, or choose another folder."
             raise BadInput("resume", came=came, wanted="the same training", cure=cure)
     if (state.epoch or 0) > epochs:
         came = f"{epochs:g}, where the training to resume has already done {state.epoch:g}"

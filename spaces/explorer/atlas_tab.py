@@ -53,7 +53,7 @@ def show(tokens: str, x: str, y: str, model: str) -> tuple:
     atlas = load_atlas()
     part = atlas[atlas.tokens == tokens]
     part = part if model == "every model" else part[part.model == model]
-    figure = described(scatter(pivot(part, x, y), x, y), f"{y} against {x}, a point a layer")
+    figure = described(scatter(pivot(part, x, y), x, y), f"{y} against {x}, one point per layer")
     rows = part[part.measure.isin([x, y])][COLUMNS].round(4)
     return figure, rows.assign(model=rows.model.replace(NAMES)), scatter_code(tokens, x, y)
 

@@ -74,7 +74,7 @@ def chosen(first: str, second: str, mine: dict) -> dict:
 
 
 def show(first: str, second: str, tokens: str, mine: dict) -> list:
-    """Words, a figure a panel, the table, the code, the files."""
+    """Words, one figure per panel, the table, the code, the files."""
     reports = chosen(first, second, mine)
     for name, report in reports.items():
         if tokens not in report.unique("tokens"):

@@ -133,7 +133,7 @@ class _Piece:
 
     @property
     def error(self) -> float:
-        """Sum of all squares of the rows less their mean; zero where they cannot be split."""
+        """Sum of all squares of the rows minus their mean; zero where they cannot be split."""
         if self._error is None:
             self._rows = self.given - self.mean
             self._energies = self._rows.square().sum(0)  # of each column
