@@ -83,7 +83,7 @@ STUDY = """\
 Perturb models in doses, measure the geometry of each and its score on each task, and write one table.
 
 TASK is geometry; cola, sst2, mrpc, qqp, stsb, mnli, qnli, rte, wnli or glue for all nine, fine-tuned; tuned_chunks and
-tuned_frames, fine-tuned on sentences of our own; frozen_qnli and the like, chunks and frames: a linear classifier on the
+tuned_frames, fine-tuned on sentences of our own; frozen_qnli and others, chunks and frames: a linear classifier on the
 frozen model.
 
 An interrupted study resumes when the same command is given again. On several GPUs:
