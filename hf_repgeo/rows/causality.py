@@ -11,7 +11,7 @@ from .passes import run
 LIKE = 16  # rows before a changed token that move by less than this fraction of those after it count as not seeing it
 
 
-def kinds_of(model: nn.Module, inputs: dict, ends: list[Tap]) -> list[str]:
+def kinds_of(model: nn.Module, inputs: dict, ends: list[Tap], before: list[torch.Tensor]) -> list[str]:
     """`"decoder"` for a stack whose tokens see only earlier ones, else `"encoder"`; found by running the model.
 
     A token in the middle of the input is changed. Where rows after it change and none before it does, the stack is
@@ -21,6 +21,7 @@ def kinds_of(model: nn.Module, inputs: dict, ends: list[Tap]) -> list[str]:
         model: any.
         inputs: a small pass.
         ends: what leaves the last block of each stack.
+        before: the rows there on these inputs, `(batch, tokens, features)` each.
     """
     kinds: dict[Place, str] = {}
     names = sorted(
@@ -28,7 +29,7 @@ def kinds_of(model: nn.Module, inputs: dict, ends: list[Tap]) -> list[str]:
     )
     for name in names:
         middle, length = _middle(model, inputs[name]), inputs[name].shape[1]
-        before, after = (_rows(model, some, ends) for some in (inputs, _changed(model, inputs, name, middle)))
+        after = _rows(model, _changed(model, inputs, name, middle), ends)
         for end, a, b in zip(ends, before, after):
             gaps = _gaps(a[:, :length], b[:, :length])  # further rows are padding that the model itself adds
             rounding = 8 * torch.finfo(a.dtype).eps

@@ -68,7 +68,7 @@ def find_stacks(model: nn.Module, inputs: dict) -> list[Stack]:
         BadInput: no stack of blocks is found; or what passes between the blocks is not what the model itself returns
             as `hidden_states`; or the configuration names another number of blocks than a stack has or runs.
 
-    Cost: two to three forward passes over `inputs`.
+    Cost: two forward passes over `inputs`, for an encoder-decoder three.
     """
     calls, output = watch(model, inputs | asked_for(model))
     lists = list(hidden_states(output))
@@ -83,7 +83,8 @@ def find_stacks(model: nn.Module, inputs: dict) -> list[Stack]:
     _check(model, found, stacks, calls, lists)
     for runs in filter(None, scopes):
         _check_count(model, runs)
-    return _named(model, inputs, stacks)
+    ends = [stack.end.layout.rows(run.states[-1]) for run, stack in zip(found, stacks)]
+    return _named(stacks, kinds_of(model, inputs, [stack.end for stack in stacks], ends))
 
 
 # --- places ---------------------------------------------------------------------------------------------------------
@@ -209,8 +210,7 @@ def _check_count(model: nn.Module, runs: list[BlockRun]) -> None:
 # --- names ----------------------------------------------------------------------------------------------------------
 
 
-def _named(model: nn.Module, inputs: dict, stacks: list[Stack]) -> list[Stack]:
-    kinds = kinds_of(model, inputs, [stack.end for stack in stacks])
+def _named(stacks: list[Stack], kinds: list[str]) -> list[Stack]:
     names = [kind if kinds.count(kind) == 1 else _part(stack.path) for kind, stack in zip(kinds, stacks)]
     return [
         replace(stack, name=name, taps=tuple(_renamed(tap, name) for tap in stack.taps))
