@@ -135,7 +135,7 @@ def _moved(rows: list[dict]) -> str:
 
 def _lines(report: ReportTable) -> list[list[str]]:
     intervals, chance = bool(_interval_heading(report)), _has_chance(report)
-    lines = [[row["measure"], row["convention"], _value(row)] for row in report]
+    lines = [[row["measure"] or "", row["convention"] or "", _value(row)] for row in report]
     for line, row in zip(lines, report, strict=True):
         line += [_interval(row)] if intervals else []
         line += [_chance(row), _p(row)] if chance else []

@@ -205,3 +205,27 @@ def test_a_report_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypatc
     with pytest.raises(OSError, match="No space left"):
         measure(torch.eye(5), ["participation_ratio"]).to_json(path)
     assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_training_in_text_shows_the_mean_over_layers_the_only_layer_or_why_there_is_none(report):
+    made = GeometryReport()
+    for step, values in ((10, (1.0, 3.0)), (20, (2.5, None)), (30, (None, None))):
+        for layer, value in enumerate(values):
+            said = [] if value is not None else ["no_spread: all rows are equal"]
+            made.add(measure="anisotropy", layer=layer, value=value, warnings=said, details={"step": step})
+    lines = [line.split() for line in repr(made).splitlines()]
+    assert ["10", "2", "(1", "to", "3)"] in lines and ["20", "2.5", "(layer", "0)"] in lines
+    assert ["30", "no_spread"] in lines
+
+
+def test_chance_in_text_has_its_band_or_as_in_earlier_versions_only_its_level():
+    made = GeometryReport()
+    for measure, details in (
+        ("anisotropy", {"null": 0.25, "null_low": 0.2, "null_high": 0.3, "p": 0.0005}),
+        ("effective_rank", {"null": 7.5}),
+        ("iso_score", {}),
+    ):
+        made.add(measure=measure, value=0.5, details=details)
+    lines = {line.split()[0]: line for line in repr(made).splitlines() if line.strip()}
+    assert "0.25 [0.2, 0.3]" in lines["anisotropy"] and "< 0.001" in lines["anisotropy"]
+    assert lines["effective_rank"].endswith("7.5") and "[" not in lines["iso_score"]
