@@ -220,12 +220,12 @@ def test_a_training_in_text_shows_the_mean_over_layers_the_only_layer_or_why_the
 
 def test_chance_in_text_has_its_band_or_as_in_earlier_versions_only_its_level():
     made = GeometryReport()
-    for measure, details in (
+    for name, details in (
         ("anisotropy", {"null": 0.25, "null_low": 0.2, "null_high": 0.3, "p": 0.0005}),
         ("effective_rank", {"null": 7.5}),
         ("iso_score", {}),
     ):
-        made.add(measure=measure, value=0.5, details=details)
+        made.add(measure=name, value=0.5, details=details)
     lines = {line.split()[0]: line for line in repr(made).splitlines() if line.strip()}
     assert "0.25 [0.2, 0.3]" in lines["anisotropy"] and "< 0.001" in lines["anisotropy"]
     assert lines["effective_rank"].endswith("7.5") and "[" not in lines["iso_score"]
