@@ -111,6 +111,8 @@ def sweep(
     _check_options(options)
     corpus = packaged_sample() if texts is None else corpus_of(texts, options.pop("clean", None) or "none")
     out = Path(out)
+    if out.exists() and not out.is_dir():
+        raise BadInput("out", came=f"{str(out)!r}, which is a file", wanted="a folder, which need not exist yet")
     (out / "runs").mkdir(parents=True, exist_ok=True)
     settings = json.dumps({"text": corpus.provenance(), **options}, sort_keys=True, default=str)
     for member in _share(members):
@@ -136,7 +138,7 @@ def _members(model, revisions, checkpoints, models) -> list[Member]:
         return _of_checkpoints(Path(checkpoints))
     if models is not None:
         return _of_list(models)
-    if revisions is None:
+    if not revisions:
         cure = "For a single model there is hf_repgeo.profile."
         raise BadInput("revisions", came="none", wanted="a pattern such as 'step*'", cure=cure)
     named = _matching(model, revisions) if isinstance(revisions, str) else list(revisions)
@@ -164,6 +166,10 @@ def _of_list(models) -> list[Member]:
             )
         lines = (line.partition("#")[0].split() for line in Path(models).read_text(encoding="utf-8").splitlines())
         models = [tuple(line) for line in lines if line]
+    for entry in models:
+        if not isinstance(entry, (str, tuple, list)):
+            came = f"one of type {type(entry).__name__}"
+            raise BadInput("models", came=came, wanted="names as in hf_repgeo.profile, or (name, revision) pairs")
     pairs = [(entry,) if isinstance(entry, str) else tuple(entry) for entry in models]
     if not pairs or any(len(pair) not in (1, 2) for pair in pairs):
         came = "no model" if not pairs else f"{max(pairs, key=len)!r}"

@@ -156,6 +156,9 @@ def test_revisions_that_fit_a_pattern_are_taken_in_the_order_of_their_steps(monk
     [
         ({}, "`model`: got none of them; wanted one of model"),
         ({"model": "a", "models": ["b"]}, "got model and models"),
+        ({"model": "a", "revisions": []}, "`revisions`: got none; wanted a pattern"),
+        ({"models": [3]}, "`models`: got one of type int; wanted names"),
+        ({"models": ["a"], "out": __file__}, "`out`: got .*, which is a file; wanted a folder"),
         ({"model": "a"}, "`revisions`: got none; wanted a pattern such as 'step.'. For a single model"),
         ({"models": []}, "`models`: got no model"),
         ({"models": [("a", "b", "c")]}, r"`models`: got \('a', 'b', 'c'\)"),
@@ -166,7 +169,7 @@ def test_revisions_that_fit_a_pattern_are_taken_in_the_order_of_their_steps(monk
 )
 def test_wrong_requests_are_refused_before_any_model_is_loaded(tmp_path, asked, message, calls):
     with pytest.raises(BadInput, match=message):
-        hf_repgeo.sweep(out=tmp_path, **asked)
+        hf_repgeo.sweep(**{"out": tmp_path} | asked)
     assert not calls
 
 
