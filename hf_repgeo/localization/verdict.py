@@ -459,6 +459,7 @@ def _verdict(found: Where, few: float, alpha: float) -> str:
         return "block" if neighbourly else "scattered few"
     if found.p_many is None or found.p_many > alpha:
         return "cannot tell"
-    if found.p_basis <= alpha and found.dimensions.value <= SPARSER * found.rotated_dimensions.value:
+    rotated = found.rotated_dimensions
+    if found.p_basis <= alpha and rotated is not None and found.dimensions.value <= SPARSER * rotated.value:
         return "many dimensions"
     return "rotated subspace" if found.rank.value <= few else "distributed"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from functools import lru_cache
+from typing import Any, cast
 
 from matplotlib import font_manager, rcParams
 
@@ -23,7 +25,8 @@ def drawable(text: object) -> str:
         ('número', '[E000 E001]')
     """
     text = str(text)
-    named = [name for family in rcParams["font.family"] for name in rcParams.get(f"font.{family}", [family])]
+    settings = cast(Mapping[str, Any], rcParams)  # matplotlib's types list every key
+    named = [name for family in settings["font.family"] for name in settings.get(f"font.{family}", [family])]
     fonts = [font for name in named if (font := _font(name))]
     missing = {c for c in set(text) - {"\n"} if not any(font.get_char_index(ord(c)) for font in fonts)}
     if missing:
