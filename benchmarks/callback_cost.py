@@ -70,13 +70,13 @@ def main() -> None:
         for _ in range(asked.repeats + 1):
             with undisturbed(model):
                 forward.append(seconds(lambda: plain_forward(model.bert, ids, asked.batch_size), asked.device))
-            whole.append(seconds(lambda: callback._measured_rows(model, asked.batch_size, None), asked.device))
+            whole.append(seconds(lambda: callback._begun().rows(model, asked.batch_size, None), asked.device))
     result = {
         "device": torch.cuda.get_device_name() if asked.device == "cuda" else "cpu",
         "dtype": asked.dtype,
         "threads": torch.get_num_threads(),
         "load": round(os.getloadavg()[0], 1),
-        "rows": callback.sample.rows,
+        "rows": callback._begun().sample.rows,
         "forward_s": round(statistics.median(clock for clock, _ in forward[1:]), 3),
         "measurement_s": round(statistics.median(clock for clock, _ in whole[1:]), 3),
         "ratio": ratio(whole, forward, 0),
