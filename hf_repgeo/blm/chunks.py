@@ -1,7 +1,7 @@
 """Sentences of 14 chunk patterns, and instances that ask: which of these sentences has the pattern of that one?
 
-Protocol of Nastase & Merlo 2024 (arXiv 2407.18119), section 3: `np-X [pp1-Y [pp2-Z]] vp-X` with X, Y, Z singular or
-plural.
+The protocol is that of Nastase & Merlo 2024 (arXiv 2407.18119), section 3: `np-X [pp1-Y [pp2-Z]] vp-X` with X, Y, Z
+singular or plural.
 """
 
 from __future__ import annotations

@@ -132,7 +132,7 @@ def default_split(task: str) -> Literal["pairs", "answers"]:
 def generated_card(
     data: DatasetDict, task: str, language: str = "en", *, type: str = "I", split: str | None = None, seed: int = 0
 ) -> str:
-    """The `data_card` of what `generate` gave for the same arguments."""
+    """The card of the data set that `generate` returned for the same arguments; see `data_card`."""
     kind = "" if task == "chunks" else f" type {type}"
     title = f"BLM {task}{kind} ({language})"
     return data_card(data, title, language=language, split=split or default_split(task), seed=seed)

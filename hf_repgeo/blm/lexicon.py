@@ -32,7 +32,7 @@ class Row:
     forms: Mapping[str, str]
 
     def form(self, slot: str, number: str = "") -> str:
-        """The form of a slot in the singular (`"s"`) or plural (`"p"`); slots without number take none."""
+        """The form of a slot in the singular (`"s"`) or plural (`"p"`); leave `number` empty for slots without it."""
         return self.forms[f"{slot}-{number}" if number else slot]
 
 

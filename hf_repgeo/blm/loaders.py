@@ -1,4 +1,4 @@
-"""Readers of the authors' own files, which you must have: their data has no licence, so the package holds none of it.
+"""Readers of the authors' own files. Their data has no licence, so the package holds none: get the files from them.
 
 Formats: `fragments.csv` and `sequences.csv` of chunk sentences; matrices in folders with `x.json`, `y.json`,
 `labels.json`, in `type_*.csv`, `data.tsv` and the CSV files of the first version; the jsonl of their GenBench data.

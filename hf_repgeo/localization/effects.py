@@ -19,7 +19,7 @@ PARTS = 3
 LEAST_GROUPS = 6
 PAIRS_AT_ONCE = 2**24
 MANY_VALUES = 16
-LEAST_NOISE = 0.1  # of a dimension's standard deviation: a dimension that tells the values exactly has no noise
+LEAST_NOISE = 0.1  # of a dimension's standard deviation: a dimension that determines the value would have no noise
 NO_VALUE = ("None", "nan", "<NA>", "NaT")
 
 
@@ -28,9 +28,9 @@ class Values:
     """The values of one property on the rows that have one.
 
     Args:
-        at: `(n,)` int64, places of these rows.
+        at: `(n,)` int64, positions of these rows.
         codes: `(n,)` int64, number of each row's value.
-        names: of the values.
+        names: the values themselves, as text.
         shares: `(C,)` float64, how frequent each value is.
         vectors: `(C, C - 1)` float32: the values as vectors of mean 0 and unit covariance.
         groups: `(n,)` int64, number of each row's group.
@@ -144,16 +144,17 @@ def shrunk_covariance(x: torch.Tensor) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class Levelled:
-    """Rows in units of their noise, which is much louder in no direction than in others.
+    """Rows in units of their noise, with the directions of very large noise scaled down.
 
-    Noise that dimensions share adds up over them: a few loud directions would decide how much the whole seems to hold,
-    and with it how many dimensions make up 90 % of that. Directions in which rows of one value vary more than white
-    noise would by chance (Marchenko & Pastur's edge) are scaled down to this limit; no other is touched. That is
-    decorrelation (all of it: Zuber & Strimmer, Bioinformatics 2009) only as far as it is needed: a dimension stays
-    itself but for its part in loud directions. Limits closer to the average would fit the noise of these very rows.
+    Noise that dimensions share adds up over them: a few directions of large noise would decide how much of the property
+    all dimensions seem to hold, and so how many of them hold 90 % of it. Directions in which rows of one value vary
+    more than white noise would by chance (Marchenko & Pastur's edge) are scaled down to this limit; no other is
+    changed. This decorrelates dimensions only as far as needed (in full: Zuber & Strimmer, Bioinformatics 2009), so
+    each keeps its meaning but for its part in those directions. Limits closer to the average would fit the noise of
+    these very rows.
 
     Args:
-        rows: `(n, d)` float32; rows of one value have standard deviation 1 in every dimension, but for loud directions.
+        rows: `(n, d)` float32; rows of one value have standard deviation 1 in each dimension before the scaling.
         factor: `(d, d)` float32 with `factor @ factor.T` the covariance of their noise.
     """
 
@@ -162,7 +163,7 @@ class Levelled:
 
     @classmethod
     def of(cls, x: torch.Tensor, values: Values) -> Levelled:
-        """Of rows `x` that have these values."""
+        """The levelled form of rows `x` that have these values."""
         noise = relative_to_group(x, values.codes)
         unit = noise.square().mean(0).sqrt().clamp(min=LEAST_NOISE)
         eigenvalues, vectors = torch.linalg.eigh(shrunk_covariance(noise / unit))
@@ -174,7 +175,7 @@ class Levelled:
 
 
 def divided(groups: torch.Tensor, parts: int, generator: torch.Generator) -> list[torch.Tensor]:
-    """Parts of the rows that share no group: places of each, the groups drawn at random."""
+    """Parts of the rows that share no group, as positions of rows; the groups are drawn at random."""
     count = int(groups.max()) + 1
     part = (torch.randperm(count, generator=generator) % parts)[groups]
     return [(part == which).nonzero().flatten() for which in range(parts)]
@@ -194,7 +195,7 @@ def cross_covariance(x: torch.Tensor, values: Values, part: torch.Tensor) -> tor
 def shuffled_codes(values: Values, count: int, generator: torch.Generator) -> torch.Tensor:
     """`(count, n)`: shuffled labels; each group gets those of another group, in random order.
 
-    A group with a single value gets a single one again, a group with several gets several.
+    A group with a single value gets a single value, a group with several values gets several.
     """
     order = values.groups.argsort(stable=True)
     sizes = torch.bincount(values.groups)

@@ -44,12 +44,12 @@ from .subspaces import carried, inlp_rank, left_after_erasing, spectrum, subspac
 VERDICTS = ("block", "scattered few", "many dimensions", "rotated subspace", "distributed", "absent", "cannot tell")
 LEAST_NULLS = 200
 MOST_ROWS = 8192
-NEIGHBOURLY = 0.5  # of the way from random sets to neighbours throughout, for the smallest set to be called a block
-SPARSER = 0.5  # of the dimensions that rotated bases take: up to there a property lies in a part of this basis
+NEIGHBOURLY = 0.5  # a block lies at least this share of the way from random sets to a set of neighbours only
+SPARSER = 0.5  # at most this share of the dimensions that rotated bases take: the property prefers this basis
 PLACES = 2000  # random orders of the dimensions, which cost little
-MOST_COLUMNS = 12  # of cross-covariances that are rotated together; more divisions hardly move the curve
-SIXTHS = 12  # groups, and at most as many values, for six parts: twice as many rows rank the dimensions as with three
-BEYOND = 3.0  # standard deviations of chance: what a reader must tell to be believed, and be there to be divided up
+MOST_COLUMNS = 12  # columns of cross-covariances rotated together; more divisions hardly change the curve
+SIXTHS = 12  # least groups and most values for six parts instead of three: twice as many rows then rank the dimensions
+BEYOND = 3.0  # standard deviations above chance: from there a property is present, and is divided among dimensions
 
 
 @dataclass(frozen=True)
@@ -74,23 +74,24 @@ class Where:
         accuracy: of a linear reader on groups it was not fitted to, and over divisions of these.
         chance: accuracy of always saying the most frequent value.
         dimensions: the fewest dimensions that hold `keep` of the variance between values, and over divisions; rows in
-            units of their noise, its loud directions scaled down.
-        few_dimensions: how many it would seem to take if `few` dimensions held `keep`, with as much noise (95 %); None
-            where the fewest are few.
-        chosen: which dimensions these are, the strongest first.
+            units of their noise, with directions of very large noise scaled down.
+        few_dimensions: what `dimensions` would seem to be if `few` dimensions held `keep`, under as much noise (with
+            95 % of the simulations); None if `dimensions` is few.
+        chosen: these dimensions, the strongest first.
         random_share: what random sets of as many dimensions hold.
         rotated_dimensions: how many dimensions it takes in randomly rotated bases.
-        area: under the curve of share against number of dimensions, and in rotated bases (95 %): 0.5 is an even spread.
-        rotated_area: the same in randomly rotated bases.
-        neighbours: part of what the smallest set holds in dimensions with a neighbour in it: so near that of as many
-            dimensions at random an eighth would have one, or two away.
+        area: under the curve of share against number of dimensions; 0.5 is an even spread.
+        rotated_area: the same in randomly rotated bases, with 95 % of them.
+        neighbours: share of what the smallest set holds that lies in dimensions with a neighbour in the set. Neighbours
+            are at most two dimensions apart, or so near that an eighth of as many random dimensions would have one.
         random_neighbours: the same if these dimensions lay at random.
-        rank: the fewest directions of any basis that hold `keep` of what a reader tells by, and over divisions.
-        left: share of what a reader tells by that is left on new groups when these directions are erased.
-        inlp: directions that iterated projection takes out before a reader tells less than `1 - keep`; None: too many
-            rounds.
-        exchange: what exchanging carries of a reader's change of answer: `"subspace"` the best `rank` directions,
-            `"dimensions"` the smallest set, `"random"` as many dimensions at random.
+        rank: the fewest directions of any basis that hold `keep` of a reader's signal, and over divisions.
+        left: share of a reader's signal that is left on new groups when these directions are erased.
+        inlp: directions that iterated projection removes before a reader has less than `1 - keep` of its signal; None:
+            too many rounds.
+        exchange: how far a reader's answer changes if part of a row is exchanged, as a share of the change by
+            exchanging the whole row: `"subspace"` the best `rank` directions, `"dimensions"` the smallest set,
+            `"random"` as many dimensions at random.
         tiles: locality index of the regions given (`locality_index` of what each holds), with the 95 % of shuffled
             dimensions; None without regions.
         p_present, p_basis, p_neighbours, p_many: one-sided p-values, corrected by Holm over the properties of the call:
@@ -150,15 +151,15 @@ def where_is(
 
     Every number is of linear readers and of groups that they were not fitted to. The verdict:
 
-    - *absent* unless labels shuffled over groups do worse (`p_present <= alpha`), and by three of their standard
-      deviations or with an accuracy three standard errors above chance, each group one draw: of a hundred properties
-      that are not there fewer than one is called present
+    - *absent* unless a reader does better than with labels shuffled over groups (`p_present <= alpha`), and that by
+      three standard deviations of these or with an accuracy three standard errors above chance, counting each group as
+      one draw: of a hundred absent properties fewer than one is called present
     - *block* or *scattered few* if `few` of the dimensions hold `keep` of the variance between the values and a rotated
       basis needs more (`p_basis <= alpha`); a block if they lie closer together than random ones
       (`p_neighbours <= alpha`) and have neighbours, at least half of the way from random sets to neighbours throughout
     - else, if it takes more dimensions than a property in `few` would seem to take under as much noise
       (`p_many <= alpha`): *many dimensions* if a rotated basis needs more (`p_basis <= alpha`), twice as many at least;
-      *rotated subspace* if so few directions of another basis do; *distributed* if it takes many of those too
+      *rotated subspace* if `few` directions of another basis hold it; *distributed* if it takes more of those too
     - else *cannot tell*: the property is there, and too faint to say where
 
     A property of two values lies in one direction, for any linear reader: spread over all dimensions, it is a rotated
@@ -172,12 +173,12 @@ def where_is(
         groups: one per row: rows of a group share material, such as a lexical frame, and never stand on both sides of a
             division. If every group holds several values, rows are taken relative to their group's mean. None: every
             row is a group of its own.
-        n_null: shufflings, rotations and random sets; at least 200, and `properties / alpha`, or no corrected p-value
-            could reach `alpha`.
-        divisions: of the groups into parts; intervals are over these.
+        n_null: how many shufflings, rotations and random sets; at least 200, and `properties / alpha`, or no corrected
+            p-value could reach `alpha`.
+        divisions: how often the groups are divided into parts; intervals are over these divisions.
         keep: the share that the smallest set has to hold.
-        few: which part of the dimensions counts as few; 1/16 of 768 is 48.
-        alpha: of the corrected p-values.
+        few: the share of the dimensions that counts as few; 1/16 of 768 is 48.
+        alpha: the level of the corrected p-values.
         columns: of the array that the embedding is seen as (24 for 768 dimensions); None: neighbours are the dimensions
             before and after.
         regions: bool `(regions, hidden_size)`, such as `receptive_fields(config).flatten(1)`: their locality index is
@@ -242,7 +243,7 @@ def _check(rows, labels, groups, n_null, divisions, keep, few, alpha, seed) -> N
 
 
 def _drawn(rows, labels, groups, seed: int):
-    """At most `MOST_ROWS` rows, whole groups of them: pairs of rows are held in memory."""
+    """At most `MOST_ROWS` rows, in whole groups, since a matrix of all pairs of rows is held in memory."""
     if len(rows) <= MOST_ROWS:
         return rows, labels, groups
     groups = list(range(len(rows))) if groups is None else list(groups)
@@ -297,7 +298,7 @@ class _Finder:
         return self.spaces[key]
 
     def white_kernel(self, space: _Space, values: Values) -> torch.Tensor:
-        """Of the last property's rows and groups, which the next property often shares."""
+        """Kept for the last property's rows and groups, which the next property often shares."""
         key = id(space).to_bytes(8, "little") + values.groups.numpy().tobytes()
         if key not in self.kernels:
             self.kernels = {key: kernel_between_groups(space.white, values.groups)}
@@ -350,9 +351,8 @@ class _Finder:
         placed = torch.cat([held[None], random_places(held, max(self.n_null, PLACES), generator)])
         shares = neighbour_share(placed, self.columns, neighbour_reach(len(found.chosen), len(held)))
         found.neighbours, found.random_neighbours = float(shares[0]), _chance(shares[1:])
-        near = nearness(placed > 0, self.columns).round(
-            decimals=9
-        )  # equal distances, added in another order, are equal
+        near = nearness(placed > 0, self.columns)
+        near = near.round(decimals=9)  # equal distances that were added in another order count as equal
         found.p_neighbours = _p_value(near)
 
     def _subspaces(self, found: Where, space: _Space, values: Values, parted) -> None:
@@ -368,7 +368,7 @@ class _Finder:
         found.exchange = dict(zip(("subspace", "dimensions", "random"), exchanged, strict=True))
 
     def _rotate(self, found: Where, effects: torch.Tensor, curve: torch.Tensor, generator) -> None:
-        """Compares the curve with that of rotated bases; as many divisions as the dimensions have room for."""
+        """Compares the curve with that of rotated bases, over the first divisions, up to `MOST_COLUMNS` columns."""
         _, parts, d, width = effects.shape
         some = effects[: max(1, MOST_COLUMNS // (parts * width))]
         own = mean_curve(cumulative_shares(some).flatten(0, 1))
@@ -394,7 +394,7 @@ def _whitener(covariance: torch.Tensor) -> torch.Tensor:
 
 
 def _accuracy(white: torch.Tensor, values: Values, parts: Sequence[torch.Tensor]) -> float:
-    """Of linear discriminant analysis, fitted to two thirds of the groups, on the third: the mean of the three."""
+    """Accuracy of linear discriminant analysis: each of three parts is tested with a fit to the other two."""
     hits = 0
     for which, tested in enumerate(parts):
         fitted = torch.cat([part for i, part in enumerate(parts) if i != which])
@@ -407,7 +407,7 @@ def _accuracy(white: torch.Tensor, values: Values, parts: Sequence[torch.Tensor]
 
 
 def _tile_index(energies: torch.Tensor, regions: torch.Tensor, count: int, generator) -> Interval | None:
-    """The locality index of what regions hold, and 95 % of those of shuffled dimensions."""
+    """The locality index of what regions hold, and the interval of 95 % of shuffled dimensions."""
     sizes = regions.sum(-1)
     index = locality_index(regions.double() @ energies, sizes)
     orders = [torch.randperm(len(energies), generator=generator) for _ in range(count)]
@@ -429,7 +429,7 @@ def _well_read(accuracy: float, chance: float, groups: int) -> bool:
 
 
 def _p_value(statistics: torch.Tensor) -> float:
-    """One-sided: how often chance, which follows the first entry, reaches it; the entry itself counted."""
+    """One-sided: the share of entries, the first one included, that reach the first; the others are draws of chance."""
     return float((statistics >= statistics[0]).double().mean())
 
 

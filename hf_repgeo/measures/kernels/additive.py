@@ -1,13 +1,18 @@
 """Residual and additive quantizers: a row stands as the sum of one full-width codeword from each codebook.
 
-Residual: k-means on the rows, then on what is left of them, and so on (Chen, Guan & Wang, Sensors 10, 2010), from a
-start that leaves nothing to chance; codes by beam search (Babenko & Lempitsky, CVPR 2014).
+Residual: k-means on the rows, then on their residuals, and so on (Chen, Guan & Wang, Sensors 10, 2010), from a start
+without random numbers; codes by beam search (Babenko & Lempitsky, CVPR 2014).
 
 Additive: from there, alternate between codebooks by least squares and codes by local search (Martinez, Zakhmi, Hoos &
-Little, "LSQ++: Lower running time and higher recall in multi-codebook quantization", ECCV 2018). Different here: the
-start; the noise that shakes the codebooks is made of rows, so that it has their covariance; the least squares lean
-towards the codebooks before, since a codeword that may copy its few rows freezes their codes; and a step of the local
-search is one embedding_bag over a table of inner products.
+Little, "LSQ++: Lower running time and higher recall in multi-codebook quantization", ECCV 2018). Four
+things differ here: the start; the noise added to the codebooks is made of rows, so that it has their covariance; least
+squares is regularised towards the previous codebooks, since a codeword that may copy its few rows freezes their codes;
+and a step of the local search is one embedding_bag over a table of inner products.
+
+The cost of codes, for all searches here: the squared error of a row x under codewords c_1 ... c_M, one from each
+codebook, is `|x|^2 + sum_m (|c_m|^2 - 2 <x, c_m>) + sum_{l < m} 2 <c_l, c_m>`. The first term is the same for all codes
+and left out; the second is a table for each codebook (`alone`); the third comes from one table of all pairs of
+codewords (`cross`), computed once.
 """
 
 from __future__ import annotations
@@ -25,11 +30,11 @@ from .products import times_transposed
 ROUNDS = 4
 SEARCHES = 3  # perturbed restarts of the local search per round
 SWEEPS = 2  # passes over the codebooks after a perturbation
-NOISE = 0.3  # of the rows' own spread over the number of codebooks, falling to 0 in the last round
-PULL = 8.0  # rows' weight on the codewords before, likewise falling
+NOISE = 0.3  # noise on the codewords: this share of a row, over the number of codebooks; 0 in the last round
+PULL = 8.0  # weight of the previous codewords in least squares, in rows; likewise 0 in the last round
 SOLVER_SWEEPS = 2
 BEAM = 4
-BLOCK_ROWS = 2048  # on a GPU 32 times as many
+BLOCK_ROWS = 2048  # rows searched at a time; on a GPU 32 times as many
 
 
 def fit_residual(
@@ -57,6 +62,11 @@ def beam_search(rows: torch.Tensor, words: torch.Tensor) -> torch.Tensor:
 
 
 def _beam_block(alone: list[torch.Tensor], cross: torch.Tensor) -> torch.Tensor:
+    """Codes of one block of rows.
+
+    To extend a partial sum by a codeword of codebook m costs its entry of `alone`, and its inner products with the
+    codewords chosen before: a sum of rows of `cross`, which embedding_bag computes for all cells of m at once.
+    """
     n, cells = alone[0].shape
     costs, first = alone[0].topk(min(BEAM, cells), dim=1, largest=False)  # (rows, beam)
     kept = first[:, :, None]  # (rows, beam, codebooks so far), as rows of `cross`
@@ -75,6 +85,10 @@ def fit_additive(
 ) -> tuple[torch.Tensor, torch.Tensor, int]:
     """Codewords `(codebooks, cells, d)` and codes `(n, codebooks)` for centred rows `(n, d)`, and the rounds it took.
 
+    A round fits the codewords by least squares with the codes fixed, then improves the codes by local search under
+    codewords with noise. Noise and regularisation fall to 0 in the last round, as in simulated annealing: early rounds
+    leave poor local optima, the last one settles.
+
     Cost: beside `fit_residual`, each round a product of O(n d codebooks cells) and SEARCHES of O(n codebooks^2 cells).
     """
     steps = codebooks + ROUNDS
@@ -91,10 +105,12 @@ def fit_additive(
 
 
 def least_squares(rows: torch.Tensor, codes: torch.Tensor, words: torch.Tensor, pull: float) -> torch.Tensor:
-    """Codewords that stand best for the rows given their codes, with `pull` rows' weight on the codewords before.
+    """Codewords of least squared error given the codes; the previous codewords weigh as much as `pull` rows.
 
     Minimises `sum_i |x_i - sum_m w_m[code_im]|^2 + pull |w - words|^2` by sweeps over the codebooks, each of which is
-    solved exactly: its normal equations are diagonal. A codeword without rows stays.
+    solved exactly: its normal equations are diagonal. But for the pull, codeword k of codebook m becomes the mean, over
+    the rows with this code, of the row minus its codewords from the other codebooks; `together` counts how often two
+    codes meet in a row, and gives the sum of those codewords without reading the rows. A codeword without rows stays.
     """
     n_books, cells, width = words.shape
     together = _pair_counts(codes, cells).to(rows.dtype)  # (codebooks, cells, codebooks * cells)
@@ -156,7 +172,11 @@ def _search_block(
     codes: torch.Tensor,
     generator: torch.Generator,
 ) -> torch.Tensor:
-    """`alone`: `|c|^2 - 2 <x, c>`, (rows, cells) for each codebook; `tables`: the columns of `cross`, likewise."""
+    """Iterated local search: random codes replace about half of a row's best ones, and `_descend` improves the result.
+
+    Each row keeps the codes of lowest cost. `alone`: (rows, cells) for each codebook; `tables`: the columns of `cross`
+    for each codebook.
+    """
     best = _descend(alone, tables, codes, generator)
     lowest = _costs(alone, cross, best)
     for _ in range(SEARCHES):
@@ -172,7 +192,7 @@ def _search_block(
 def _descend(
     alone: list[torch.Tensor], tables: list[torch.Tensor], codes: torch.Tensor, generator: torch.Generator
 ) -> torch.Tensor:
-    """Iterated conditional modes: each codebook's best code given the others', `SWEEPS` times over."""
+    """Iterated conditional modes: the best code of each codebook in turn given those of the others, `SWEEPS` times."""
     offsets = _offsets(alone)
     places = codes + offsets  # each code's row in the tables, (rows, codebooks)
     for _ in range(SWEEPS):

@@ -27,7 +27,7 @@ BLOCK_SCORES = 2**19  # rows x cells scored at once: 2 MiB in float32, so that t
 class KMeans:
     """Centroids `(n_cells, width)`, the nearest of them for each row `(n,)` int64, the rounds it took, and the error.
 
-    The error is the sum of squared distances in the last round, before each row went to the nearest once more.
+    The error is the sum of squared distances in the last round, before the last assignment of rows to `cells`.
     """
 
     centroids: torch.Tensor
@@ -39,11 +39,13 @@ class KMeans:
 def kmeans(rows: torch.Tensor, n_cells: int, centroids: torch.Tensor | None = None) -> KMeans:
     """Cluster centred rows `(n, width)`, float32 or float64 on any device, `n >= n_cells`; O(n width n_cells) a round.
 
-    The iteration begins at `centroids`, `(n_cells, width)`; without them at the pieces of `split_start`. Nothing is
-    left to chance: the same rows in the same order give the same cells.
+    The iteration begins at `centroids`, `(n_cells, width)`; without them at the pieces of `split_start`. It uses no
+    random numbers: the same rows in the same order give the same cells.
 
-    A round assigns every row to its nearest centroid and moves every centroid `STEP` of the way to the mean of its
-    rows. The last round, when the error stalls, moves them to the mean itself.
+    A round assigns every row to its nearest centroid and moves every centroid towards the mean of its rows, by `STEP`
+    times the distance. A cell's error is quadratic around that mean, so a step below twice the distance cannot raise
+    it; and a step beyond the mean anticipates where the next rounds would move it. The last round, when the error
+    stalls, moves the centroids to the means themselves.
     """
     squares = torch.cat([part.double().square().sum(1, keepdim=True) for part in rows.split(1024)])
     centroids = split_start(rows, n_cells) if centroids is None else centroids
@@ -63,7 +65,8 @@ def kmeans(rows: torch.Tensor, n_cells: int, centroids: torch.Tensor | None = No
 def _squared_error(squares: torch.Tensor, cells: torch.Tensor, means: torch.Tensor, counts: torch.Tensor) -> float:
     """Sum of the squared distances of rows to the mean of their cell, from the rows' squared norms `(n, 1)`.
 
-    What rounding leaves of a cell far out that has no spread counts as nothing: it would hide what the others gain.
+    The error of a cell is the difference of two sums, which are large if the cell lies far out. A difference that may
+    be rounding alone counts as 0: it would hide the progress of the other cells.
     """
     energies = cell_sums(squares, cells, len(means))[0][:, 0]
     errors = energies - counts * means.double().square().sum(1)
@@ -95,18 +98,18 @@ def cell_sums(rows: torch.Tensor, cells: torch.Tensor, n_cells: int) -> tuple[to
     sums = rows.new_zeros(n_cells, rows.shape[1])
     if rows.device.type == "cpu":
         sums.index_add_(0, cells, rows)
-    else:  # there index_add_ adds in any order, which no seed can fix; a product does not
+    else:  # on a GPU index_add_ adds in an order that changes from run to run; a matrix product does not
         for part, own in zip(rows.split(16384), cells.split(16384), strict=True):
             sums += torch.nn.functional.one_hot(own, n_cells).to(rows.dtype).T @ part
     return sums, counts
 
 
 def split_start(rows: torch.Tensor, n_cells: int) -> torch.Tensor:
-    """Centroids to begin with that do not depend on chance or on the order of the rows, `(n_cells, width)`.
+    """Initial centroids without random numbers, whatever the order of the rows, `(n_cells, width)`.
 
     Cells are cut in two at their mean, across their principal direction, those of large error first, half of all cells
     at a time; the means of the pieces are the centroids (PCA-Part: Su & Dy, "In search of deterministic methods for
-    initializing k-means", Intelligent Data Analysis 11, 2007). About ten readings of the rows for each doubling.
+    initializing k-means", Intelligent Data Analysis 11, 2007). Each doubling reads the rows about ten times.
     """
     pieces = [_Piece(rows)]
     while len(pieces) < n_cells:
@@ -114,7 +117,7 @@ def split_start(rows: torch.Tensor, n_cells: int) -> torch.Tensor:
         most = min(n_cells - len(pieces), -(-len(pieces) // 2) if len(pieces) > 4 else len(pieces))
         chosen = nlargest(most, range(len(pieces)), key=errors.__getitem__)
         halves = {i: pieces[i].halves() for i in chosen if len(pieces[i].given) > 1 and errors[i] > 0}
-        if not halves:  # no two rows differ within a piece: fewer cells will do
+        if not halves:  # the rows of each piece are equal: a centroid occurs several times
             pieces += pieces[:1] * (n_cells - len(pieces))
             break
         whole = [piece for i, piece in enumerate(pieces) if i not in halves]
@@ -141,9 +144,10 @@ class _Piece:
         return self._error
 
     def halves(self) -> list[_Piece]:
-        """Both sides of the mean along the principal direction, about; the piece itself if all lie on one side.
+        """The rows on either side of the mean along the principal direction; the piece itself if all lie on one side.
 
-        Only signs matter in the end; division by the error, which no eigenvalue exceeds, keeps numbers in range.
+        Power iteration on the coordinates `along` that direction, from the column of largest variance; a few steps
+        suffice, since only the signs are used. Division by the error, which no eigenvalue exceeds, keeps them in range.
         """
         if not self.error > 0:
             return [_Piece(self.given, splits=False)]
@@ -161,7 +165,7 @@ class _Piece:
 def _fill_empty(
     rows: torch.Tensor, cells: torch.Tensor, means: torch.Tensor, counts: torch.Tensor
 ) -> tuple[torch.Tensor, bool]:
-    """Cells of large error give half of their rows to the empty ones; also whether any could be filled."""
+    """Means after each empty cell took half of the rows of a cell of large error, and whether any cell was filled."""
     empty = torch.nonzero(counts == 0)[:, 0]
     if not len(empty):
         return means, False

@@ -54,8 +54,8 @@ CACHED = 512  # rows worked on at a time where nothing is multiplied
 DIRECT = 1 << 22  # distances at a time by the definition: 32 MiB
 ALIGNED = 32  # columns that bfloat16 products take at a time
 NOBODY = 1e38  # half squared distance of padding; those of rows are at most 8 d
-ROUGH_ROWS = 1024  # from which bfloat16 is worth its preparation
-SAMPLED_ROWS = 64  # rows that tell the length R
+ROUGH_ROWS = 1024  # with fewer rows, preparing them for bfloat16 costs more than it saves
+SAMPLED_ROWS = 64  # rows sampled to choose the length R
 LENGTH = 2.0  # R over the median distance of the sampled rows from their nearest row
 FEW_OPEN = 0.5  # share of rows without proof up to which they are searched again one by one
 TIE = 1e-10  # relative: distances that are closer than this to each other may be taken for one another
@@ -221,12 +221,17 @@ def _nothing_yet(n: int, k: int, device: torch.device) -> Neighbors:
     )
 
 
-# Searches, each for the rows that the one before could not prove. They write into `found`, and return the rows that are
-# still open.
+# Searches, each for the rows that the previous one could not prove. They write into `found`, and return the rows that
+# are still open.
 
 
 def _search_all(rows: torch.Tensor, found: Neighbors, dtype: torch.dtype, progress: Progress | None) -> torch.Tensor:
-    """Every row against every other, each pair once."""
+    """Every row against every other, each pair once.
+
+    Blocks of a panel of rows (from `top`) by a strip of columns (from `start`) cover the upper triangle. A pair above
+    the diagonal squares is met once, so its block serves both sides: each row is offered the columns, each column the
+    rows. A square on the diagonal holds every pair twice, so offering to its rows is enough.
+    """
     points = _Points(rows, dtype)
     lists = _Lists(len(points.extended), found.candidates.shape[1], points.extended)
     panel, strip = _block_shape(rows)
@@ -237,10 +242,10 @@ def _search_all(rows: torch.Tensor, found: Neighbors, dtype: torch.dtype, progre
         if start == top:
             left = points.flipped(slice(top, top + panel))
         block = times_transposed(left[: start + strip - top], points.extended[start : start + strip], rough=rough)
-        above = min(start - top, panel)  # rows of the block whose pairs are met here only
+        above = min(start - top, panel)  # rows above the diagonal square
         block[above:].fill_diagonal_(torch.inf)
         lists.offer_rows(block, start, first_point=top)
-        if above:  # below, every pair is there twice, and the rows have had both
+        if above:
             lists.offer_columns(block[:above], top, first_point=start)
         if progress is not None:
             progress(done, len(corners))
@@ -288,16 +293,16 @@ def _block_shape(rows: torch.Tensor) -> tuple[int, int]:
 class _Points:
     """Rows made ready for the product: centred, scaled, rounded, and extended by what makes it half a distance.
 
-    `extended` has rows `(x', 1, g)`, where g is `h - R e - e^2 / 2`; `flipped` gives `(-x', g, 1)`. In bfloat16 g is
-    three numbers whose sum it is, and likewise there are three ones. Rows of padding make the number of rows a multiple
-    of `GROUP`; they are farther than anything from everything.
+    `extended` has rows `(x', 1, g)`, where g is `h - R e - e^2 / 2`; `flipped` gives `(-x', g, 1)`. bfloat16 would lose
+    digits of g: there g is stored as three numbers that sum to it, and multiplied by three ones. Rows of padding make
+    the number of rows a multiple of `GROUP`; they are farther from every row than any row is.
     """
 
     def __init__(self, rows: torch.Tensor, dtype: torch.dtype):
         n, self.d = rows.shape
         rough = dtype == torch.bfloat16
         stored = torch.float32 if rough else dtype
-        exact = torch.promote_types(rows.dtype, stored)  # subtracts the centre with no more error than that has
+        exact = torch.promote_types(rows.dtype, stored)  # subtracting the centre rounds no more than `stored` does
         self.roundoff, self.tiny = torch.finfo(stored).eps / 2, torch.finfo(stored).tiny
         self.pieces = 3 if rough else 1
         width = self.d + 2 * self.pieces
@@ -325,7 +330,7 @@ class _Points:
         self.least, self.worst = float(self.errors.min()), float(self.errors.max())
 
     def _write_halves(self) -> None:
-        """The g of every row, in as many pieces."""
+        """The g of every row, as the sum of `pieces` numbers."""
         n = len(self.norms)
         left = self.norms.square() / 2 - self.length * self.errors - self.errors.square() / 2
         left = torch.cat([left, left.new_full((len(self.extended) - n,), NOBODY)])
@@ -335,7 +340,7 @@ class _Points:
             left = left - piece
 
     def _usual_distance(self) -> float:
-        """The median distance of a few rows from their nearest, about."""
+        """The approximate median, over a few rows, of the distance to the nearest row."""
         sampled = torch.arange(0, len(self.norms), -(-len(self.norms) // SAMPLED_ROWS), device=self.norms.device)
         block = times_transposed(self.flipped(sampled), self.extended)
         block.scatter_(1, sampled[:, None], torch.inf)
@@ -352,7 +357,9 @@ class _Points:
     def reach(self, which: torch.Tensor, bound: torch.Tensor) -> torch.Tensor:
         """The largest r such that no row whose w is at least `bound` can be nearer than r to row `which`, float64.
 
-        `which` is `(w,)`, `bound` and the result `(w, c)`.
+        `which` is `(w,)`, `bound` and the result `(w, c)`. The inequality of the module's docstring is quadratic in
+        q = r + e_i; `largest_q` solves it for one e_j. Its term `2 (q - R) e_j` is largest at the largest e_j if q > R,
+        and at the smallest if q < R.
         """
         c = 1.01 * (self.d + 20) * self.roundoff
         tiny = 8 * (self.d + 20) * self.tiny  # what underflow may take from w
@@ -366,7 +373,7 @@ class _Points:
             return ((half.square() + (1 + c) * (room + 2 * self.length * worst).clamp(min=0)).sqrt() - half) / (1 + c)
 
         q = largest_q(self.worst)
-        if self.worst > self.least:  # for rows nearer than R the smallest e_j is the worst
+        if self.worst > self.least:  # if q < R, the smallest e_j gives the least reach
             q = torch.where(q < self.length, largest_q(self.least).clamp(max=self.length), q)
         return torch.where(bound > tiny, (q - e).clamp(min=0), 0.0) * self.scale
 
@@ -400,6 +407,10 @@ class _Lists:
     def _offer(self, minima: torch.Tensor, entries_of: Callable, start: int, first_point: int) -> None:
         """Merge what may be nearer than the bound; the bound falls to the lowest v that is left out.
 
+        Few entries are looked at: the block is first reduced to the minima of groups, a point whose lowest minimum is
+        not below its bound is done, and only the groups of lowest minima are merged into its list. The bound is
+        the lowest minimum of the other groups or the smallest entry that the merge dropped, whichever is lower.
+
         `minima` is `(points, groups)`; `entries_of(some, chosen)` gives the `(some, chosen, GROUP)` entries.
         """
         n, n_groups = minima.shape
@@ -426,12 +437,16 @@ class _Lists:
 
 
 def _accept(rows: torch.Tensor, which: torch.Tensor, found: Neighbors, points: _Points, lists: _Lists) -> torch.Tensor:
-    """Put the lists of the rows `which` into `found`; returns the rows that are not proved."""
+    """Put the lists of the rows `which` into `found`; returns the rows that are not proved.
+
+    The k of smallest w get exact distances; a further candidate does only if its w leaves open that it is nearer than
+    the farthest of these. The row is proved if no row outside the list can be nearer than its k-th neighbour.
+    """
     n, k = len(which), found.indices.shape[1]
     values, others = (ranked[:n] for ranked in lists.ranked())
     distances = torch.full(others.shape, torch.inf, dtype=torch.float64, device=rows.device)
     distances[:, :k] = _distances(rows, which, others[:, :k])
-    doubtful = points.reach(which, values[:, k:]) < distances[:, :k].amax(1, keepdim=True)  # may be nearer all the same
+    doubtful = points.reach(which, values[:, k:]) < distances[:, :k].amax(1, keepdim=True)
     row, column = torch.nonzero(doubtful, as_tuple=True)
     distances[row, column + k] = _distances(rows, which[row], others[row, column + k, None])[:, 0]
     distances, order = distances.sort(1)

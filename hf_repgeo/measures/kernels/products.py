@@ -61,7 +61,7 @@ class _Precision:
 
     @classmethod
     def of(cls, backend: Any) -> _Precision | None:
-        """Of a module such as `torch.backends.cuda.matmul`; `None` before PyTorch 2.9, which has no such setting."""
+        """The setting of a module such as `torch.backends.cuda.matmul`; `None` before PyTorch 2.9, without it."""
         if not hasattr(backend, "fp32_precision"):
             return None
         return cls(lambda: backend.fp32_precision, lambda value: setattr(backend, "fp32_precision", value))

@@ -35,8 +35,8 @@ COPIES = {torch.float32: 1e-10, torch.float64: 1e-27}  # of a row's squared norm
 COARSE_SHARE = 0.01  # of the rows: with more of them lost in rounding, the fit is repeated in float64
 CENTRE_ROWS = 128  # their median is the centre if a few rows drag the mean away,
 DRAGGED_SHARE = 0.9  # farther than this share of the rows are from it
-BLOCK_ROWS = 1024  # at a time in float64
-FIRST_FEW = 8  # rows that usually suffice to see that not all rows are equal
+BLOCK_ROWS = 1024  # rows worked on at a time in float64
+FIRST_FEW = 8  # rows that usually suffice to see that some differ
 Progress = Callable[[int, int], None]
 
 
@@ -182,7 +182,7 @@ def quantize(
     centred = ordered - shift
     fit = _QUANTIZERS[quantizer](centred, codebooks, cells, seed, report)
     lost = _lost_share(centred, ordered, fit)
-    if lost > COARSE_SHARE and quantizer not in _BY_FAISS:  # those compute in float32 whatever they are given
+    if lost > COARSE_SHARE and quantizer not in _BY_FAISS:  # faiss computes in float32 whatever it is given
         shift = _steady_centre(ordered, mean)
         centred = ordered.double() - shift
         fit = _QUANTIZERS[quantizer](centred, codebooks, cells, seed, report)
@@ -231,8 +231,9 @@ def _check(rows: torch.Tensor, codebooks: int, bits: int) -> None:
 def _lost_share(centred: torch.Tensor, rows: torch.Tensor, fit: _Fit) -> float:
     """Share of the rows whose nearest codeword is lost in the rounding of the distances.
 
-    An error far below the row's squared norm is lost. One that is itself no more than rounding says that the row is a
-    copy of its codeword, which loses nothing, unless a different row has the same codes.
+    Distances come from a product, whose rounding grows with the row's squared norm: a squared error below `COARSE` of
+    that norm is lost in it. An error below `COPIES` of the norm means that the row is a copy of its codeword, which
+    loses nothing, unless a different row has the same codes.
     """
     norms = _squared_norms(centred)
     lost = fit.errors < COARSE[centred.dtype] * norms
@@ -250,7 +251,7 @@ def _alone(rows: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
 
 
 def _steady_centre(rows: torch.Tensor, mean: torch.Tensor) -> torch.Tensor:
-    """The mean, or the median of some rows if hardly any row is as far from it as the mean is; float64 `(d,)`."""
+    """The mean; or the median of some rows, if nearly all of them are nearer to it than the mean is. float64 `(d,)`."""
     some = rows[:: -(-len(rows) // CENTRE_ROWS)].double()
     median = some.median(0).values
     distances = torch.linalg.vector_norm(some - median, dim=1)
@@ -293,7 +294,7 @@ def live_blocks(rows: torch.Tensor, blocks: int) -> list[torch.Tensor]:
 
 
 def _differ(rows: torch.Tensor) -> bool:
-    """Whether not all rows are equal; usually the first few show it."""
+    """Whether some rows differ; usually the first few show it."""
     return any(bool((part != rows[:1]).any()) for part in (rows[:FIRST_FEW], *rows[FIRST_FEW:].split(BLOCK_ROWS)))
 
 

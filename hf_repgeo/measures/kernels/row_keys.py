@@ -19,12 +19,12 @@ def row_keys(rows: torch.Tensor, which: torch.Tensor | None = None) -> torch.Ten
 
 
 def few_column_keys(rows: torch.Tensor) -> torch.Tensor:
-    """The same from at most about 64 of the columns: rows whose keys differ are different."""
+    """`row_keys` of at most about 64 of the columns: rows whose keys differ are different."""
     return _keys(rows[:, :: max(1, rows.shape[1] // KEY_COLUMNS)].contiguous())
 
 
 def maybe_copies(keys: torch.Tensor) -> torch.Tensor:
-    """Positions of the keys that occur more than once, ascending: of few columns, all rows but these are distinct."""
+    """Positions of the keys that occur more than once, ascending; of `few_column_keys`, all other rows are distinct."""
     _, key, counts = torch.unique(keys, return_inverse=True, return_counts=True)
     return torch.nonzero(counts[key] > 1)[:, 0]
 
@@ -33,7 +33,7 @@ def key_order(rows: torch.Tensor) -> torch.Tensor:
     """Positions that sort the rows by their keys, in an order as good as random whatever the given one, `(n,)` int64.
 
     Sums of floating-point numbers depend on their order in the last digits, and if rows form tight clumps, k-means
-    carries that into the first digits. In this order the sums are always the same. float64 rows take the order of their
+    amplifies that to the first digits. In this order the sums are always the same. float64 rows take the order of their
     float32 values.
     """
     order = torch.argsort(_distinct_keys(rows), stable=True)
@@ -43,6 +43,7 @@ def key_order(rows: torch.Tensor) -> torch.Tensor:
 
 
 def _distinct_keys(rows: torch.Tensor) -> torch.Tensor:
+    """Keys of few columns; only rows that agree in these pay for the key of all their columns, which is added."""
     keys = few_column_keys(rows)
     alike = maybe_copies(keys)
     keys[alike] += row_keys(rows, alike)
@@ -50,6 +51,10 @@ def _distinct_keys(rows: torch.Tensor) -> torch.Tensor:
 
 
 def _keys(rows: torch.Tensor) -> torch.Tensor:
+    """Multilinear hash: the bits of the entries as integers, times a random odd number per column, summed modulo 2^64.
+
+    The random numbers depend on the number of columns only. Adding 0.0 turns -0.0 into 0.0.
+    """
     words = (rows + 0.0).view(torch.int32 if rows.dtype == torch.float32 else torch.int64).to(torch.int64)
     generator = torch.Generator().manual_seed(words.shape[1])
     odd = torch.randint(-(2**62), 2**62, (words.shape[1],), generator=generator) * 2 + 1
