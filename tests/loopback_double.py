@@ -64,7 +64,7 @@ class Repo:
 
 @dataclass
 class Trouble:
-    """What happens to requests whose `METHOD /path` matches, so many times."""
+    """What happens to the next `times` requests whose `METHOD /path` matches `pattern`."""
 
     pattern: str
     times: int

@@ -1,4 +1,4 @@
-"""Pages of Markdown in tests: their blocks of code, how these run, and what the pages take for granted."""
+"""Pages of Markdown in tests: their blocks of code, how these run, and fixtures for what the pages assume."""
 
 import re
 from pathlib import Path

@@ -36,7 +36,7 @@ def test_a_model_is_equal_to_itself(encoder, tokenizer, documents):
         assert report.value("neighbourhood_overlap", layer=layer) == 1
 
 
-def test_a_change_is_seen_where_it_is_and_not_before(encoder, changed, tokenizer, documents):
+def test_a_change_is_seen_from_its_layer_on_and_not_before(encoder, changed, tokenizer, documents):
     report = hf_repgeo.compare(encoder, changed, documents, tokenizer=tokenizer, **FEW)
     values = [report.value("linear_cka", layer=layer) for layer in (0, 1, 2)]
     assert values[:2] == pytest.approx([1, 1], abs=1e-6) and values[2] < 0.99
@@ -184,9 +184,9 @@ def test_two_precisions_of_one_model_are_compared(encoder_folder, documents):
     assert 0 < abs(report.value("mean_cosine", layer=2)) < 0.05
 
 
-def test_two_prompts_move_the_same_tokens_and_an_equal_prompt_moves_none(encoder, tokenizer, documents):
+def test_two_prompts_change_rows_of_the_same_tokens_and_an_equal_prompt_changes_none(encoder, tokenizer, documents):
     placeless = copy.deepcopy(encoder)
-    placeless.embeddings.position_embeddings.weight.data.zero_()  # then layer 0 knows the token alone
+    placeless.embeddings.position_embeddings.weight.data.zero_()  # then layer 0 depends on the token alone
     asked = {"texts": documents, "rows": 300, "tokenizer": tokenizer}
     asked |= {"comparisons": "linear_cka", "measures": "mean_cosine"}
     other = hf_repgeo.compare(placeless, prompt_b="the old cat", **asked)
@@ -211,7 +211,7 @@ def test_prompts_that_cannot_be_compared_are_refused(encoder, tokenizer, documen
         hf_repgeo.compare(encoder, encoder, prompt="cat", tokenizer_b=make_tokenizer(special=False), **asked)
 
 
-def test_pieces_are_drawn_evenly_and_know_their_document():
+def test_pieces_are_drawn_evenly_with_their_documents():
     pieces, owners = cut_into_pieces(["a " * 120, "b " * 61], 100, seed=0)
     assert [len(piece.split()) for piece in pieces] == [60, 60, 60, 1] and owners == [0, 0, 1, 1]
     with pytest.raises(BadInput, match="3 pieces of 60 words"):

@@ -93,7 +93,7 @@ def test_every_room_has_its_place_in_the_flow():
 
 
 def test_every_import_points_back_along_the_flow():
-    # the package's own face names everything, for type checkers; importing it is not importing what it names
+    # `__init__` names everything for type checkers; importing it does not import what it names
     assert wrong_way({module: others for module, others in GRAPH.items() if module != "hf_repgeo"}) == []
 
 
@@ -101,7 +101,7 @@ def test_there_is_no_circle():
     assert circle(GRAPH) == []
 
 
-def test_kernels_know_nothing_of_the_measures_above_them():
+def test_kernels_import_nothing_of_the_measures_above_them():
     for module, others in GRAPH.items():
         if module.startswith(KERNELS_ARE_BELOW):
             above = {o for o in others if o.startswith("hf_repgeo.measures") and not o.startswith(KERNELS_ARE_BELOW)}

@@ -72,7 +72,7 @@ def test_no_function_is_shadowed_by_a_module():
     assert not modules & set(hf_repgeo.__all__)
 
 
-def test_the_mathematics_knows_torch_and_numpy_only():
+def test_the_measures_import_torch_and_numpy_only():
     allowed = {"torch", "numpy", "faiss"}
     standard = sys.stdlib_module_names
     for path in (ROOT / "hf_repgeo" / "measures").rglob("*.py"):
@@ -94,13 +94,13 @@ def test_setup_cfg_holds_flake8_and_nothing_else():
 
 
 @pytest.mark.parametrize("tool", [["ruff", "check"], ["ruff", "format", "--check"], ["flake8"]])
-def test_the_linters_have_nothing_to_say(tool):
+def test_the_linters_report_nothing(tool):
     result = subprocess.run([sys.executable, "-m", *tool, "."], capture_output=True, text=True, cwd=ROOT)
     assert result.returncode == 0, result.stdout + result.stderr
 
 
-def test_the_types_hold():
-    """Everywhere but in the rooms that pyproject.toml names; the measures and the report in every signature."""
+def test_mypy_passes():
+    """mypy checks all but the folders that pyproject.toml names, and every signature of the measures and the report."""
     if version("transformers") != pins("constraints.txt")["transformers"]:
         pytest.skip("another set of versions, with other types: .ci/full")
     result = subprocess.run([sys.executable, "-m", "mypy"], capture_output=True, text=True, cwd=ROOT)

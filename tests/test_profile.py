@@ -95,7 +95,7 @@ def test_sharing_one_neighbour_search_changes_no_number(states):
             assert row["value"] == pytest.approx(intrinsic_dimension(alone, convention=convention).value, rel=1e-12)
 
 
-def test_rows_that_are_not_finite_lose_their_values_and_nothing_else(states):
+def test_rows_that_are_not_finite_cost_only_the_policies_that_hold_them(states):
     states[7, 3] = torch.nan
     states[450, 0] = torch.inf
     protocol = BatchMeans(resolve(["anisotropy", "duplicate_share"]), {}, 400, 400, seed=0)
@@ -305,12 +305,12 @@ def test_arguments_out_of_range_are_refused(run, options, words):
         ("missing.gguf", "'missing.gguf', which is not a file"),
     ],
 )
-def test_models_that_cannot_be_had_are_refused(documents, model, words):
+def test_models_that_cannot_be_loaded_are_refused(documents, model, words):
     with pytest.raises(BadInput, match=words):
         hf_repgeo.profile(model, documents, progress=False)
 
 
-def test_other_loading_errors_are_words(encoder, encoder_folder, documents):
+def test_other_loading_errors_give_one_sentence(encoder, encoder_folder, documents):
     with pytest.raises(BadInput, match="`tokenizer`: got none; wanted the tokenizer of this model. Pass tokenizer="):
         hf_repgeo.profile(encoder, documents)
     with pytest.raises(BadInput, match="`dtype`: got 'int3'; wanted one of auto, float32"):

@@ -148,7 +148,7 @@ def test_the_text_form_of_plain_rows_lists_the_measures(generator):
     ("value", "text"),
     [(0.0, "0"), (0.123456, "0.1235"), (12345.6, "12346"), (1.5e-7, "1.500e-07"), (123456.0, "1.235e+05")],
 )
-def test_numbers_read_well(value, text):
+def test_numbers_are_printed_with_sensible_digits(value, text):
     assert number(value) == text
 
 

@@ -205,7 +205,7 @@ def test_every_recipe_names_models_and_options_that_exist(path, monkeypatch):
 
 
 @pytest.mark.parametrize("content", ["model: [", "5", "modle: gpt2", None, "[" * 3000])
-def test_a_recipe_that_is_none_is_answered_in_a_sentence(tmp_path, content, capsys):
+def test_what_is_no_recipe_is_refused_in_a_sentence(tmp_path, content, capsys):
     path = tmp_path / "recipe.yaml"
     if content is not None:
         path.write_text(content)

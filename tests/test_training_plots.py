@@ -56,7 +56,7 @@ def test_a_report_shows_itself_in_a_notebook_with_its_figure():
     assert hostile._repr_html_() == "<pre>GeometryReport: &lt;script&gt; · 0 rows</pre>"
 
 
-def test_a_sweep_has_a_curve_a_member():
+def test_a_sweep_has_one_curve_per_model():
     report = history((1, 2), member="early") + history((2,), 0.1, member="late")
     [axis] = plot_sweep(report).axes
     assert [line.get_label() for line in axis.get_lines()] == ["early", "late"]

@@ -138,7 +138,7 @@ def test_a_data_set_that_cannot_be_written_leaves_the_old_one(tmp_path):
     assert is_as_it_was(file)
 
 
-# --- nobody writes past it ------------------------------------------------------------------------------------------
+# --- no other way to write --------------------------------------------------------------------------------------------
 
 WRITERS = {"write_text", "write_bytes", "savefig", "write_table", "save_file", "to_csv", "dump"}
 IN_MEMORY = {"buffer", "picture"}  # names of io.BytesIO, and evaluate's own Arrow writer

@@ -74,7 +74,7 @@ FRENCH_BREAKS = [
     r"\bà les?\b",
     r"\b(le|la|de|que|ne|se) [aeiouéèêâîôœ]",  # must be elided
     r"\b(le|la|de|que) hôtel",
-    r"\b[ldq]u?' ",  # a blank behind the apostrophe
+    r"\b[ldq]u?' ",  # a space after the apostrophe
     r"\bl'[^aeiouéèêâîôœh]",
 ]
 
@@ -191,7 +191,7 @@ def test_subject_and_verb_agree_in_every_pattern():
         assert head[-1] == verb[-1]
 
 
-def test_a_sentence_is_written_as_one_writes():
+def test_a_sentence_has_a_capital_letter_elisions_and_a_full_stop():
     row = load_lexicon("fr")[0]
     sentence = build_sentence(row, "np-s pp1-p pp2-s vp-s")
     assert sentence.text == "L'ordinateur avec les programmes de l'entreprise tombe souvent en panne."
@@ -211,7 +211,7 @@ def test_minimal_neighbors_differ_in_one_step_and_the_relation_is_mutual():
             assert len(other) < len(pattern) or len(other) > len(pattern) or pattern in minimal_neighbors(other)
 
 
-def test_the_papers_counts():
+def test_the_default_sizes_are_those_of_the_paper():
     assert paper_sizes() == {"train": 184, "validation": 45, "test": 57}
     parts = pair_instances("en")
     assert {name: len(part) for name, part in parts.items()} == {"train": 2576, "validation": 630, "test": 798}
@@ -503,7 +503,7 @@ def test_a_saved_folder_is_read_by_datasets_with_its_card(tmp_path):
 
 
 class Recorder:
-    """Stands in for HfApi: keeps what it was asked."""
+    """Stands in for HfApi and records its calls."""
 
     def __init__(self):
         self.calls = []

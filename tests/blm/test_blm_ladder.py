@@ -1,4 +1,4 @@
-"""The ladder of sentence complexity: what is on each rung, labels that fit the words, and where its text is from."""
+"""The ladder of sentence complexity: the sentences of each rung, labels that fit the words, sources of the text."""
 
 import re
 from collections import Counter
@@ -63,7 +63,7 @@ def test_numbers_are_balanced_and_independent(rung):
     assert len(counts) == 2 ** len(slots) and len(set(counts.values())) == 1
 
 
-def test_a_rung_is_what_its_name_says():
+def test_the_sentences_of_a_rung_have_the_structure_that_it_names():
     ladder = LADDERS["en"]
     assert all(" conj2-" in s.pattern and "pp2" not in s.pattern for s in ladder["coordination"])
     assert all(s.pattern.startswith("prefix np-") and " that " in s.text for s in ladder["completive"])

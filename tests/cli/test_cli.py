@@ -1,4 +1,4 @@
-"""The command line: files, table, exit codes and words."""
+"""The command line: files, tables, exit codes and messages."""
 
 import argparse
 import errno
@@ -92,7 +92,7 @@ def test_profile_reads_folders_of_images(tmp_path, capsys):
         assert words in error and error.count("\n") == 1, error
 
 
-def test_bad_input_is_one_sentence_and_exit_code_2(encoder_folder, text, capsys):
+def test_bad_input_gives_one_sentence_and_exit_code_2(encoder_folder, text, capsys):
     assert main(["profile", str(encoder_folder), "--text", str(text), "--measures", "patchines"]) == 2
     error = capsys.readouterr().err
     assert error.startswith("hf-repgeo: unknown measure 'patchines'. Did you mean 'patchiness'?")
@@ -106,7 +106,7 @@ def test_layers_that_are_no_numbers_are_a_usage_error(capsys):
     assert "'first' is not a layer; write 0,3-6,-1" in capsys.readouterr().err
 
 
-def test_an_interrupted_profile_says_what_is_left_of_it(encoder_folder, text, tmp_path, capsys, monkeypatch):
+def test_an_interrupted_profile_says_what_is_saved(encoder_folder, text, tmp_path, capsys, monkeypatch):
     def interrupted(*arguments, out, **options):
         (out / "profile.json").touch()
         raise KeyboardInterrupt
@@ -137,14 +137,14 @@ def test_sigterm_ends_a_command_as_ctrl_c_does_and_leaves_the_handler_as_it_was(
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-def test_a_reader_that_has_gone_ends_a_command_quietly():
+def test_a_closed_pipe_ends_a_command_quietly():
     command = [sys.executable, "-m", "hf_repgeo", "report", "show", str(REPORT)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     process.stdout.close()
     assert (process.stderr.read(), process.wait()) == (b"", 141)
 
 
-def test_a_full_disk_is_one_sentence(rows_file, capsys, monkeypatch):
+def test_a_full_disk_gives_one_sentence(rows_file, capsys, monkeypatch):
     def full(*arguments):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "report.json")
 
@@ -168,7 +168,7 @@ def test_a_place_that_cannot_be_written_is_refused_before_the_work(rows_file, tm
     assert capsys.readouterr().err == f"hf-repgeo: {rows_file}: File exists\n"
 
 
-def test_json_goes_to_standard_output_and_comes_back(rows_file, tmp_path, capsys):
+def test_json_goes_to_standard_output_and_is_read_back_equal(rows_file, tmp_path, capsys):
     assert (
         main(["measure", str(rows_file), "--measures", "anisotropy", "--json", "--out", str(tmp_path / "r.json")]) == 0
     )
@@ -219,7 +219,7 @@ def test_a_new_keyword_becomes_a_flag_by_its_name(tmp_path, monkeypatch):
     assert "a or b (default: a)" in said and "5 % of them (default: 7)" in said and "switches it off" in said
 
 
-def test_choices_on_the_command_line_are_those_of_the_rooms():
+def test_choices_on_the_command_line_are_those_of_the_functions():
     from hf_repgeo.blm import alternation, chunks, lexicon, matrices
     from hf_repgeo.cli.sparse_vae import PRESETS
     from hf_repgeo.localization.ablation import ABLATIONS
@@ -291,7 +291,7 @@ def test_measures_are_listed(capsys):
     assert "conventions: facco, razzhigaev, mle, ball" in printed
 
 
-def test_the_module_runs_and_help_reads():
+def test_the_module_runs_as_a_command_and_prints_its_help():
     result = subprocess.run([sys.executable, "-m", "hf_repgeo", "profile", "--help"], capture_output=True, text=True)
     assert result.returncode == 0 and "MODEL is one of" in result.stdout and "examples:" in result.stdout
 
@@ -309,7 +309,7 @@ def test_the_module_runs_and_help_reads():
         ("completion bsh", "argument shell: unknown name 'bsh'. Did you mean 'bash'?"),
     ],
 )
-def test_an_unknown_command_or_flag_is_told_with_the_nearest_one(words, said, capsys):
+def test_an_unknown_command_or_flag_is_answered_with_the_nearest_one(words, said, capsys):
     with pytest.raises(SystemExit, match="2"):
         main(words.split())
     last = capsys.readouterr().err.splitlines()[-1]

@@ -1,4 +1,4 @@
-"""What a shell completes, and colour: only where a person looks."""
+"""Completion in a shell, and colour on terminals only."""
 
 import io
 import subprocess

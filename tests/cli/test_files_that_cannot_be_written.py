@@ -42,7 +42,7 @@ def test_a_full_disk_leaves_the_old_report_and_no_other_file(rows, capsys, monke
     ("out", "said"),
     [("nowhere/r.json", "a folder that exists"), ("out", "that can be written"), ("x.npy/r.json", "file")],
 )
-def test_a_report_that_has_no_place_is_refused_before_the_work(rows, capsys, monkeypatch, out, said):
+def test_a_report_that_cannot_be_written_is_refused_before_the_work(rows, capsys, monkeypatch, out, said):
     monkeypatch.setattr("hf_repgeo.profiling.measure", None)
     assert said in refused(capsys, "measure", rows / "x.npy", "--out", rows / out)
 
@@ -67,7 +67,7 @@ def test_a_figure_of_an_unknown_format_is_refused(rows, capsys):
         "[enforce fail at inline_container.cc:603] . PytorchStreamWriter failed writing file data/1: file write failed",
     ],
 )
-def test_a_full_disk_that_a_library_tells_of_in_its_own_error_is_a_sentence(rows, capsys, monkeypatch, said):
+def test_a_full_disk_that_a_library_reports_with_its_own_error_gives_one_sentence(rows, capsys, monkeypatch, said):
     from safetensors import SafetensorError
 
     def full(*_, **__):
@@ -79,7 +79,7 @@ def test_a_full_disk_that_a_library_tells_of_in_its_own_error_is_a_sentence(rows
     )  # fmt: skip
 
 
-def test_an_error_that_is_not_the_disks_stays_an_error(rows, monkeypatch):
+def test_an_error_unrelated_to_the_disk_is_raised_unchanged(rows, monkeypatch):
     def broken(*_, **__):
         raise RuntimeError("no disk at all")
 
@@ -101,6 +101,6 @@ def test_a_perturbed_model_that_does_not_fit_leaves_nothing(rows, capsys, monkey
     assert not (rows / "noisy").exists()
 
 
-def test_kernels_that_do_not_fit_the_embedding_are_a_sentence(rows, capsys, monkeypatch, encoder_folder):
+def test_kernels_that_do_not_fit_the_embedding_give_one_sentence(rows, capsys, monkeypatch, encoder_folder):
     command = ("sparse-vae", "train", encoder_folder, "--output", rows / "run", "--cache", rows / "cache")
     assert "`kernel`: got [15, 15]" in refused(capsys, *command)

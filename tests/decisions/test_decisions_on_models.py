@@ -44,7 +44,7 @@ def pairs_file(tmp_path):
 
 
 def without_its_last_layer(model, left=1e-3):
-    """A copy whose last block sends every token to almost one place; of what it said a share is left."""
+    """A copy whose last block sends every token to almost one place; `left` scales what differs between tokens."""
     damaged = copy.deepcopy(model)
     with torch.no_grad():
         damaged.encoder.layer[-1].output.LayerNorm.weight.fill_(left)
@@ -157,7 +157,7 @@ def test_the_rank_of_a_document_counts_ties_half():
 # --- floor ------------------------------------------------------------------------------------------------------------
 
 
-def test_true_pairs_decide_over_the_floor_of_groups(encoder, tokenizer):
+def test_given_true_pairs_replace_the_floor_from_groups_as_evidence(encoder, tokenizer):
     found = cosine_floor(encoder, GROUPS, pairs=PAIRS, tokenizer=tokenizer)
     assert found.geometry is not None
     row = found.evidence[0]
@@ -172,7 +172,7 @@ def test_true_pairs_decide_over_the_floor_of_groups(encoder, tokenizer):
 # --- layer ------------------------------------------------------------------------------------------------------------
 
 
-def test_a_model_whose_last_layer_says_nothing_is_read_earlier(encoder, tokenizer):
+def test_an_earlier_layer_is_chosen_if_the_last_one_carries_nothing(encoder, tokenizer):
     found = choose_layer(without_its_last_layer(encoder), PAIRS, tokenizer=tokenizer)
     assert found.verdict == "use another"
     assert found.numbers["layer"] < 2 or found.numbers["centred"]
@@ -193,7 +193,7 @@ def test_a_model_is_a_healthy_fine_tune_of_itself(encoder, tokenizer):
     assert found.evidence[0]["spread left"].value == pytest.approx(1.0)
 
 
-def test_texts_sent_to_one_place_are_collapsed(encoder, tokenizer):
+def test_a_model_that_sends_all_texts_to_one_place_is_called_collapsed(encoder, tokenizer):
     found = check_finetune(encoder, without_its_last_layer(encoder), GROUPS, heldout=GROUPS, tokenizer=tokenizer)
     assert found.verdict == "collapsed"
     assert found.evidence[0]["after"].value > 0.99
@@ -233,7 +233,7 @@ def test_every_class_has_its_rank_and_the_narrowest_is_named(encoder, tokenizer)
 # --- quantization -----------------------------------------------------------------------------------------------------
 
 
-def test_what_is_wrong_with_a_copy_is_told_apart(encoder, tokenizer, plain_tokenizer):
+def test_the_verdict_names_what_is_wrong_with_a_copy(encoder, tokenizer, plain_tokenizer):
     def verdict(copied, **options):
         return check_quantization(encoder, copied, TEXTS, tokenizer=tokenizer, **options).verdict
 
@@ -252,7 +252,7 @@ def test_what_is_wrong_with_a_copy_is_told_apart(encoder, tokenizer, plain_token
 
 @pytest.fixture
 def run_folder(encoder, tokenizer, tmp_path):
-    """Three checkpoints: of the first and the last the embeddings say little."""
+    """Three checkpoints: the first and the last give all texts the same embedding."""
     nothing = without_its_last_layer(encoder, left=0.0)
     models = {10: nothing, 20: encoder, 30: nothing}
     for step, model in models.items():
@@ -370,7 +370,7 @@ def test_every_command_answers_from_files(encoder_folder, run_folder, pairs_file
         ["dims", "absent.npy", "--out", __file__],
     ],
 )
-def test_what_is_missing_is_said_in_one_sentence(command, capsys):
+def test_what_is_missing_is_named_in_one_sentence(command, capsys):
     from hf_repgeo.cli.main import main
 
     assert main(command) == 2

@@ -80,7 +80,7 @@ def test_the_interval_of_the_floor_covers_the_floor_of_other_groups():
         (gaussian(100, 8)[0], groups_of(20, 5), "X"),
     ],
 )
-def test_floor_refuses_what_cannot_tell(rows, texts, argument):
+def test_the_floor_refuses_rows_and_texts_that_do_not_fit(rows, texts, argument):
     with pytest.raises(BadInput, match=f"`{argument}`"):
         cosine_floor(rows, texts)
 
@@ -214,7 +214,7 @@ def test_groups_that_do_not_match_are_refused():
         dedup_threshold(gaussian(300, 8), false_share=0)
 
 
-# --- what all share ---------------------------------------------------------------------------------------------------
+# --- all decisions ----------------------------------------------------------------------------------------------------
 
 
 def test_a_decision_is_saved_as_json_and_picture(tmp_path):
@@ -261,7 +261,7 @@ def answered(question, rows):
 
 
 @pytest.mark.parametrize("question", QUESTIONS)
-def test_cosines_know_no_scale(question):
+def test_answers_from_cosines_do_not_depend_on_scale(question):
     rows = torch.randn(300, 32, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     found = [answered(question, scaled) for scaled in (rows.float(), rows.float() * 2.0**-110, rows * 2.0**700)]
     assert found[0].evidence == found[1].evidence == found[2].evidence

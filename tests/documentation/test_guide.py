@@ -185,7 +185,7 @@ def test_the_chance_levels_are_as_printed(guide):
 
 
 def test_the_claimed_errors_are_of_the_size_of_the_true_ones(guide):
-    """The guide has the ratio from 200 draws; 30 tell it to about an eighth."""
+    """The guide states the ratio over 200 draws; 30 draws estimate it to about an eighth."""
     assert 0.6 < guide["spread_over_error"]("anisotropy", draws=30) < 1.5
     assert 0.9 < guide["spread_over_error"]("levina_bickel:mackay", draws=30) < 1.9
 

@@ -1,4 +1,4 @@
-"""The README does what it says: every block of code runs as written, doors are short, two commands are single lines."""
+"""The README does what it says: every block of code runs as written and is short, two commands are single lines."""
 
 import re
 import shlex
@@ -69,12 +69,12 @@ def test_there_is_something_to_run():
 
 
 def door(name: str) -> str:
-    """The block that shows a door first."""
+    """The first block that uses this door, one of `DOORS`."""
     return next(code for code in PYTHON if DOORS[name] in code)
 
 
 @pytest.mark.parametrize("name", DOORS)
-def test_every_door_is_shown(name):
+def test_every_entry_point_is_shown(name):
     assert door(name)
 
 

@@ -1,4 +1,4 @@
-"""Predicting without fine-tuning, and choosing an encoder: honest intervals, warnings, and what geometry adds."""
+"""Predicting without fine-tuning, and choosing an encoder: intervals that cover, warnings, what geometry adds."""
 
 import json
 
@@ -39,7 +39,7 @@ def test_a_known_architecture_lies_on_its_own_line(tmp_path, encoder, tokenizer)
     assert 0.03 < found.high - found.low < 0.16
 
 
-def test_an_unknown_architecture_is_warned_of_and_gets_a_wider_interval(tmp_path, encoder, tokenizer):
+def test_an_unknown_architecture_gives_a_warning_and_a_wider_interval(tmp_path, encoder, tokenizer):
     path = write_fit(tmp_path, ("a", "b", "c"))
     unknown = expect_score(encoder, path, tokenizer=tokenizer)
     known = expect_score(encoder, path, tokenizer=tokenizer, architecture="b")
@@ -47,7 +47,7 @@ def test_an_unknown_architecture_is_warned_of_and_gets_a_wider_interval(tmp_path
     assert "no bert-2x32, only a, b, c" in unknown.warnings[0]
 
 
-def test_outside_the_range_of_the_fit_is_warned_of(tmp_path, encoder, tokenizer):
+def test_a_prediction_outside_the_range_of_the_fit_gives_a_warning(tmp_path, encoder, tokenizer):
     found = expect_score(encoder, write_fit(tmp_path, low=5.0), tokenizer=tokenizer)
     assert "outside the fit's range, 5 to 5.88" in str(found)
 
@@ -71,7 +71,7 @@ def test_a_table_without_its_study_is_refused(tmp_path, encoder, tokenizer):
         expect_score(encoder, path, tokenizer=tokenizer)
 
 
-def test_the_shipped_table_answers_out_of_the_box(encoder_folder, capsys):
+def test_the_predict_command_uses_the_shipped_table_by_default(encoder_folder, capsys):
     assert main(["downstream", "predict", str(encoder_folder)]) == 0
     said = capsys.readouterr().out
     assert "95 % interval" in said and "the fit has no bert-2x32" in said
@@ -101,7 +101,7 @@ def test_encoders_are_ranked_by_the_probe_and_the_verdict_has_an_interval(labell
     assert "changes the skill of predicting the outcome by" in said and "shipped study" in said
 
 
-def test_geometry_that_knows_the_outcome_adds_and_noise_does_not():
+def test_geometry_that_follows_the_outcome_adds_skill_and_noise_does_not():
     rng = np.random.default_rng(2)
     probe, geometry, noise = rng.normal(size=(3, 60))
     outcome = probe + geometry + 0.3 * rng.normal(size=60)
@@ -110,14 +110,14 @@ def test_geometry_that_knows_the_outcome_adds_and_noise_does_not():
     assert found.low < 0.02 and found.value < 0.05
 
 
-def test_outcomes_of_many_encoders_are_asked_instead_of_the_study(labelled, encoder_folder):
+def test_outcomes_of_many_encoders_are_used_instead_of_the_study(labelled, encoder_folder):
     names = [f"model-{i}" for i in range(8)]
     outcomes = {name: 0.1 * i for i, name in enumerate(names)}
     found = select_encoder(dict.fromkeys(names, str(encoder_folder)), labelled, outcomes=outcomes)
     assert found.basis == "these 8 encoders" and found.adds.low <= 1e-9
 
 
-def test_the_study_answers_where_outcomes_are_missing():
+def test_the_study_is_used_where_outcomes_are_missing():
     adds, basis = added_in_study("patchiness")
     assert adds.low <= adds.value <= adds.high and "frames" in basis
 

@@ -54,7 +54,7 @@ def test_every_tasks_layout_is_read(tmp_path, folder):
     write(tmp_path, folder, header, [row])
     parts = load_task(task_of(folder).name, tmp_path)
     assert parts["train"] == parts["dev"] == Rows(texts, [label])
-    assert load_task(folder, tmp_path / folder) == parts  # the task's own folder will do
+    assert load_task(folder, tmp_path / folder) == parts  # the task's own folder is accepted too
 
 
 def test_all_nine_tasks_are_known_by_either_name():
@@ -100,7 +100,7 @@ def test_text_that_is_not_utf8_is_named_by_line(tmp_path):
         load_task("sst2", tmp_path)
 
 
-def test_rows_that_qqps_published_files_hold_broken_are_left_out_but_not_many(tmp_path):
+def test_a_few_broken_rows_of_qqp_are_left_out_and_many_are_refused(tmp_path):
     header, row, *_ = LAYOUTS["QQP"]
     write(tmp_path, "QQP", header, [row] * 2000 + ["12\t3", row])
     assert len(load_task("qqp", tmp_path)["train"]) == 2001

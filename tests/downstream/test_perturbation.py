@@ -1,4 +1,4 @@
-"""Perturbation: the formula, what it leaves alone, its streams, and that nothing remains of it."""
+"""Perturbation: the formula, the weights it spares, its random streams, and the weights restored afterwards."""
 
 import copy
 
@@ -68,7 +68,7 @@ def test_biases_embeddings_and_pooler_stay(encoder):
     assert touched == weights
 
 
-def test_no_dose_changes_nothing_and_a_full_dose_forgets_the_weights(encoder):
+def test_a_dose_of_zero_changes_nothing_and_a_dose_of_one_replaces_the_weights(encoder):
     before = state(encoder)
     with perturb(encoder, 0.0):
         assert not changed(before, encoder)
@@ -134,7 +134,7 @@ def test_half_precision_is_perturbed_and_restored_in_its_own_type(encoder):
     assert not changed(before, model)
 
 
-def test_kinds_of_weight_are_told_by_name_and_shape(encoder, decoder):
+def test_kinds_of_weight_follow_from_name_and_shape(encoder, decoder):
     kinds = {name: kind_of(name, weight) for name, weight in block_weights(encoder).items()}
     assert kinds["encoder.layer.0.attention.self.key.weight"] == "attention"
     assert kinds["encoder.layer.0.attention.output.LayerNorm.weight"] == "norm"

@@ -1,4 +1,4 @@
-"""Regressions: equal to closed forms, and checks that tell a measure that follows the dose from one that says more."""
+"""Regressions: equal to closed forms; checks tell measures that only follow the dose from those that predict more."""
 
 import json
 import re
@@ -28,7 +28,7 @@ DOSES = (0.0, 0.005, 0.01, 0.02, 0.05, 0.1, 0.3, 1.0)
 
 
 def study(seed: int = 0, families: str = "abc", runs: int = 3) -> pd.DataFrame:
-    """Scores fall with the dose; `follower` follows the dose alone, `insider` also knows each model's luck."""
+    """Scores fall with the dose; `follower` depends on the dose alone, `insider` also on each model's deviation."""
     rng, rows = np.random.default_rng(seed), []
     for number, family in enumerate(families):
         for dose in DOSES:
@@ -50,14 +50,14 @@ def result():
 # --- the claims a report makes ---------------------------------------------------------------------------------------
 
 
-def test_a_measure_that_follows_the_dose_correlates_and_says_nothing_within_one(result):
+def test_a_measure_that_follows_the_dose_correlates_overall_and_not_within_a_dose(result):
     found = result.association("follower")
     assert found.pearson.low > 0.7
     assert found.within_dose.low < 0 < found.within_dose.high and found.p_within_corrected > 0.05
     assert found.given_dose.low < 0.1
 
 
-def test_a_measure_that_knows_each_models_luck_is_found_within_a_dose(result):
+def test_a_measure_that_follows_each_models_own_deviation_is_found_within_a_dose(result):
     found = result.association("insider")
     assert found.within_dose.low > 0.9 and found.given_dose.low > 0.8 and found.p_within_corrected < 0.01
 
@@ -241,7 +241,7 @@ def test_losses_runs_and_other_scores_are_no_measures_unless_asked_for():
     assert set(asked.measures) == {"chunks"} and set(asked.baselines) == {"loss_qnli"}
 
 
-def test_another_tables_names_are_told_apart():
+def test_a_table_with_other_column_names_is_read_by_naming_them():
     frame = study().rename(columns={"architecture": "family of model", "alpha": "sigma", "score": "MTEB"})
     found = read_scores(frame, "MTEB", architecture="family of model", dose="sigma")
     assert found.families == ["a", "b", "c"] and found.dose.max() == 1.0
@@ -254,7 +254,7 @@ def test_rows_that_repeat_another_one_count_once():
     assert len(found.score) == 72 and any("72 rows repeat" in note for note in found.notes)
 
 
-def test_missing_values_cost_only_their_measure():
+def test_missing_values_affect_only_their_measure():
     frame = study()
     frame.loc[3, "insider"] = np.nan
     frame.loc[4, "score"] = np.nan
@@ -264,7 +264,7 @@ def test_missing_values_cost_only_their_measure():
     assert any("1 of 72 rows lack score" in note for note in found.notes)
 
 
-def test_one_architecture_is_said_and_the_rest_is_done(tmp_path):
+def test_a_table_of_one_architecture_gives_a_note_and_the_other_fits(tmp_path):
     found = regress(study(families="a"), "score")
     assert [fit.formula for fit in found.fits] == [MODELS[0]] and found.left_out == []
     assert any("One architecture only" in note for note in found.notes)
@@ -302,7 +302,7 @@ def test_tables_that_cannot_be_used_are_refused_with_the_reason(change, argument
         regress(change(study()), **{"score": "score"} | arguments)
 
 
-def test_a_long_table_that_says_a_thing_twice_is_refused():
+def test_a_long_table_with_a_duplicate_entry_is_refused():
     frame = pd.DataFrame({"model": ["a"] * 2, "score": [1.0] * 2, "measure": ["m"] * 2, "value": [1.0, 2.0]})
     with pytest.raises(BadInput, match="'m' twice for model=a"):
         read_scores(frame, "score")
@@ -316,5 +316,5 @@ def test_a_file_that_is_no_table_is_refused(tmp_path):
         read_scores(tmp_path / "empty.csv", "score")
 
 
-def test_statsmodels_and_the_report_speak_of_the_same_rows(result):
+def test_statsmodels_and_the_report_use_the_same_rows(result):
     assert fitted(result.table, "insider", MODELS[0]).nobs == 72

@@ -1,4 +1,4 @@
-"""Sample sequences: the protocol's rules, its evenness over splits, and distances that know what chance gives."""
+"""Sample sequences: the protocol's rules, even draws from the splits, and distances beside those of chance."""
 
 from collections import Counter
 

@@ -1,4 +1,4 @@
-"""A study: every job once, crashes recorded, interrupted ones go on, shares of a launch, tables of what was found."""
+"""A study: every job runs once, crashes are recorded, interrupted studies resume, processes share jobs; its tables."""
 
 import csv
 import json
@@ -114,7 +114,7 @@ def test_glue_tasks_are_fine_tuned_from_the_perturbed_model(tmp_path, encoder_fo
     assert float(row["rte"]) > 0.9 and float(row["frozen_rte"]) > 0.9 and float(row["average"]) > 0.9
 
 
-def test_our_own_sentences_are_fine_tuned_on_with_the_probes_split(tmp_path, encoder_folder):
+def test_fine_tuning_on_our_own_sentences_splits_them_as_the_probes_do(tmp_path, encoder_folder):
     task, rows = own_task("tuned_frames")
     probe = probe_task("frames")
     texts = np.array(probe.texts)[probe.columns[0]]

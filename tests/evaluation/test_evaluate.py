@@ -1,4 +1,4 @@
-"""The door to evaluate: names found offline, rows measured where they lie, streams and processes that agree."""
+"""Measures in evaluate: names are found offline, rows are not copied, streams and processes agree."""
 
 import json
 import multiprocessing
@@ -87,7 +87,7 @@ def test_another_type_is_refused_with_the_one_it_is():
         evaluate.load("anisotropy", module_type="metric")
 
 
-def test_a_name_that_evaluate_knows_already_is_still_evaluates_own(monkeypatch):
+def test_a_name_that_evaluate_already_has_still_loads_evaluates_own(monkeypatch):
     asked = ask_the_hub(monkeypatch)
     with pytest.raises(FileNotFoundError):
         evaluate.load("perplexity", module_type="measurement")
@@ -139,7 +139,7 @@ def test_an_installed_module_cannot_be_copied_by_inspect(monkeypatch, tmp_path):
         evaluate.inspect_evaluation_module("anisotropy", str(tmp_path / "copy"))
 
 
-def test_teaching_twice_is_teaching_once():
+def test_installing_the_names_a_second_time_changes_nothing():
     taught = evaluate.loading.evaluation_module_factory
     install()
     assert evaluate.loading.evaluation_module_factory is taught
@@ -153,12 +153,12 @@ def test_the_path_loads_the_same_measurement(name, X):
     assert by_path.compute(**given) == by_name.compute(**given)
 
 
-def test_a_path_of_no_measurement():
+def test_the_path_of_an_unknown_measurement_is_refused():
     with pytest.raises(UnknownName, match="anisotropy"):
         measurement_path("anisotrpy")
 
 
-def test_there_are_no_configurations():
+def test_any_configuration_but_the_default_is_refused():
     assert evaluate.load("anisotropy", "default").config_name == "default"
     with pytest.raises(UnknownName, match="configuration of intrinsic_dimension 'mle'"):
         evaluate.load("intrinsic_dimension", "mle")
@@ -211,7 +211,7 @@ def test_global_generators_are_left_alone(X):
     assert np.random.get_state()[1].tolist() == np_state and torch.equal(torch.get_rng_state(), torch_state)
 
 
-def test_the_seed_of_load_and_of_compute(X):
+def test_a_seed_given_to_load_equals_one_given_to_compute(X):
     result = {}
     for seed in (0, 1):
         result[seed] = evaluate.load("patchiness", seed=seed).compute(representations=X, **FEW_CELLS)
@@ -251,14 +251,14 @@ def test_results_are_flat_plain_numbers_under_the_name_of_the_measure(name, X):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_value_that_cannot_be_had_is_none_with_its_reason(name):
+def test_a_value_that_cannot_be_computed_is_none_with_its_reason(name):
     result = evaluate.load(name).compute(representations=torch.ones(10, 3))
     assert result[name] is None and result[f"{name}_standard_error"] is None
     assert result[f"{name}_reason"].startswith("no_spread: ")
     assert result[f"{name}_n"] == 10
 
 
-def test_what_there_is_to_know_stands_in_the_warnings(X):
+def test_warnings_of_the_measure_are_in_the_result(X):
     result = evaluate.load("patchiness").compute(representations=torch.cat([X, X]), **FEW_CELLS)
     assert "duplicates: 300 of 600 rows are copies" in result["patchiness_warnings"]
     assert (result["patchiness_n"], result["patchiness_n_distinct"]) == (600, 300)
@@ -285,7 +285,7 @@ def test_combined_results_are_those_of_each_without_prefixes(X):
     agree(combined.compute(**FEW_CELLS), wanted)
 
 
-def test_combined_with_a_metric_of_somebody_else(X):
+def test_measurements_combine_with_a_metric_of_another_author(X):
     class Share(evaluate.Metric):
         def _info(self):
             features = {name: datasets.Value("int64") for name in ("predictions", "references")}
@@ -300,7 +300,7 @@ def test_combined_with_a_metric_of_somebody_else(X):
     assert result["share"] == 0.5 and result["anisotropy_n"] == 300
 
 
-def test_an_option_that_nobody_has_is_a_typing_error(X):
+def test_an_unknown_option_is_answered_with_the_nearest_one(X):
     with pytest.raises(UnknownName, match=r"unknown option 'codebook'. Did you mean 'codebooks'"):
         evaluate.load("patchiness").compute(representations=X, codebook=2)
 
@@ -343,7 +343,7 @@ def test_a_column_given_whole_keeps_its_standard_error_and_a_huge_one_is_folded(
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_order_of_rows_moves_no_value_and_with_groups_no_error(name, X, generator):
+def test_the_order_of_rows_changes_no_value_and_with_groups_no_error(name, X, generator):
     order, groups = torch.randperm(len(X), generator=generator), torch.arange(len(X)) // 10
     one, other = (
         evaluate.load(name).compute(representations=X[o], groups=groups[o], **options(name))
@@ -362,7 +362,7 @@ def test_a_stream_without_its_rows_says_that_it_has_no_standard_error(X):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_single_rows_and_a_last_batch_in_compute(name, X):
+def test_single_rows_and_a_last_batch_in_compute_equal_the_whole(name, X):
     module = evaluate.load(name)
     for row in X[:5]:
         module.add(representations=row.tolist())
@@ -385,7 +385,7 @@ def test_the_caller_may_reuse_the_memory_of_a_batch(name, X):
 
 @pytest.mark.parametrize("scale", [1e-30, 1e30])
 @pytest.mark.parametrize("name", NAMES)
-def test_rows_far_from_one_stream_like_others(name, scale, X):
+def test_rows_of_very_large_and_very_small_entries_can_be_streamed(name, scale, X):
     module = evaluate.load(name)
     for block in (X.double() * scale).split(100):
         module.add_batch(representations=block)
@@ -459,7 +459,7 @@ def test_a_transform_of_the_user_makes_the_rows(X):
     assert np.array_equal(np.concatenate(list(row_blocks(data, "embedding"))), 2 * X.double().numpy())
 
 
-def test_columns_that_leave_a_choice_or_none_are_asked_about(X):
+def test_a_data_set_without_exactly_one_column_of_vectors_is_refused(X):
     with pytest.raises(BadInput, match=r"2 columns of vectors in \['embedding', 'other'\].*dataset\['embedding'\]"):
         row_blocks(dataset(X, other=X.tolist()))
     with pytest.raises(BadInput, match="0 columns of vectors"):
@@ -478,7 +478,7 @@ def test_vectors_with_holes_are_refused(rows):
 # --- bad input --------------------------------------------------------------------------------------------------------
 
 
-def test_no_rows_at_all():
+def test_computing_without_rows_is_refused():
     module = evaluate.load("anisotropy")
     with pytest.raises(BadInput, match=r"got nothing; wanted rows: compute\(representations=X\)"):
         module.compute()
@@ -513,7 +513,7 @@ def test_one_row_is_too_few_and_the_next_stream_starts_afresh(name):
     assert len(module) == 0
 
 
-def test_batches_of_different_widths(X):
+def test_batches_of_different_widths_are_refused(X):
     module = evaluate.load("anisotropy")
     module.add_batch(representations=X)
     with pytest.raises(BadInput, match="a batch of 4 columns; wanted 6 columns"):
@@ -563,7 +563,7 @@ def test_two_processes_merge_into_the_number_of_one(name, dtype, X, tmp_path):
 
 
 @pytest.mark.parametrize("change", [lambda X: X[:, :4], torch.Tensor.double])
-def test_processes_that_disagree_about_width_or_dtype(change, X, tmp_path):
+def test_processes_that_disagree_about_width_or_dtype_are_refused(change, X, tmp_path):
     answers = in_two_processes("anisotropy", [X, change(X)], str(tmp_path))
     assert "rows of different widths or dtypes in the processes" in answers[0]
 
@@ -594,7 +594,7 @@ if __name__ == "__main__":
 """
 
 
-def test_a_fresh_process_with_evaluate_first_and_its_workers(tmp_path, X):
+def test_a_fresh_process_that_imports_evaluate_first_agrees_with_its_workers(tmp_path, X):
     script = tmp_path / "script.py"
     script.write_text(FRESH)
     home = tmp_path / "home"

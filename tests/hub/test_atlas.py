@@ -1,4 +1,4 @@
-"""The atlas: what the package holds, what may come in, and how it does: by the real client against the double."""
+"""The atlas: packaged reports, conditions for new ones, and how the real client adds them to a double of the Hub."""
 
 import copy
 import io
@@ -65,7 +65,7 @@ def test_a_report_comes_back_from_a_table_as_it_went_in(report):
     assert atlas_reports(table)[ENCODER] == report
 
 
-# --- what may come in -------------------------------------------------------------------------------------------------
+# --- which reports are accepted ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def test_rows_that_mean_nothing_to_others_are_refused(report, columns, said):
         check_for_atlas(report)
 
 
-# --- how it comes in --------------------------------------------------------------------------------------------------
+# --- how reports are added --------------------------------------------------------------------------------------------
 
 
 def test_a_report_joins_by_pull_request_and_can_be_read_from_it(double, report):

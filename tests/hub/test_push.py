@@ -304,7 +304,7 @@ def test_a_dry_run_writes_exactly_what_goes_up(report, double, push, tmp_path):
     assert files_of(tmp_path / "datasets/me/geometry") == {k: v for k, v in rows.items() if k != ".gitattributes"}
 
 
-def test_a_dry_run_of_what_cannot_be_looked_at_says_so(report, double, push, tmp_path, caplog):
+def test_a_dry_run_says_if_the_repository_cannot_be_read(report, double, push, tmp_path, caplog):
     double.add("me/model", {"README.md": FOREIGN.encode()})
     double.fail("GET /api/models/me/model", 503)
     push(report, to=tmp_path)
@@ -353,7 +353,7 @@ def test_an_existing_card_keeps_its_words_and_an_existing_repository_its_visibil
 
 
 @pytest.mark.parametrize("owner", ["stranger", "library"])
-def test_what_is_not_mine_gets_a_pull_request_and_only_one(report, double, push, load, owner):
+def test_a_repository_of_another_owner_gets_one_pull_request_and_only_one(report, double, push, load, owner):
     repo = double.add(f"{owner}/model", {"README.md": FOREIGN.encode()})
     head = repo.branches["main"]
     first, second = push(report, f"{owner}/model"), push(report, f"{owner}/model")
@@ -477,7 +477,7 @@ def test_the_card_of_a_data_set_is_written_once(report, double, push):
 
 
 def test_several_people_push_at_once_and_nothing_is_lost_or_doubled(double, push):
-    """Each has one row of his own and one that all have."""
+    """Each pushes one row of its own and one that all share."""
     people, start, failures = 5, threading.Barrier(5), []
 
     def work(person):
@@ -519,7 +519,7 @@ def test_a_card_changed_meanwhile_is_merged_anew(report, double, push, pauses):
 @pytest.mark.parametrize(
     "request_line", [COMMITS, "POST /api/repos/create", "GET /api/whoami-v2", "GET /api/models/me"]
 )
-def test_trouble_that_passes_is_waited_out(report, push, double, load, pauses, status, request_line):
+def test_temporary_failures_are_retried(report, push, double, load, pauses, status, request_line):
     if "create" in request_line and status == 409:
         pytest.skip("there it means that the repository exists")
     double.fail(request_line, status, times=2)
@@ -547,7 +547,7 @@ def test_a_server_that_asks_for_time_gets_it_within_reason(report, double, push,
         "GET /api/models",
     ],
 )
-def test_a_connection_cut_is_taken_up_again(report, double, push, load, when, request_line):
+def test_a_request_whose_connection_is_cut_is_retried(report, double, push, load, when, request_line):
     repo = double.add("me/model", {"README.md": FOREIGN.encode()}) if "create" not in request_line else None
     double.cut(request_line, when, times=2)
     push(report)
@@ -569,7 +569,7 @@ def test_a_pull_request_whose_answer_was_lost_is_not_opened_twice(report, double
     assert len(repo.requests) == 1
 
 
-def test_a_download_cut_midway_is_taken_up_again(report, double, push, load):
+def test_a_download_cut_midway_is_retried(report, double, push, load):
     push(report)
     double.cut(r"GET /me/model/resolve/.*\.json", "midway", times=2)
     double.fail("GET /api/models/me/model", 503)
@@ -622,7 +622,7 @@ def test_the_second_repository_failing_leaves_the_first_and_says_so(report, doub
     assert START in double.repos["model", "me/model"].files()["README.md"].decode()
 
 
-def test_where_the_cache_cannot_be_written_another_folder_serves(report, double, push, monkeypatch, tmp_path):
+def test_another_folder_is_used_where_the_cache_cannot_be_written(report, double, push, monkeypatch, tmp_path):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("HF_REPGEO_CACHE", str(tmp_path / "file"))
     double.fail(COMMITS, 403)
@@ -651,7 +651,7 @@ def test_a_finished_push_leaves_no_folder_behind(report, push, tmp_path):
         (ME, "stranger/nothing", {}, "no such repository"),
     ],
 )
-def test_who_may_not_push_is_told_why(report, double, push, pauses, token, repo_id, options, reason):
+def test_a_user_who_may_not_push_is_told_why(report, double, push, pauses, token, repo_id, options, reason):
     double.add("stranger/model")
     double.add("stranger/private", private=True)
     with pytest.raises(HubError, match=reason):
@@ -660,7 +660,7 @@ def test_who_may_not_push_is_told_why(report, double, push, pauses, token, repo_
     assert len(double.repos) == 2 and not any(repo.requests for repo in double.repos.values())
 
 
-def test_who_may_not_read_is_told_why(report, double, push, load):
+def test_a_user_who_may_not_read_is_told_why(report, double, push, load):
     push(report, private=True)
     assert load() == report
     for token in (STRANGER, None):
@@ -819,7 +819,7 @@ def test_the_round_trip_against_the_double(report, double):
 
 @pytest.mark.hub
 def test_the_round_trip_against_a_real_hub(report, monkeypatch):
-    """For a person: `HF_REPGEO_TEST_HUB=1 pytest -m hub tests/test_hub.py`, logged in; makes and deletes two
+    """For a person: `HF_REPGEO_TEST_HUB=1 pytest -m hub tests/hub/test_push.py`, logged in; makes and deletes two
     repositories."""
     if not os.environ.get("HF_REPGEO_TEST_HUB"):
         pytest.skip("needs a person with a token: set HF_REPGEO_TEST_HUB=1")
@@ -900,7 +900,7 @@ def test_a_push_through_xet_arrives_as_one_without(push, double, monkeypatch):
         assert files[f"repgeo/with.{ending}"] == files[f"repgeo/without.{ending}"]
 
 
-def test_a_store_of_xet_that_fails_is_a_sentence_with_the_way_to_try_again(push, double, monkeypatch):
+def test_a_failure_of_xets_store_gives_one_sentence_that_says_how_to_try_again(push, double, monkeypatch):
     from huggingface_hub.utils import _xet
 
     pytest.importorskip("hf_xet")

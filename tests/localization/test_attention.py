@@ -1,4 +1,4 @@
-"""Attention to chunks: shares that are right by hand, even where attention is even; errors that name their cause."""
+"""Attention to chunks: shares equal those computed by hand, uniform attention gives 1, errors name their cause."""
 
 import copy
 import itertools
@@ -24,7 +24,7 @@ PHRASES = {"s": ["near the house", "under a house"], "p": ["near the river", "un
 
 
 def sentence(pattern: str, row: int) -> Sentence:
-    """Numbers are told by other nouns, and the verb says nothing."""
+    """Singular and plural differ in the nouns only; the verb phrase is the same in both."""
     names = [name.split("-") for name in pattern.split()]
     words = {"np": SUBJECTS, "pp1": PHRASES, "vp": {"s": ["sees old green"], "p": ["sees old green"]}}
     chunks = tuple(words[slot][number][row % len(words[slot][number])] for slot, number in names)
@@ -107,8 +107,8 @@ def even(encoder):
     return even
 
 
-def test_even_attention_gives_one_everywhere(even, tokenizer):
-    """Every token gets the same, however long its chunk."""
+def test_uniform_attention_gives_every_chunk_a_ratio_of_one(even, tokenizer):
+    """Every token gets the same attention, however long its chunk."""
     given = chunk_attention(SENTENCES, even, tokenizer)
     assert torch.allclose(given.relative, torch.ones_like(given.relative))
     names, among = given.among_chunks()
@@ -116,7 +116,7 @@ def test_even_attention_gives_one_everywhere(even, tokenizer):
     assert float(given.relative_error.max()) < 1e-6 and not torch.allclose(given.mean, given.mean[:, :1])
 
 
-def test_what_falls_to_chunks_is_divided_among_them(found):
+def test_attention_among_chunks_is_proportional_to_that_per_token_and_averages_one(found):
     names, among = found.among_chunks()
     per_token = found.mean[:, 2:5] / found.share[2:5]
     assert torch.allclose(among / among[:, :1], per_token / per_token[:, :1])
@@ -133,7 +133,7 @@ def test_chunks_are_found_in_every_sentence_of_the_ladder(language):
             assert " ".join(pieces) + "." == one.text
 
 
-def test_the_way_of_attending_is_put_back(encoder, tokenizer):
+def test_the_attention_implementation_is_restored_afterwards(encoder, tokenizer):
     model = copy.deepcopy(encoder)
     assert model.config._attn_implementation == "sdpa"
     chunk_attention(SENTENCES[:2], model, tokenizer)
@@ -210,10 +210,10 @@ def test_unusable_sentences_are_named(encoder, tokenizer):
             chunk_attention([SENTENCES[0], one], encoder, tokenizer)
 
 
-# ---- told and drawn
+# ---- reports and figures
 
 
-def test_attention_is_plain_values_and_a_figure(found, encoder, tokenizer):
+def test_attention_converts_to_plain_values_and_a_figure(found, encoder, tokenizer):
     told = json.loads(json.dumps(found.as_dict()))
     assert told["kinds"] == found.kinds and len(told["heads"][0]) == 2
     reading = read_by_layer(WITH_PHRASE, encoder, tokenizer, test_rows=[3, 4, 5], properties=("subject",))

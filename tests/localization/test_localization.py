@@ -1,4 +1,4 @@
-"""Scores, probes, and the question of place: it finds what was planted, and says no where nothing was."""
+"""Scores, probes and ablation: they find a planted property, and report none where none was planted."""
 
 import argparse
 import json
@@ -174,7 +174,7 @@ def test_ablation_touches_its_dimensions_only_and_its_input_never():
 
 
 def test_effects_of_a_score_that_is_a_weighted_sum_are_its_weights():
-    """score = mean of w.x; taking region r to a mean of zero costs exactly the region's share of it."""
+    """score = mean of w.x; replacing region r by its mean, zero, costs exactly the region's share of the score."""
     x = torch.ones(5, 12)
     weight = torch.arange(12.0)
     regions = torch.arange(12).view(1, -1) // 4 == torch.arange(3).view(-1, 1)
@@ -209,7 +209,7 @@ def test_a_random_partition_keeps_sizes_and_covers_the_same():
     assert not torch.equal(mixed, REGIONS)
 
 
-# ---- where it is
+# ---- where a property lies
 
 
 @pytest.mark.parametrize("prop", ["subject", "pp1", "length"])
@@ -230,7 +230,7 @@ def test_a_distributed_code_is_not_localised(prop):
     assert found.verdict == "not localised" and found.null_low <= found.index <= found.null_high
 
 
-def test_the_released_regions_look_localised_only_if_size_is_forgotten():
+def test_the_released_regions_look_localised_only_if_size_is_ignored():
     """Over unequal regions a distributed code has effects that follow size: unequal effects, an even index."""
     regions = receptive_fields(SparseVAEConfig()).flatten(1)
     spread = planted_table(SENTENCES, 768, None, strength=0.6)
@@ -257,7 +257,7 @@ def test_what_no_probe_reads_is_not_localised_anywhere():
     assert found.verdict == "not read" and found.score <= found.floor == pytest.approx(-0.693147, abs=1e-5)
 
 
-def test_the_floor_is_what_label_frequencies_are_worth():
+def test_the_floor_is_the_score_of_guessing_from_label_frequencies():
     assert prior_score("aaab", "ab", "accuracy") == 0.5
     assert prior_score("aaab", "ab", "log_probability") == pytest.approx((math.log(0.75) + math.log(0.25)) / 2)
 
@@ -277,7 +277,7 @@ def test_bad_regions_are_named(planted):
 
 
 def test_a_trained_vae_reads_its_pattern_from_the_planted_region(pairs, planted, tmp_path):
-    """The whole way: train on pairs, ablate regions of the test inputs, find the planted ones."""
+    """From end to end: train on pairs, ablate regions of the test inputs, find the planted ones."""
     run = train(
         CONFIG,
         pairs,
@@ -363,7 +363,7 @@ def test_figures_show_what_they_were_given(pairs, planted):
 
 @pytest.fixture
 def encoder_in_a_file(monkeypatch, planted):
-    """Commands meet an encoder whose rows are the planted ones; everything else is theirs."""
+    """The commands load an encoder whose rows are the planted ones; nothing else is replaced."""
     import hf_repgeo.sparse_vae.embeddings as embeddings
 
     of_roles = planted_table(role_sentences(), 768, REGIONS[5] | REGIONS[6], seed=1)

@@ -1,4 +1,4 @@
-"""One's own sentences: every layout is read, bad ones are named, the whole way ends in a report and a checkpoint."""
+"""A user's own sentences: every layout is read, bad files are named, a run ends in a report and a checkpoint."""
 
 import json
 
@@ -91,7 +91,7 @@ def test_a_bad_file_is_named_with_its_line_and_separator(tmp_path, name, content
         read_sentences(tmp_path / name)
 
 
-def test_what_is_no_file_is_named(tmp_path):
+def test_objects_that_hold_no_sentences_are_named(tmp_path):
     for given, message in (
         (tmp_path / "none.csv", "is not a file"),
         (3, "got a int"),
@@ -131,7 +131,7 @@ def test_too_few_groups_for_three_parts_are_named():
         property_pairs([str(i) for i in range(25)], ["b" if i < 5 else "a" for i in range(25)], None)
 
 
-# ---- the whole way
+# ---- from a file to a report
 
 
 def test_the_command_writes_a_report_figures_and_a_truthful_checkpoint(encoder_folder, tmp_path, capsys):
@@ -142,7 +142,7 @@ def test_the_command_writes_a_report_figures_and_a_truthful_checkpoint(encoder_f
     assert "noun" in said and "verdict" in said and str(out) in said
     report = hf_repgeo.GeometryReport.from_json(out / "where.json")
     assert set(report.provenance["where"]) == {"noun"}
-    assert report.provenance["where"]["noun"]["verdict"] not in ("absent", "cannot tell")  # other words, other means
+    assert report.provenance["where"]["noun"]["verdict"] not in ("absent", "cannot tell")  # nouns differ in meaning
     row = report.row("selection_accuracy", stack="noun")
     assert 0 <= row["value"] <= 1 and row["details"]["null"] == 1 / 8 and "shuffled_dimensions" in row["details"]
     assert {path.name for path in out.iterdir()} == {"where.json", "where.png", "where.html", "noun"}
@@ -156,7 +156,7 @@ def test_the_command_writes_a_report_figures_and_a_truthful_checkpoint(encoder_f
         path.name for path in (out / "noun").iterdir()
     }
     assert "auto_map" in json.loads((out / "noun" / "config.json").read_text())
-    latents = model.encode_sentences([ROWS[0]["text"], ROWS[90]["text"]])  # raw sentences in, by what the config says
+    latents = model.encode_sentences([ROWS[0]["text"], ROWS[90]["text"]])  # the config names encoder and layer
     from hf_repgeo.sparse_vae.embeddings import embed_sentences
 
     rows = embed_sentences([ROWS[0]["text"], ROWS[90]["text"]], encoder_folder, layer=1, pooling="mean").rows

@@ -1,4 +1,4 @@
-"""Columns that tell a property, and masks that choose alike: planted answers, closed forms, chance."""
+"""Columns that encode a property, and masks that overlap: planted answers, closed forms, chance."""
 
 import itertools
 
@@ -23,7 +23,7 @@ def test_the_planted_column_is_found_with_its_label_and_no_other():
     assert max(found, key=lambda one: one.mutual_information).column == 5
 
 
-def test_the_information_of_a_column_that_tells_all_is_the_entropy_of_the_labels():
+def test_the_information_of_a_column_that_determines_the_labels_is_their_entropy():
     exact = torch.tensor([[10.0 * float(label)] for label in LABELS]) + 0.01 * NOISE[:, :1]
     assert read_columns(exact, LABELS)[0].mutual_information == pytest.approx(1.585, abs=0.02)  # log2(3)
 
@@ -36,7 +36,7 @@ def test_the_distance_is_the_largest_gap_between_two_distribution_functions():
 
 
 def test_noise_passes_the_corrected_test_as_rarely_as_promised():
-    """64 tests each: uncorrected, nearly every draw would hold a 'finding'; corrected, about one in twenty."""
+    """64 tests each: uncorrected, nearly every draw would give a false finding; corrected, about one in twenty."""
     passed = 0
     for seed in range(40):
         columns = torch.randn(60, 64, generator=torch.Generator().manual_seed(seed))
@@ -76,7 +76,7 @@ def test_latents_are_matched_as_well_as_possible():
     assert mask_overlap(first, second, n_null=2).jaccard == pytest.approx(best, abs=1e-12)
 
 
-def test_unrelated_masks_overlap_as_chance_has_it_and_related_ones_more():
+def test_unrelated_masks_overlap_as_much_as_chance_and_related_ones_more():
     first = drawn_mask(0)
     chance = mask_overlap(first, drawn_mask(1))
     assert chance.null_low <= chance.jaccard <= chance.null_high

@@ -1,4 +1,4 @@
-"""Up the ladder: what was planted in the same place carries over, what was planted elsewhere does not."""
+"""Transfer to complex sentences: a property in the same dimensions carries over, one in other dimensions does not."""
 
 import json
 
@@ -16,7 +16,7 @@ LADDER = {**complexity_ladder(load_lexicon("en")[:8]), "natural": natural_senten
 SENTENCES = [sentence for rung in LADDER.values() for sentence in rung]
 SIMPLE = {sentence.text for name in ("no phrase", "one phrase", "two phrases") for sentence in LADDER[name]}
 REGIONS = torch.arange(80).view(1, -1) // 8 == torch.arange(10).view(-1, 1)  # 10 regions of 8 dimensions
-WEIGHTS = 0.9 * 0.7 ** torch.arange(9, -1, -1).repeat_interleave(8)  # region 9 says most
+WEIGHTS = 0.9 * 0.7 ** torch.arange(9, -1, -1).repeat_interleave(8)  # the property is strongest in region 9
 OPTIONS = {"test_rows": (1, 4, 5, 8), "n_null": 12, "n_controls": 10}
 FAST = {**OPTIONS, "n_null": 0, "n_controls": 2}
 
@@ -55,14 +55,14 @@ def test_what_lies_in_the_same_place_carries_over(same_place, rung):
 
 
 @pytest.mark.parametrize("rung", COMPLEX[:-1])
-def test_what_lies_elsewhere_is_read_by_a_probe_of_its_own_only(other_place, rung):
+def test_what_lies_elsewhere_is_read_only_by_a_probe_fitted_to_that_rung(other_place, rung):
     one = other_place.rungs[rung]
     assert one.own_accuracy > 0.95 and one.accuracy < 0.9
     assert one.own_agreement.correlation < one.own_agreement.permuted_low < 0
 
 
-def test_dimensions_that_carry_over_without_a_place_are_told_by_random_regions():
-    """Each dimension has a weight of its own, the same on all rungs: correlations are high, here and anywhere."""
+def test_random_regions_reveal_dimensions_that_carry_over_without_a_place():
+    """Each dimension has its own weight, the same on all rungs: correlations are high in any set of dimensions."""
     scattered = 0.7 * torch.rand(80, generator=torch.Generator().manual_seed(1)) ** 3
     found = carry_over(LADDER, table(simple=scattered, others=scattered), "subject", REGIONS, **OPTIONS)
     agreements = [found.rungs[name].agreement for name in COMPLEX]
@@ -89,13 +89,13 @@ def test_effects_are_those_of_the_simple_probe_on_unseen_rows(same_place):
     assert same_place.rungs["relative"].n == len(test) == 4 * 14
 
 
-def test_a_property_is_asked_where_it_is_and_labels_that_were_learnt():
+def test_only_rungs_with_the_property_and_rows_with_learnt_labels_are_scored():
     found = carry_over(LADDER, table("pp2"), "pp2", REGIONS, **FAST)
     assert list(found.rungs) == ["two phrases", "three phrases", "completive", "relative", "natural"]
     assert found.rungs["natural"].n == 66 and found.rungs["natural"].agreement.random_mean is None
     length = carry_over(LADDER, table("pp2"), "length", REGIONS, **FAST)
     assert "three phrases" not in length.rungs and length.rungs["natural"].n == 202 - 13
-    assert length.rungs["coordination"].own_accuracy is None  # all of one phrase: nothing to fit to
+    assert length.rungs["coordination"].own_accuracy is None  # all have one phrase: nothing to learn
     assert length.rungs["no phrase"].chance == pytest.approx(1 / 7) and length.rungs["no phrase"].best_constant == 1.0
 
 
@@ -103,7 +103,7 @@ def test_the_simple_rungs_are_not_compared_with_themselves(same_place):
     assert [name for name, one in same_place.rungs.items() if one.agreement is None] == same_place.simple
 
 
-def test_the_error_of_an_accuracy_is_over_rows(same_place):
+def test_the_error_of_an_accuracy_counts_each_lexicon_row_once(same_place):
     """Rows all right or all wrong: 4 independent answers, however many sentences each has."""
     rows = table(noise=0.01).rows.clone()
     wrong = torch.tensor([sentence.row == 4 for sentence in SENTENCES])
@@ -120,7 +120,7 @@ def test_spearman_is_pearson_of_mean_ranks():
     assert spearman(a, a) == 1.0 and spearman(a, -a) == -1.0 and spearman(a, torch.ones(4)) is None
 
 
-def test_a_transfer_is_plain_values_and_a_figure(same_place):
+def test_a_transfer_converts_to_plain_values_and_a_figure(same_place):
     told = json.loads(json.dumps(same_place.as_dict(), allow_nan=False))
     assert told["rungs"]["natural"]["n"] == 202 and told["cells"] == [8] * 10
     figure = plot_transfer({"subject": same_place})
@@ -132,7 +132,7 @@ def test_a_transfer_is_plain_values_and_a_figure(same_place):
     assert drawn == [one.accuracy for one in same_place.rungs.values()]
 
 
-def test_bad_questions_are_named():
+def test_bad_arguments_are_named():
     embeddings = table()
     with pytest.raises(UnknownName, match="unknown property 'tense'.*Known: length, pp1, pp2, subject"):
         carry_over(LADDER, embeddings, "tense", REGIONS, **OPTIONS)

@@ -1,4 +1,4 @@
-"""The verdict knows what was planted, says no more than it can, and its parts obey closed forms."""
+"""The verdict names what was planted, claims no more than the rows show, and its parts obey closed forms."""
 
 import math
 
@@ -41,7 +41,7 @@ def drawn(seed):
 
 
 def planted(seed, size=12):
-    """A cloud with four properties of two values, each three standard deviations apart, and one that says nothing."""
+    """A cloud with four properties of two values, each three standard deviations apart, and one that is absent."""
     generator = drawn(seed)
     x = torch.randn(N, D, generator=generator)
     start = 16 * int(torch.randint(1, 15, (1,), generator=generator))
@@ -95,17 +95,17 @@ def test_the_verdict_depends_on_no_units_offsets_massive_or_constant_dimensions(
     assert set(after["block"].chosen) == set(found["block"].chosen)
 
 
-def test_rows_of_a_group_never_vouch_for_each_other():
-    """Each group has a vector of its own and one label: rows look alike, and the labels say nothing of new groups."""
+def test_rows_of_one_group_never_predict_each_other():
+    """Each group has a vector of its own and one label: its rows look alike, but predict nothing about new groups."""
     generator = drawn(0)
     groups = torch.arange(N) // 12
     x = torch.randn(N, 64, generator=generator) + 3 * torch.randn(N // 12, 64, generator=generator)[groups]
     labels = {"coin": (torch.randperm(N // 12, generator=generator) % 2)[groups].tolist()}
     assert where_is(x, labels, groups.tolist())["coin"].verdict == "absent"
-    assert where_is(x, labels)["coin"].verdict != "absent"  # without groups it is memory that answers
+    assert where_is(x, labels)["coin"].verdict != "absent"  # without groups the reader recognises rows it has seen
 
 
-def test_pairs_within_groups_see_through_what_groups_share():
+def test_pairs_within_groups_ignore_what_groups_share():
     generator = drawn(1)
     groups, y = torch.arange(N) // 4, torch.arange(N) % 2
     x = torch.randn(N, 64, generator=generator) + 30 * torch.randn(N // 4, 64, generator=generator)[groups]
@@ -132,7 +132,7 @@ def faint(seed, place):
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_a_faint_property_of_few_dimensions_is_never_said_to_need_many(seed):
-    """Noise mixes up the ranks, so that twelve dimensions look like a hundred: the verdict knows that they may."""
+    """Noise mixes up the ranks, so that twelve dimensions look like a hundred; the verdict allows for that."""
     x, y = faint(seed, lambda generator: torch.eye(D)[torch.randperm(D, generator=generator)[:12]])
     found = where_is(x, {"y": y}, seed=seed)["y"]
     assert found.verdict in ("scattered few", "cannot tell", "absent")
@@ -140,7 +140,7 @@ def test_a_faint_property_of_few_dimensions_is_never_said_to_need_many(seed):
 
 
 def test_noise_along_two_directions_hides_none_of_the_property():
-    """They hold three quarters of the variance: in rows as they are, 39 directions of the values looked like nine."""
+    """They hold three quarters of the variance: without levelling, 39 directions of the values looked like nine."""
     generator = drawn(0)
     x = torch.randn(N, D, generator=generator)
     x += 20 * torch.randn(N, 2, generator=generator) @ torch.linalg.qr(torch.randn(D, 2, generator=generator)).Q.T
@@ -158,7 +158,7 @@ def correlated(generator, correlation):
 
 
 @pytest.mark.parametrize("place", ["block", "scattered few", "rotated subspace"])
-def test_noise_that_neighbours_share_misleads_nobody(place):
+def test_noise_that_neighbours_share_changes_no_verdict(place):
     """Its loudest direction has 19 times the average variance."""
     generator = drawn(1)
     x, y = correlated(generator, 0.9), torch.arange(N) % 2
@@ -212,7 +212,7 @@ def test_levelling_leaves_white_rows_alone():
 
 
 def test_absent_properties_pass_as_rarely_as_promised():
-    """Ten properties that say nothing, in six clouds: uncorrected three of 60 would pass, corrected 0.3."""
+    """Ten properties that are not in the rows, in six clouds: uncorrected three of 60 would pass, corrected 0.3."""
     passed = 0
     for seed in range(6):
         generator = drawn(seed)
@@ -308,7 +308,7 @@ def test_a_rotated_direction_takes_the_dimensions_that_a_normal_one_does():
     assert float(sizes.double().mean()) / 2000 == pytest.approx(wanted, abs=0.01)
 
 
-def test_what_holds_little_hardly_counts_among_neighbours():
+def test_dimensions_count_as_neighbours_by_the_share_they_hold():
     held = torch.tensor([4.0, 0.0, 3.0, 0.0, 0.0, 0.0, 1.0])
     assert neighbour_share(held).item() == pytest.approx(7 / 8)
 
@@ -344,8 +344,8 @@ def test_the_rank_of_exact_effects_is_that_of_the_means():
     assert subspace_rank(values, 1 - 1e-6) == 3 and torch.allclose(values[3:], torch.zeros(6).double(), atol=1e-4)
 
 
-def test_erased_rows_tell_no_linear_reader_and_change_least():
-    """LEACE: equal means; on white rows the projection that takes the direction of the means out."""
+def test_no_linear_reader_reads_erased_rows_and_erasure_changes_them_least():
+    """LEACE: erased means are equal; on white rows it is the projection that removes the direction of the means."""
     generator = drawn(0)
     y = torch.arange(400) % 2
     x = torch.randn(400, 10, generator=generator) @ torch.randn(10, 10, generator=generator) + y[:, None] * 2.0
@@ -375,10 +375,10 @@ def test_the_shrunk_covariance_of_white_rows_is_nearly_the_identity():
     assert torch.linalg.eigvalsh(shrunk_covariance(torch.zeros(10, 4))).min() > 0
 
 
-# ---- doors
+# ---- figures and reports
 
 
-def test_labels_that_no_font_draws_stay_apart_and_none_is_a_formula(tmp_path):
+def test_labels_that_no_font_draws_stay_distinct_and_none_is_drawn_as_a_formula(tmp_path):
     generator = drawn(0)
     names = ["单数", "複数", "_x", "$a$"]
     figure = plot_latents(torch.randn(40, 5, generator=generator), [names[i % 4] for i in range(40)])
@@ -387,7 +387,7 @@ def test_labels_that_no_font_draws_stay_apart_and_none_is_a_formula(tmp_path):
     assert shown == {"[5355 6570]", "[8907 6570]", " _x", r"\$a\$"}
 
 
-def test_the_report_prints_the_verdict_and_comes_back(found, tmp_path):
+def test_the_report_prints_the_verdict_and_is_read_back_equal(found, tmp_path):
     report = where_report(found, {"model": "planted"})
     assert report.verdicts["absent"] == "absent" and set(report.verdicts.values()) <= set(VERDICTS)
     assert "scattered few" in repr(report) and "planted" in repr(report) and "<img" in report._repr_html_()

@@ -1,4 +1,4 @@
-"""The error of a mean over batches is about other documents; chance beside it belongs to the mean."""
+"""A mean over batches: its error predicts the scatter over new documents, and its chance level is that of the mean."""
 
 from statistics import fmean, stdev
 
@@ -13,11 +13,11 @@ MEASURES = ["anisotropy", "participation_ratio", "mean_cosine"]
 
 
 def _documents(seed, documents=24, tokens=64, d=12, share=0.5):
-    """Rows of documents that each have a middle of their own: `(rows, document of each)`."""
+    """Rows of documents, each around its own centre: `(rows, document of each)`."""
     generator = torch.Generator().manual_seed(seed)
     scale = torch.arange(1, d + 1) ** -0.5
-    middles = torch.randn(documents, 1, d, generator=generator) * share
-    rows = (torch.randn(documents, tokens, d, generator=generator) + middles) * scale + 0.3
+    centres = torch.randn(documents, 1, d, generator=generator) * share
+    rows = (torch.randn(documents, tokens, d, generator=generator) + centres) * scale + 0.3
     return rows.flatten(0, 1), torch.arange(documents).repeat_interleave(tokens)
 
 
@@ -55,7 +55,7 @@ def test_likelihoods_of_rows_that_stand_alone_are_independent_over_batches():
     assert row["se"] == pytest.approx(whole["se"], rel=0.1)
 
 
-def test_one_batch_reads_as_the_cloud_itself():
+def test_one_batch_gives_the_value_of_the_cloud():
     rows, documents = _documents(0)
     order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(1))
     found = _row_by_measure(rows, documents, MEASURES, 1)
@@ -65,7 +65,7 @@ def test_one_batch_reads_as_the_cloud_itself():
         assert row["se_method"] == estimate.se_method
 
 
-def test_few_documents_have_no_error_and_a_reason():
+def test_few_documents_give_a_reason_instead_of_an_error():
     for row in _row_by_measure(*_documents(0, documents=4), MEASURES, 2).values():
         assert row["se"] is None and row["se_method"] is None and row["sd"] > 0
         assert any(warning.startswith("few_groups") for warning in row["warnings"])
@@ -79,7 +79,7 @@ def test_a_batch_without_rows_of_a_fold_has_no_error():
     assert row["value"] > 0 and row["se"] is None and "uneven_batches" in row["warnings"][0]
 
 
-def test_chance_of_the_mean_lies_closer_than_that_of_a_batch():
+def test_the_chance_level_of_the_mean_has_a_smaller_spread_than_that_of_a_batch():
     rows, documents = torch.randn(1200, 6, generator=torch.Generator().manual_seed(0)), torch.arange(1200)
     details = _row_by_measure(rows, documents, ["anisotropy"], 4, null=True)["anisotropy:razzhigaev"]["details"]
     one = _row_by_measure(rows[:300], documents[:300], ["anisotropy"], 1, null=True)["anisotropy:razzhigaev"]["details"]
@@ -91,7 +91,7 @@ def test_chance_of_the_mean_lies_closer_than_that_of_a_batch():
 
 
 @pytest.mark.slow
-def test_p_of_a_mean_over_batches_is_even_where_chance_is_true():
+def test_p_of_a_mean_over_batches_is_uniform_for_rows_of_chance():
     found = []
     for seed in range(200):
         rows = torch.randn(400, 5, generator=torch.Generator().manual_seed(seed))

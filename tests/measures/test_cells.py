@@ -1,4 +1,4 @@
-"""Patchiness and kin: closed forms, what chance gives, what clumps give, and what is said when there is no answer."""
+"""Patchiness and related measures: closed forms, values of chance and of clumps, warnings where there is no value."""
 
 from dataclasses import replace
 
@@ -56,7 +56,7 @@ def normal(n, d, seed=0):
 
 
 def dirichlet_clusters(n, d, n_clusters, seed=0):
-    """Clusters of exponential, so after normalising Dirichlet(1), sizes; a fifth of the middles' spread wide."""
+    """Clusters with Dirichlet(1) sizes (normalised exponentials), each a fifth as wide as the centres are spread."""
     generator = torch.Generator().manual_seed(seed)
     sizes = torch.empty(n_clusters).exponential_(generator=generator)
     members = torch.multinomial(sizes, n, replacement=True, generator=generator)
@@ -99,7 +99,7 @@ def test_poisson_counts_have_patchiness_one():
     assert float(lloyd_patchiness_of(counts).mean()) == pytest.approx(1, abs=1e-3)
 
 
-def test_patchiness_is_the_imbalance_factor_of_faiss_less_cells_over_rows():
+def test_patchiness_is_the_imbalance_factor_of_faiss_minus_cells_over_rows():
     faiss = pytest.importorskip("faiss")
     found = quantize(normal(1000, 12), codebooks=1, bits=5)
     codes = found.codes[:, 0].numpy().astype(np.int64)
@@ -157,7 +157,7 @@ def test_cell_density_variance_of_four_points():
 # --- clouds ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_normal_cloud_reads_one_and_clusters_more():
+def test_a_normal_cloud_gives_one_and_clusters_more():
     even = patchiness(PointCloud(normal(20000, 64)))
     shifted = patchiness(PointCloud(normal(20000, 64) + 5))
     clumped = patchiness(PointCloud(dirichlet_clusters(20000, 64, 50)))
@@ -175,12 +175,12 @@ def rotated_power_law(n, d):
 @pytest.mark.parametrize("n", [2500, 6000])
 @pytest.mark.parametrize("rows", [normal, rotated_power_law])
 @pytest.mark.parametrize("d", [64, 256, 768])
-def test_chance_reads_one_at_any_number_of_rows_and_columns(n, d, rows):
+def test_chance_gives_one_at_any_number_of_rows_and_columns(n, d, rows):
     assert patchiness(PointCloud(rows(n, d), jackknife=False)).value == pytest.approx(1, abs=0.025)
 
 
 @pytest.mark.parametrize("d", [4, 64])
-def test_few_directions_that_crowd_rows_by_chance_are_told(d):
+def test_few_directions_that_crowd_rows_by_chance_give_a_warning(d):
     q = torch.linalg.qr(normal(d, d, seed=9)).Q
     estimate = patchiness(PointCloud((normal(3000, d) / torch.arange(1, d + 1)) @ q))
     assert 1.05 < estimate.value < 1.14 and "few_directions" in estimate.codes
@@ -188,19 +188,19 @@ def test_few_directions_that_crowd_rows_by_chance_are_told(d):
 
 
 @pytest.mark.parametrize("d", [8, 13, 16, 24])
-def test_few_columns_get_fewer_codebooks_so_that_chance_reads_one(d):
+def test_few_columns_get_fewer_codebooks_so_that_chance_gives_one(d):
     assert patchiness(PointCloud(normal(3000, d))).value == pytest.approx(1, abs=0.03)
     assert patchiness(PointCloud(normal(3000, d)), codebooks=4).value > 1.05
 
 
-def test_the_order_of_the_rows_moves_no_digit():
+def test_the_order_of_the_rows_changes_no_digit():
     rows = dirichlet_clusters(3000, 64, 50)
     shuffled = rows[torch.randperm(3000, generator=torch.Generator().manual_seed(1))]
     assert patchiness(PointCloud(rows)).value == patchiness(PointCloud(shuffled)).value
 
 
 @pytest.mark.parametrize("quantizer", ["residual", "additive"])
-def test_quantizers_of_whole_rows_tell_clumps_from_chance(quantizer):
+def test_quantizers_of_whole_rows_distinguish_clumps_from_chance(quantizer):
     even = patchiness(PointCloud(normal(3000, 16)), quantizer=quantizer, bits=6)
     clumped = patchiness(PointCloud(dirichlet_clusters(3000, 16, 50)), quantizer=quantizer, bits=6)
     assert even.value == pytest.approx(1, abs=0.01) and clumped.value > even.value + 0.1
@@ -214,7 +214,7 @@ def test_the_conventions_share_one_quantizer_and_agree_up_to_their_scale():
     assert len(cloud._codes) == 1
 
 
-def test_details_tell_what_the_quantizer_did():
+def test_details_report_what_the_quantizer_did():
     estimate = patchiness(PointCloud(normal(2000, 16)), bits=5)
     found = quantize(normal(2000, 16), bits=5)
     assert estimate.details["relative_error"] == found.relative_error
@@ -284,7 +284,7 @@ def test_other_quantizers_give_no_error_for_clumped_rows_that_stand_alone():
 
 
 @pytest.mark.parametrize("quantizer", ["product", "residual"])
-def test_the_error_of_clumped_documents_calls_itself_rough(quantizer):
+def test_a_warning_calls_the_error_of_clumped_documents_rough(quantizer):
     rows, groups = dirichlet_clusters(1500, 16, 50), torch.arange(1500) // 50
     estimate = patchiness(PointCloud(rows, groups=groups), quantizer=quantizer, bits=5)
     assert estimate.standard_error > 0 and estimate.se_method == "jackknife(20 groups), rough"
@@ -316,12 +316,12 @@ def test_the_error_of_a_reconstruction_error_leaves_out_fold_after_fold():
 # --- warnings and missing values ------------------------------------------------------------------------------------
 
 
-def test_few_rows_per_cell_are_told_with_their_number():
+def test_few_rows_per_cell_give_a_warning_with_their_number():
     assert "few_rows_per_cell: 16.0 rows per cell" in patchiness(PointCloud(normal(512, 8)), bits=5).warnings[0]
     assert patchiness(PointCloud(normal(39 * 32, 8)), bits=5).codes == ()
 
 
-def test_copies_are_told():
+def test_copies_give_a_warning():
     rows = normal(1300, 8)
     rows[:20] = rows[20]
     estimate = patchiness(PointCloud(rows), bits=5)
@@ -329,7 +329,7 @@ def test_copies_are_told():
     assert estimate.n_distinct == 1280
 
 
-def test_a_quantizer_that_failed_is_told(monkeypatch):
+def test_a_quantizer_that_failed_gives_a_warning(monkeypatch):
     cloud = PointCloud(normal(700, 8))
     bad = cloud.codes("residual", codebooks=4, bits=4)
     key = next(iter(cloud._codes))
@@ -344,7 +344,7 @@ def test_too_few_or_equal_rows_have_no_value_but_a_reason(measure):
     assert (equal.value, equal.codes) == (None, ("no_spread",))
 
 
-def test_rows_met_exactly_have_no_spread_of_errors():
+def test_rows_equal_to_their_codewords_have_no_spread_of_errors():
     cloud = PointCloud(torch.eye(4).repeat(10, 1))
     for measure in (reconstruction_error_range, reconstruction_error_skewness):
         assert measure(cloud, codebooks=1, bits=2).codes == ("no_error",)
@@ -352,7 +352,7 @@ def test_rows_met_exactly_have_no_spread_of_errors():
     assert reconstruction_error(cloud, codebooks=1, bits=2).value == pytest.approx(0, abs=1e-12)
 
 
-def test_one_cell_with_all_rows_has_no_odds():
+def test_all_rows_in_one_cell_give_a_reason_instead_of_a_variance():
     cloud = PointCloud(torch.arange(80.0).reshape(40, 2))
     fit = cloud.codes(codebooks=1, bits=2, seed=0)
     key = next(iter(cloud._codes))
@@ -360,7 +360,7 @@ def test_one_cell_with_all_rows_has_no_odds():
     assert cell_count_variance(cloud, codebooks=1, bits=2).codes == ("one_cell",)
 
 
-def test_constant_columns_are_left_out_and_told():
+def test_constant_columns_are_left_out_with_a_warning():
     rows = normal(3000, 64)
     dead = rows.clone()
     dead[:, 16:32] = 0.1
@@ -370,7 +370,7 @@ def test_constant_columns_are_left_out_and_told():
     assert patchiness(PointCloud(rows)).codes == ()
 
 
-def test_a_block_with_fewer_different_rows_than_cells_is_told():
+def test_a_block_with_fewer_different_rows_than_cells_gives_a_warning():
     rows = normal(3000, 64)
     rows[:, 16:32] = (rows[:, 16:17] > 0).float()  # two values
     estimate = patchiness(PointCloud(rows))

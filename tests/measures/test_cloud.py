@@ -51,7 +51,7 @@ def test_read_only_reversed_and_big_endian_arrays_are_taken():
         (torch.tensor([[torch.inf], [0.0]], dtype=torch.float16), NonFiniteRows, "float16 overflows above 65504"),
     ],
 )
-def test_what_cannot_be_measured_is_refused_in_words(X, error, words):
+def test_what_cannot_be_measured_is_refused_with_a_message(X, error, words):
     with pytest.raises(error, match=words):
         PointCloud(X)
 

@@ -86,7 +86,7 @@ def test_the_error_of_a_difference_is_far_below_those_of_its_values():
         assert found.details["first"] == one.value and found.details["second"] == other.value
 
 
-def test_equal_clouds_differ_by_nothing():
+def test_equal_clouds_have_a_difference_of_zero():
     side, _ = clouds(0)
     estimates = [anisotropy(cloud) for cloud in side]
     for found in paired_differences(estimates, estimates):
@@ -105,7 +105,7 @@ def test_the_paired_error_is_that_of_leaving_folds_out_of_both():
     assert found.standard_error == pytest.approx(float((19 * spread.var(correction=0)).sqrt()), rel=0.02)
 
 
-def test_a_missing_value_and_a_measure_without_jackknife_say_so():
+def test_a_missing_value_and_a_measure_without_jackknife_give_a_reason():
     whole = [anisotropy(cloud) for cloud in clouds(0)[0][:2]]
     gone = Estimate("anisotropy", "razzhigaev", None, warnings=("no_spread: all rows are equal",))
     found = paired_differences([whole[0], gone], whole)
@@ -148,7 +148,7 @@ def test_redrawn_documents_give_the_scatter_of_a_patchiness_difference_over_samp
     errors = torch.tensor([one.standard_error for one in found])
     samples = [[measured(cloud)[0].value for cloud in clumps(seed)] for seed in range(30)]
     values = torch.tensor([other - one for one, other in samples])
-    assert 0.75 < float(errors.square().mean().sqrt() / values.std()) < 1.5  # 30 samples know the scatter to 13 %
+    assert 0.75 < float(errors.square().mean().sqrt() / values.std()) < 1.5  # 30 samples estimate the scatter to 13 %
     covered = sum(one.details["low"] <= float(values.mean()) <= one.details["high"] for one in found)
     assert covered >= 7 and all(not {"moving_cells", "no_paired_error"} & set(one.codes) for one in found)
 

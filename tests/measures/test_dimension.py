@@ -1,4 +1,4 @@
-"""TwoNN and its kin: against published formulas, scikit-dimension, closed forms, and the data that breaks others."""
+"""TwoNN and related estimators: published formulas, scikit-dimension, closed forms, data that other code gets wrong."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def test_exact_quantiles_give_the_dimension_back(dimension):
 
 
 def test_ten_dimensional_gauss_is_just_below_ten():
-    """Brief values over 10 seeds, n = 4096: 9.83 (0.20) by facco, 9.84 (0.18) by likelihood, 9.82 (0.32) by fifths."""
+    """Over 10 seeds of 4,096 rows: 9.83 (0.20) by facco, 9.84 (0.18) by likelihood, 9.82 (0.32) by razzhigaev."""
     cloud = PointCloud(manifold(4096, 64, 10))
     for convention, spread in (("facco", 0.2), ("mle", 0.18), ("razzhigaev", 0.32)):
         assert abs(intrinsic_dimension(cloud, convention).value - 9.83) < 4 * spread
@@ -123,7 +123,7 @@ def mean_error_over_spread(fit) -> float:
 
 
 class Fold:
-    """A cloud as far as the jackknife sees it."""
+    """The part of a cloud that the jackknife uses."""
 
     def __init__(self, n: int, seed: int):
         self.jackknife, self.n_distinct = True, n
@@ -181,7 +181,7 @@ def test_the_jackknife_leaves_out_whole_documents(convention):
 
 @pytest.mark.parametrize("measure", [gride, lambda cloud: intrinsic_dimension(cloud, "mle")])
 def test_likelihoods_leave_out_whole_documents_too(measure):
-    """Documents whose rows lie at scales of their own: the likelihood takes each row for a fresh one."""
+    """Documents differ in dimension; the likelihood's own error would count every row as independent."""
     generator = torch.Generator().manual_seed(0)
     scales = torch.rand(24, 1, 1, generator=generator) * 20
     rows = (torch.randn(24, 25, 10, generator=generator) * (torch.arange(10) < 3 + scales.round() % 6)).flatten(0, 1)
@@ -231,7 +231,7 @@ def test_scale_changes_nothing(factor):
 
 
 def test_copies_count_once_and_are_reported():
-    """One row in five twice: 0.09 to 62.5 in other libraries, for a dimension of 8."""
+    """Every fifth row occurs twice: other libraries give 0.09 to 62.5 for a dimension of 8."""
     X = manifold(1000)
     cloud = PointCloud(torch.cat([X, X[:200]]))
     for convention in CONVENTIONS:
@@ -242,7 +242,7 @@ def test_copies_count_once_and_are_reported():
         assert ("differs_from_authors_code" in estimate.codes) == (convention == "razzhigaev")
 
 
-def test_mostly_copies_is_said():
+def test_a_cloud_of_mostly_copies_gives_a_warning():
     estimate = intrinsic_dimension(PointCloud(manifold(100).repeat(3, 1)))
     assert estimate.codes == ("duplicates", "few_distinct_rows")
 
@@ -309,7 +309,7 @@ def test_the_loss_is_the_measure_and_its_gradient_is_right():
     assert torch.autograd.gradcheck(lambda rows: levina_bickel_loss(rows, 5), (X,), eps=1e-7, atol=1e-5)
 
 
-def test_the_loss_lives_through_copies():
+def test_copies_leave_the_gradient_of_the_loss_finite():
     X = manifold(60, 6, 3)
     rows = torch.cat([X, X[:10]]).requires_grad_()
     levina_bickel_loss(rows, 5).backward()
@@ -355,7 +355,7 @@ def test_the_scale_curve_halves_the_rows_and_uses_all_of_them():
 
 
 def test_noise_shows_in_the_scale_curve():
-    """A plane with a little noise in twenty directions: near 2 from afar, more from close by."""
+    """A plane with a little noise in twenty directions: near 2 at large scales, more at small ones."""
     generator = torch.Generator().manual_seed(0)
     X = torch.rand(4096, 2, generator=generator) @ torch.randn(2, 20, generator=generator)
     curve = scale_curve(PointCloud(X + 0.01 * torch.randn(4096, 20, generator=generator)))
@@ -374,7 +374,7 @@ def uniform_ball(n, k, seed):
 
 
 @pytest.mark.parametrize(("k", "n"), [(1, 300), (3, 300), (12, 700), (40, 300), (150, 300)])
-def test_a_ball_reads_its_own_dimension(k, n):
+def test_a_ball_gives_its_own_dimension(k, n):
     estimates = [intrinsic_dimension(PointCloud(uniform_ball(n, k, seed)), "ball") for seed in range(12)]
     mean = statistics.fmean(estimate.value for estimate in estimates)
     error = statistics.fmean(estimate.standard_error for estimate in estimates) / 12**0.5
@@ -397,7 +397,7 @@ def test_the_inverse_of_the_curve_is_continuous_and_its_slope_is_its_derivative(
         assert nearby - k == pytest.approx(slope * reading * 0.001, rel=0.1)
 
 
-def test_a_reading_beyond_every_ball_is_missing_with_its_reason():
+def test_a_value_beyond_that_of_every_ball_is_missing_with_its_reason():
     shells = torch.zeros(60, 60)
     shells.fill_diagonal_(1.0)
     shells += 1e-5 * torch.randn(60, 60, generator=torch.Generator().manual_seed(0))
@@ -405,7 +405,7 @@ def test_a_reading_beyond_every_ball_is_missing_with_its_reason():
     assert estimate.value is None and estimate.codes[0] == "beyond_reference" and estimate.standard_error is None
 
 
-def test_few_fitted_ratios_are_said():
+def test_few_fitted_ratios_give_a_warning():
     cloud = PointCloud(torch.randn(60, 10, generator=torch.Generator().manual_seed(0)))
     codes = {convention: intrinsic_dimension(cloud, convention).codes for convention in ("facco", "mle", "razzhigaev")}
     assert codes == {"facco": (), "mle": (), "razzhigaev": ("few_ratios",)}

@@ -63,7 +63,7 @@ def test_standard_errors_are_the_scatter_over_new_samples(measure):
         estimates.append(measure(PointCloud(rows)))
     values = torch.tensor([estimate.value for estimate in estimates])
     errors = torch.tensor([estimate.standard_error for estimate in estimates])
-    assert 0.7 < float(values.std() / errors.square().mean().sqrt()) < 1.4  # 40 samples know their scatter to 11 %
+    assert 0.7 < float(values.std() / errors.square().mean().sqrt()) < 1.4  # 40 samples estimate their scatter to 11 %
 
 
 def test_one_search_serves_all_three_and_more_neighbours_are_searched_on_request(generator):

@@ -1,4 +1,4 @@
-"""Where something begins: the first number of rows that is enough, rows that stand still, squares that underflow."""
+"""Limits: the fewest rows that suffice, sequences that stand still, squares that underflow."""
 
 from itertools import product
 from math import comb, inf, log
@@ -141,10 +141,10 @@ def test_a_surrogate_of_fewer_rows_than_columns_keeps_their_leading_direction(ge
         assert anisotropy(PointCloud(drawn)).value > 0.8
 
 
-def test_the_ends_of_a_comparisons_range_are_read(generator):
+def test_comparisons_reach_the_ends_of_their_range(generator):
     columns = torch.linalg.qr(torch.randn(60, 9, dtype=torch.float64, generator=generator))[0]
     columns = torch.linalg.qr(columns - columns.mean(0))[0]
-    X, Y = columns[:, :4], columns[:, 4:8]  # centred, and no column of one has to do with a column of the other
+    X, Y = columns[:, :4], columns[:, 4:8]  # centred, and every column of X is orthogonal to every column of Y
     for name, comparison in COMPARISONS.items():
         low, high = comparison.range
         [same] = evaluate_pair(CloudPair(X, X), [(name, comparison.conventions[0])])
@@ -169,12 +169,12 @@ def test_coordinates_in_the_eigenbasis_have_the_inner_products_of_the_centred_ro
     )
 
 
-def test_a_spread_whose_squares_underflow_is_no_spread_to_fit_a_map_to(generator):
+def test_no_map_is_fitted_to_a_spread_whose_squares_underflow(generator):
     X = torch.tensor([[1.0, -1e-161], [1.0, 1e-161], [1.0, 3.6e-161]], dtype=torch.float64)
     Y = torch.randn(3, 1, dtype=torch.float64, generator=generator)
     [found] = evaluate_pair(CloudPair(X, Y), [("linearity_score", "held_out")])
     assert found.value is None and found.codes == ("no_spread",)
-    X[0] = torch.tensor([0.5, 0.5])  # and where it is left out, the others are equal but for what underflows
+    X[0] = torch.tensor([0.5, 0.5])  # without this row the others differ only by what underflows
     [found] = evaluate_pair(CloudPair(X, Y), [("linearity_score", "held_out")])
     assert found.value is not None and found.value < 1
 
@@ -207,7 +207,7 @@ def test_rows_below_float16s_normal_range_are_rounded_to_its_least_step(size, ge
 
 
 @pytest.mark.parametrize("columns", [3, 2000])
-def test_float32_rounds_rows_around_zero_by_nothing_that_counts(columns, generator):
+def test_float32_rounds_rows_around_zero_by_a_share_of_zero(columns, generator):
     assert rounding_noise(PointCloud(torch.randn(300, columns, generator=generator))) == 0
 
 

@@ -46,7 +46,7 @@ def transformed(X, name):
     return torch.cat([X, X])
 
 
-BROKEN = {("cell_count_divergence", "marbut_code"): {"copies"}}  # by a convention, where the others of its measure hold
+BROKEN = {("cell_count_divergence", "marbut_code"): {"copies"}}  # by this convention alone
 
 
 @pytest.mark.parametrize("case", CASES, ids=":".join)
@@ -83,7 +83,7 @@ def test_the_order_of_rows_does_not_matter(case):
 
 @pytest.mark.parametrize("case", CASES, ids=":".join)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_every_dtype_reads_like_its_own_values_in_float64(case, dtype):
+def test_every_dtype_gives_the_value_of_its_entries_in_float64(case, dtype):
     X = cloud().to(dtype)
     rounding = 2e-6 if MEASURES[case[0]].needs == "cells" else 1e-6  # codewords in float32 move small differences more
     assert value(X, case).value == pytest.approx(value(X.double(), case).value, rel=rounding)

@@ -54,7 +54,7 @@ def twins() -> torch.Tensor:
 
 
 def knot() -> torch.Tensor:
-    """Two rows of five in a knot at the centre of the others."""
+    """Two rows in five lie in a tight cluster at the centre of the others."""
     rows = manifold()
     rows[:200] *= 1e-3
     return rows[torch.randperm(500, generator=torch.Generator().manual_seed(2))]
@@ -87,7 +87,7 @@ DATA = {
 def small_blocks(monkeypatch, request):
     """Several panels and strips at a few hundred rows; searched first in the precision that the parameter names.
 
-    bfloat16 is as right, only slower, where the processor has no fast products of it.
+    bfloat16 gives the same result, only slower, where the processor has no fast products of it.
     """
     monkeypatch.setattr(neighbors, "PANEL", 128)
     monkeypatch.setattr(neighbors, "STRIP", 32)
@@ -124,7 +124,7 @@ def test_any_shape_is_exact(n, d, k, double, seed):
 
 
 def test_every_search_is_needed_and_each_is_reached(monkeypatch):
-    """The trap data is really a trap: float32 cannot prove it, and ties far from the centre not even float64."""
+    """float32 cannot prove the neighbours of these rows, and not even float64 those of ties far from the centre."""
     open_rows = []
     searches = {name: getattr(neighbors, name) for name in ("_search_some", "_search_directly")}
 
@@ -152,7 +152,7 @@ def test_every_search_is_needed_and_each_is_reached(monkeypatch):
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
 def test_the_error_of_the_product_stays_within_the_proved_bound(dtype):
-    """The bound on 2 w of the module's first lines, against exact distances; and it is not idle."""
+    """The bound on 2 w in the module's docstring, against exact distances; the largest error is at least 1e-5 of it."""
     for rows in (manifold(200), manifold(200) + 100, massive_dimension_in_half_the_rows()[:200]):
         points = neighbors._Points(rows, dtype)
         factors = points.flipped(slice(None)), points.extended
@@ -169,7 +169,7 @@ def test_the_error_of_the_product_stays_within_the_proved_bound(dtype):
         assert 1e-5 < share.max() < 1
 
 
-def test_what_rounding_to_bfloat16_moves_is_known():
+def test_the_distance_that_rounding_to_bfloat16_moves_each_row_is_recorded():
     rows = massive_rows()
     points = neighbors._Points(rows, torch.bfloat16)
     x = (rows.double() - neighbors._robust_centre(rows).double()) / points.scale
@@ -252,7 +252,7 @@ def test_a_lower_matmul_precision_changes_nothing_and_is_put_back(precision):
         torch.set_float32_matmul_precision(before)
 
 
-def test_progress_ends_at_the_whole(small_blocks):
+def test_progress_ends_at_its_total(small_blocks):
     seen = []
     nearest(manifold(), progress=lambda done, total: seen.append((done, total)))
     assert [done for done, _ in seen] == list(range(1, len(seen) + 1)) and seen[-1] == (len(seen), len(seen))

@@ -21,7 +21,7 @@ def cloud(generator):
     return PointCloud(X)
 
 
-def test_noise_reads_its_chance_level(generator):
+def test_noise_has_the_value_of_its_chance_level(generator):
     """Rows without structure lie within the null's spread, for measures of every kind."""
     X = torch.randn(800, 12, generator=generator)
     report = measure(X, ["anisotropy", "iso_score", "intrinsic_dimension:mle", "patchiness:lloyd"], null=True, bits=4)
@@ -45,7 +45,7 @@ def test_the_isotropic_null_of_anisotropy_is_the_marchenko_pastur_edge(generator
     assert row["details"]["null"] == pytest.approx(marchenko_pastur_anisotropy(2000, 100), rel=0.03)
 
 
-def test_surrogates_keep_what_they_promise(cloud):
+def test_surrogates_keep_what_their_kind_preserves(cloud):
     gaussian, shuffled, isotropic = (next(surrogates(cloud, kind, 1, 1)) for kind in SURROGATES_TESTED)
     covariance = torch.cov(cloud.rows.T)
     assert torch.allclose(torch.cov(gaussian.T), covariance, atol=0.1)
@@ -119,7 +119,7 @@ def test_normal_rows_are_significant_as_often_as_p_says(n, d, decay):
     assert sum(p < 0.1 for p in ps) <= 10 and sum(p < 0.5 for p in ps) >= 10
 
 
-def test_the_band_and_p_and_z_say_the_same(cloud):
+def test_the_band_and_p_and_z_agree(cloud):
     for estimate in with_chance(cloud, evaluate_all(cloud, resolve(["anisotropy", "mean_cosine", "duplicate_share"]))):
         details = estimate.details
         if estimate.measure == "duplicate_share":  # no surrogate has a copy: nothing to compare a spread with
@@ -130,7 +130,7 @@ def test_the_band_and_p_and_z_say_the_same(cloud):
         assert details["null_draws"] == DRAWS
 
 
-def test_shrinkage_is_whole_for_noise_and_nought_for_many_rows(generator):
+def test_shrinkage_is_near_one_for_noise_and_near_zero_for_many_rows(generator):
     for n, d, decay, low, high in ((100, 300, 0.0, 0.9, 1.0), (4000, 20, 1.0, 0.0, 0.01)):
         X = torch.randn(n, d, generator=generator, dtype=torch.float64) * torch.arange(1, d + 1) ** -decay
         S = torch.cov(X.T, correction=0)

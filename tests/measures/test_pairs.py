@@ -1,4 +1,4 @@
-"""Comparisons of two clouds: what the table says of each, slow float64 twins, closed forms, traps."""
+"""Comparisons of two clouds: what the table states, slow float64 twins, closed forms, difficult rows."""
 
 import math
 
@@ -76,7 +76,7 @@ def test_values_lie_in_the_stated_range(name, convention, clouds):
 
 
 @pytest.mark.parametrize(("name", "convention"), CASES)
-def test_too_few_pairs_are_said_and_enough_are_answered(name, convention):
+def test_too_few_pairs_give_a_reason_and_enough_give_a_value(name, convention):
     g = torch.Generator().manual_seed(4)
     X, Y = torch.randn(60, 3, generator=g), torch.randn(60, 3, generator=g)
     fewest = COMPARISONS[name].minimum_rows
@@ -102,7 +102,7 @@ def test_equal_rows_give_no_value_and_say_why(name, convention):
 
 @pytest.mark.parametrize(("name", "convention"), CASES)
 def test_the_standard_error_is_of_the_size_of_the_scatter(name, convention):
-    """Over 40 independent draws; 40 tell a standard deviation to about a ninth."""
+    """Over 40 independent draws, which estimate a standard deviation to about a ninth."""
     found = []
     for seed in range(40):
         g = torch.Generator().manual_seed(seed)
@@ -177,7 +177,7 @@ def test_held_out_linearity_is_that_of_fitting_and_scoring_by_hand(clouds):
     assert value_of("linearity_score", "held_out", X, Y) == pytest.approx(1 - missed / total, rel=1e-7)
 
 
-def test_memorising_reads_linear_in_sample_and_not_on_held_out_rows():
+def test_a_memorised_map_looks_linear_in_sample_and_not_on_held_out_rows():
     g = torch.Generator().manual_seed(7)
     X, Y = torch.randn(80, 70, generator=g), torch.randn(80, 70, generator=g)
     assert value_of("linearity_score", "razzhigaev", X, Y) > 0.8
@@ -196,7 +196,7 @@ def test_overlap_and_ranks_are_those_of_sorted_distances(clouds):
     assert value_of("information_imbalance", "glielmo", X, Y) == pytest.approx(expected)
 
 
-def test_a_cloud_with_more_in_it_is_the_more_informative(clouds):
+def test_a_cloud_with_more_of_the_columns_is_the_more_informative(clouds):
     X, _ = clouds
     [found] = evaluate_pair(CloudPair(X[:, :8], X[:, :2]), [("information_imbalance", "glielmo")])
     assert found.value < 0.8 * found.details["reverse"]
@@ -218,7 +218,7 @@ def found_case():
 # --- chance, copies, errors -------------------------------------------------------------------------------------------
 
 
-def test_random_pairing_reads_what_chance_gives():
+def test_random_pairing_gives_the_value_of_chance():
     g = torch.Generator().manual_seed(9)
     X = torch.randn(300, 10, generator=g)
     found = evaluate_pair(CloudPair(X, X), resolve_comparisons("all"), null=True)
@@ -229,7 +229,7 @@ def test_random_pairing_reads_what_chance_gives():
     assert by_name["linearity_score"]["null"] < 0.05
 
 
-def test_copies_in_either_cloud_are_left_out_and_said():
+def test_copies_in_either_cloud_are_left_out_with_a_warning():
     g = torch.Generator().manual_seed(10)
     X, Y = torch.randn(200, 5, generator=g), torch.randn(200, 5, generator=g)
     X[150:] = X[:50]
@@ -237,7 +237,7 @@ def test_copies_in_either_cloud_are_left_out_and_said():
     assert found.details["n_used"] == 150 and found.codes == ("duplicates",)
 
 
-def test_groups_are_left_out_whole():
+def test_the_jackknife_of_a_comparison_leaves_out_whole_groups():
     g = torch.Generator().manual_seed(11)
     X = torch.randn(30, 6, generator=g).repeat_interleave(20, 0) + 0.01 * torch.randn(600, 6, generator=g)
     Y = torch.randn(30, 6, generator=g).repeat_interleave(20, 0) + X

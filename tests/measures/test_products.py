@@ -1,4 +1,4 @@
-"""Products are what they say they are, in any precision that the user's settings allow, and from any thread."""
+"""Matrix products keep the precision they promise, whatever the user's settings allow, and from any thread."""
 
 import os
 import subprocess
@@ -55,7 +55,7 @@ def test_a_onednn_that_rounds_to_bfloat16_is_not_used(monkeypatch):
 
 
 def test_precision_survives_threads_that_leave_in_any_order(setting):
-    """The first to enter leaves first: were each to put back what it found, the second would leave "ieee" behind."""
+    """The first to enter leaves first. If each put back what it found, the second would leave "ieee" behind."""
     setting.fp32_precision = "bf16"
     entered, leave, inside = threading.Event(), threading.Event(), []
 
@@ -150,7 +150,7 @@ def test_the_environment_chooses_the_kernels_and_a_wrong_name_is_refused(monkeyp
         family()
 
 
-def test_a_process_told_by_its_environment_measures_on_the_reference():
+def test_a_process_whose_environment_says_so_measures_on_the_reference_kernels():
     code = (
         "import torch; from hf_repgeo.measures import PointCloud, intrinsic_dimension, patchiness;"
         "from hf_repgeo.measures.kernels import products;"

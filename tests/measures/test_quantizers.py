@@ -1,4 +1,4 @@
-"""Quantizers: the codes are what they claim to be, as good as the reference's, and the same each time."""
+"""Quantizers: codes match their definition, are as good as the reference's, and are the same each time."""
 
 import sys
 
@@ -35,7 +35,7 @@ def reconstruction(found):
     return (torch.cat(words, dim=1) if found.quantizer == "product" else sum(words)) + found.shift
 
 
-# --- what the codes claim -------------------------------------------------------------------------------------------
+# --- codes, counts, errors --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("quantizer", OURS)
@@ -70,7 +70,7 @@ def test_blocks_are_as_even_as_the_columns_allow(rows):
 
 
 @pytest.mark.parametrize("quantizer", OURS)
-def test_fewer_distinct_rows_than_cells_are_met_exactly(quantizer):
+def test_fewer_distinct_rows_than_cells_are_reconstructed_exactly(quantizer):
     distinct = torch.tensor([[0.0, 1.0], [2.0, -1.0], [5.0, 3.0]], dtype=torch.float64)
     found = quantize(distinct.repeat(20, 1), quantizer, codebooks=1, bits=3)
     assert found.relative_error < 1e-20
@@ -137,7 +137,7 @@ def test_a_massive_dimension_does_not_blur_the_codes_of_the_others(rows, quantiz
     assert float(single.errors.sum()) == pytest.approx(float(double.errors.sum()), rel=1e-6)
 
 
-def test_a_few_far_rows_are_no_reason_to_fit_again_in_float64(rows):
+def test_a_few_far_rows_cause_no_second_fit_in_float64(rows):
     far = rows.clone()
     far[:3] = 1e3 * (1 + 0.01 * rows[:3])  # as attention sinks lie: apart from each other by more than a rounding
     found = quantize(far, bits=5)
@@ -145,7 +145,7 @@ def test_a_few_far_rows_are_no_reason_to_fit_again_in_float64(rows):
     assert float(found.errors.sum()) == pytest.approx(float(quantize(far.double(), bits=5).errors.sum()), rel=1e-2)
 
 
-def test_copies_are_no_reason_to_fit_again_in_float64(rows):
+def test_copies_cause_no_second_fit_in_float64(rows):
     copies = rows[:300].repeat_interleave(10, 0).float()
     assert quantize(copies, bits=8).codebooks[0].dtype == torch.float32
 
@@ -170,7 +170,7 @@ def test_rows_far_beyond_the_others_leave_those_their_cells(rows, factor, n_far)
 
 
 @pytest.mark.parametrize("distance", [1e3, 1e6, 1e9])
-def test_clumps_far_apart_are_each_divided_or_said_to_be_lost(rows, distance):
+def test_clumps_far_apart_are_each_divided_or_reported_as_lost(rows, distance):
     apart = rows.clone().double()
     apart[:1000] += distance
     found = quantize(apart)
@@ -348,7 +348,7 @@ def test_without_faiss_the_reference_names_the_extra(rows, monkeypatch, quantize
 
 
 @pytest.mark.parametrize("quantizer", OURS)
-def test_only_the_additive_quantizer_knows_its_seed_and_none_the_global_one(rows, quantizer):
+def test_only_the_additive_quantizer_depends_on_its_seed_and_none_on_the_global_one(rows, quantizer):
     state = torch.random.get_rng_state()
     first, again, other = (quantize(rows, quantizer, bits=5, seed=seed) for seed in (1, 1, 2))
     assert torch.equal(torch.random.get_rng_state(), state)
@@ -358,7 +358,7 @@ def test_only_the_additive_quantizer_knows_its_seed_and_none_the_global_one(rows
 
 
 @pytest.mark.parametrize("quantizer", OURS)
-def test_the_order_of_the_rows_moves_no_code(quantizer, monkeypatch):
+def test_the_order_of_the_rows_changes_no_code(quantizer, monkeypatch):
     monkeypatch.setattr(quantizers, "MAX_TRAINING_ROWS", 1500)
     X = clusters(2000, 60, 16, spread=2.0).float()  # clumped: there k-means carries the last digit into the first
     order = torch.randperm(2000, generator=torch.Generator().manual_seed(1))
@@ -382,7 +382,7 @@ def test_blocks_of_constant_columns_get_no_codebook(rows):
     assert found.dead_cells == 0
 
 
-def test_rows_of_clumps_read_the_same_from_any_default_seed():
+def test_rows_of_clumps_have_the_same_default_codes_whatever_the_seed():
     X = clusters(3000, 90, 64, spread=3.0).float()
     assert torch.equal(quantize(X, seed=0).codes, quantize(X, seed=9).codes)
 

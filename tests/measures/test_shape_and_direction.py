@@ -1,4 +1,4 @@
-"""EEE, VRM, RankMe and kin, partition function, uniformity: closed forms, published values, plain twins."""
+"""EEE, VRM, RankMe, partition function, uniformity: closed forms, published values, plain twins."""
 
 import math
 
@@ -53,7 +53,7 @@ def test_entropy_of_spacings_equals_scipy(generator):
         assert torch.allclose(differential_entropy(columns), expected, rtol=1e-10)
 
 
-def test_vrm_is_near_nought_for_a_normal_and_not_for_clusters(generator):
+def test_vrm_is_near_zero_for_a_normal_and_not_for_clusters(generator):
     normal = torch.randn(4000, 8, generator=generator, dtype=torch.float64)
     assert vasicek_mse(PointCloud(normal)).value < 0.003
     assert vasicek_mse(PointCloud(normal + 20 * torch.randint(0, 2, (4000, 1), generator=generator))).value > 0.1

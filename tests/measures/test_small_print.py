@@ -1,4 +1,4 @@
-"""What the measures say at their edges: errors of rarer conventions, one group, grids, the least freedom."""
+"""Rare cases: errors of seldom used conventions, a single group, grids, one degree of freedom."""
 
 import pytest
 import torch
@@ -68,7 +68,7 @@ def test_quantizers_have_the_cells_that_the_documentation_names(rows, quantizer,
     assert complete_options(8, quantizer=quantizer)["bits"] == cells.bit_length() - 1
 
 
-def test_a_map_fitted_on_one_row_guesses_that_rows_image():
+def test_a_map_fitted_on_one_row_predicts_that_rows_image():
     two = torch.tensor([[0.0], [1.0]], dtype=torch.float64)
     assert linearity_score(CloudPair(two, two)).value == pytest.approx(0)
 
@@ -76,4 +76,4 @@ def test_a_map_fitted_on_one_row_guesses_that_rows_image():
 def test_a_huge_outlier_leaves_the_dimension_of_the_other_rows(rows):
     far = rows[:30, :1].clone()
     far[0] = 1e163
-    assert levina_bickel(PointCloud(far)).value == pytest.approx(1, abs=0.2)  # the squares of distances vanish
+    assert levina_bickel(PointCloud(far)).value == pytest.approx(1, abs=0.2)  # the squares of distances underflow

@@ -92,7 +92,7 @@ def test_lanczos_finds_the_leading_direction(generator):
     assert abs(float(direction @ vectors[0])) == pytest.approx(1, abs=1e-9)
 
 
-def test_isotropic_noise_reads_the_marchenko_pastur_edge(generator):
+def test_isotropic_noise_gives_the_marchenko_pastur_edge(generator):
     n, d = 4096, 256
     value = anisotropy(PointCloud(torch.randn(n, d, generator=generator))).value
     assert value == pytest.approx((1 + math.sqrt(d / n)) ** 2 / d, rel=0.02)
@@ -154,7 +154,7 @@ def test_the_leading_share_of_a_scatter_is_that_of_all_its_eigenvalues(eigenvalu
 
 @pytest.mark.parametrize("function", [anisotropy, effective_rank, participation_ratio, mean_cosine])
 def test_the_jackknife_error_is_the_spread_over_fresh_samples(function):
-    """Rows of 100 documents that each lean their own way: an error by rows would be far too small."""
+    """Each of 100 documents has its own mean: an error that counts rows as independent would be far too small."""
     generator = torch.Generator().manual_seed(3)
     scale = torch.arange(1, 9) ** -0.5
     values, errors = [], []
@@ -185,7 +185,7 @@ def test_mean_cosine_is_the_mean_over_all_pairs(generator):
     assert mean_cosine(PointCloud(X)).value == pytest.approx(float(expected), rel=1e-12)
 
 
-def test_mean_cosine_and_anisotropy_are_different_claims(generator):
+def test_mean_cosine_and_anisotropy_measure_different_things(generator):
     X = torch.randn(2000, 100, generator=generator)
     assert mean_cosine(PointCloud(X + 3)).value > 0.85
     assert anisotropy(PointCloud(X + 3)).value < 0.02

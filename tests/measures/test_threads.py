@@ -22,7 +22,7 @@ def threads():
 def cloud(n: int = 1500, d: int = 40) -> torch.Tensor:
     generator = torch.Generator().manual_seed(3)
     rows = torch.randn(n, d, generator=generator) * torch.arange(1, d + 1) ** -0.5
-    rows[: n // 5] = rows[: n // 5] * 1e-3 + 7  # a knot
+    rows[: n // 5] = rows[: n // 5] * 1e-3 + 7  # a tight cluster
     rows[::97] *= 500  # massive rows
     return rows
 

@@ -19,7 +19,7 @@ def walks(generator):
     return [torch.randn(50, 400, generator=generator).cumsum(0) for _ in range(8)]
 
 
-def test_independent_rows_and_random_walks_read_their_closed_forms(walks, generator):
+def test_independent_rows_and_random_walks_give_their_closed_forms(walks, generator):
     found = curvature(cloud_of(walks))
     assert found.value == pytest.approx(found.details["random_walk"], abs=0.01)
     rows = [torch.randn(50, 400, generator=generator) for _ in range(8)]
@@ -38,14 +38,14 @@ def test_turning_back_at_every_step_is_pi():
     assert curvature(cloud_of([back_and_forth])).value == pytest.approx(math.pi, abs=1e-6)
 
 
-def test_the_order_of_tokens_counts_and_that_of_sequences_does_not(walks, generator):
+def test_the_order_of_tokens_matters_and_that_of_sequences_does_not(walks, generator):
     value = curvature(cloud_of(walks)).value
     assert curvature(cloud_of(walks[::-1])).value == pytest.approx(value)
     shuffled = [walk[torch.randperm(50, generator=generator)] for walk in walks]
     assert curvature(cloud_of(shuffled)).value > value + 0.3
 
 
-def test_interleaved_sequences_are_told_apart(walks):
+def test_interleaved_sequences_are_separated_by_group(walks):
     rows, groups = torch.stack(walks, 1).flatten(0, 1), torch.arange(8).repeat(50)
     mixed = PointCloud(rows, groups=groups)
     assert curvature(mixed).value == pytest.approx(curvature(cloud_of(walks)).value)

@@ -1,4 +1,4 @@
-"""What goes wrong in the wild: near-copies, rounding, tiny and huge numbers, the wrong containers and options."""
+"""Difficult input: near-copies, rounding, tiny and huge numbers, the wrong containers and options."""
 
 import math
 
@@ -27,7 +27,7 @@ def manifold(n=1200, d=40, dimension=8, seed=0):
 
 
 @pytest.mark.parametrize(("share", "noise"), [(0.02, 1e-6), (0.2, 1e-6), (1.0, 1e-7), (0.2, 1e-4)])
-def test_near_copies_are_said_and_left_out_of_a_second_answer(share, noise):
+def test_near_copies_give_a_warning_and_a_second_value_without_them(share, noise):
     X = manifold()
     m = int(share * len(X))
     copies = X[:m] + noise * torch.randn(m, 40, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
@@ -41,7 +41,7 @@ def test_near_copies_are_said_and_left_out_of_a_second_answer(share, noise):
 
 
 @pytest.mark.parametrize("times", [3, 6])
-def test_near_copies_of_every_row_several_times_over_are_said(times):
+def test_several_near_copies_of_every_row_give_a_warning(times):
     X = manifold(400)
     noise = torch.randn(400 * times, 40, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     for row, clean in zip(measure(X.repeat(times, 1) + 1e-7 * noise, NEIGHBORS[:3]), measure(X, NEIGHBORS[:3])):
@@ -56,7 +56,7 @@ def test_rows_that_are_near_by_chance_are_no_near_copies(dimension):
     assert dimension < 8 or find_near_copies(PointCloud(X)) is None
 
 
-def test_two_pairs_in_two_thousand_are_said_where_they_move_the_value():
+def test_two_pairs_in_two_thousand_give_a_warning_if_they_change_the_value():
     X = manifold(2000)
     near = torch.cat([X, X[:2] + 1e-7])
     rows = {row["measure"]: row for row in measure(near, ["intrinsic_dimension:facco", "gride"])}
@@ -89,7 +89,7 @@ def test_the_loss_to_rounding_is_measured(dtype, scale, offset):
     assert measure((X * scale).to(torch.float32), "effective_rank").warnings() == []
 
 
-def test_rounding_that_makes_up_variance_is_measured():
+def test_rounding_that_adds_variance_is_measured():
     rounded = (manifold() * 0.5 + 1000).half()
     share = 100 * 40 * 0.5**2 / 12 / float(PointCloud(rounded).column_variances.sum())
     names = [
@@ -114,7 +114,7 @@ def test_rank_me_tells_what_it_would_read_without_the_rounding_of_an_offset():
     assert measure(X.float(), "rank_me").warnings() == []
 
 
-def test_rounding_that_moves_neighbours_is_measured():
+def test_rounding_that_changes_neighbours_is_measured():
     X = manifold(800, 40, 8)
     rounded, noise = (X + 1000).half(), 2 * 40 * 0.5**2 / 12
     for row in measure(rounded, NEIGHBORS):
@@ -136,13 +136,13 @@ def test_equal_rows_have_no_top_coordinate_whatever_their_mean_rounds_to():
     assert measure(X, "top_coordinate_share").rows[0]["warnings"][0].startswith("no_spread")
 
 
-def test_copies_are_said_where_spacings_are_counted():
+def test_copies_give_a_warning_where_spacings_are_counted():
     [row] = measure(manifold(100, 5).repeat(3, 1), "vasicek_mse:marbut")
     assert row["warnings"][0].startswith("duplicates: 200 of 300 rows")
     assert measure(manifold(300, 5), "vasicek_mse:marbut").warnings() == []
 
 
-def test_one_row_far_from_all_others_is_said_where_it_decides():
+def test_one_row_far_from_all_others_gives_a_warning_if_it_decides_the_value():
     X = manifold(400)
     X[7] *= 1e6  # its twenty neighbours are at one distance, but for a few digits
     levina, mackay = measure(X, ["levina_bickel:levina", "levina_bickel:mackay"])
@@ -156,7 +156,7 @@ def test_one_row_far_from_all_others_is_said_where_it_decides():
 @pytest.mark.parametrize(
     ("dtype", "scale"), [("float32", 1e-36), ("float32", 1e37), ("float64", 1e-300), ("float64", 1e300)]
 )
-def test_scale_invariant_measures_read_the_same_at_the_ends_of_the_range(dtype, scale):
+def test_scale_invariant_measures_give_the_same_value_at_the_ends_of_the_range(dtype, scale):
     X = manifold(300, 104, 104).to(getattr(torch, dtype))
     names = [name for name in WITH_A_VALUE if "scale" in MEASURES[name[0]].invariances]
     plain, scaled = (evaluate_all(PointCloud(rows), names, bits=3) for rows in (X, X * scale))
@@ -199,7 +199,7 @@ def test_few_rows_of_many_columns_are_measured_by_their_own_products():
 
 
 @pytest.mark.parametrize("dtype", ["uint16", "uint32", "uint64", "float8_e4m3fn", "float8_e5m2", "int8"])
-def test_every_dtype_of_numbers_reads_like_its_own_values(dtype):
+def test_every_dtype_of_numbers_gives_the_value_of_its_entries_in_float64(dtype):
     X = (manifold(200, 6).abs() * 20).to(getattr(torch, dtype))
     pairs = resolve(["anisotropy", "mean_cosine", "intrinsic_dimension:mle"])
     for one, other in zip(*(evaluate_all(PointCloud(rows), pairs) for rows in (X, X.to(torch.float64))), strict=True):
@@ -267,7 +267,7 @@ def test_a_count_that_is_no_count_is_refused(option, count):
     check_options({option: np.int32(4)})
 
 
-def test_a_function_called_by_itself_checks_its_counts_too():
+def test_a_measure_function_called_directly_checks_its_counts_too():
     for call in (lambda: measures.levina_bickel(EYE, k=1), lambda: measures.gride(EYE, n1="1")):
         with pytest.raises(BadInput, match="wanted a whole number of at least"):
             call()
@@ -284,7 +284,7 @@ def test_an_option_that_no_measure_asked_for_takes_is_refused():
     [("twonn", "intrinsic_dimension"), ("TwoNN", "intrinsic_dimension"), ("RankMe", "rank_me"), ("VRM", "vasicek_mse")]
     + [("facco", "intrinsic_dimension:facco"), ("anisotopy", "anisotropy"), ("alpha-req", "power_law_exponent")],
 )
-def test_the_words_of_others_lead_to_our_names(word, name):
+def test_names_from_other_libraries_lead_to_ours(word, name):
     with pytest.raises(UnknownName, match=f"unknown measure {word!r}. Did you mean {name!r}"):
         measure(EYE, word)
     assert resolve(name)
@@ -314,7 +314,7 @@ def test_a_convention_may_follow_the_name():
     assert report.value("intrinsic_dimension:mle") == report.value("intrinsic_dimension", convention="mle")
 
 
-def test_what_is_not_there_is_answered_with_what_is():
+def test_an_unknown_name_in_a_report_is_answered_with_the_known_ones():
     report = GeometryReport()
     for layer in range(4):
         report.add(measure="anisotropy", convention="razzhigaev", layer=layer, tokens="all", value=0.1)

@@ -39,7 +39,7 @@ def test_the_callback_waits_for_the_import_and_imports_nothing_itself(write_modu
     assert seen == [1]
 
 
-def test_a_module_that_is_there_already_is_called_for_at_once(write_module):
+def test_the_callback_runs_at_once_if_the_module_is_already_imported(write_module):
     write_module("hooked_now", "value = 2")
     importlib.import_module("hooked_now")
     seen = []
@@ -47,7 +47,7 @@ def test_a_module_that_is_there_already_is_called_for_at_once(write_module):
     assert seen == [2]
 
 
-def test_submodules_and_several_callbacks(write_module):
+def test_several_callbacks_of_a_submodule_run_in_order(write_module):
     write_module("hooked_package.__init__", "")
     write_module("hooked_package.part", "value = 3")
     seen = []
@@ -68,7 +68,7 @@ def test_names_imported_from_the_module_are_those_that_the_callback_left(write_m
     assert greet() == "ours"
 
 
-def test_a_reloaded_module_is_called_for_again(write_module):
+def test_reloading_a_module_runs_the_callback_again(write_module):
     write_module("hooked_reload", "value = 4")
     seen = []
     after_import("hooked_reload", lambda module: seen.append(module.value))
@@ -110,7 +110,7 @@ def test_an_error_in_the_module_is_the_modules_own(write_module):
     assert not seen and "hooked_broken" not in sys.modules
 
 
-def test_a_module_that_is_not_installed_is_still_not_there(write_module):
+def test_a_module_that_is_not_installed_still_raises_module_not_found(write_module):
     after_import("hooked_nowhere", lambda module: None)
     with pytest.raises(ModuleNotFoundError):
         importlib.import_module("hooked_nowhere")
@@ -137,7 +137,7 @@ def test_a_module_that_another_thread_is_still_importing_is_waited_for(write_mod
     assert seen == [8]
 
 
-def test_one_finder_serves_everybody(write_module):
+def test_one_finder_serves_all_registered_modules(write_module):
     after_import("hooked_nowhere", lambda module: None)
     after_import("hooked_elsewhere", lambda module: None)
     assert sys.meta_path.count(_import_hooks._watcher) == 1

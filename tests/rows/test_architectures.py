@@ -49,7 +49,7 @@ def test_decoders_have_one_causal_stack_of_three_blocks(kind):
 
 
 @pytest.mark.parametrize("kind", TWO_STACKS)
-def test_encoder_decoders_have_one_of_each(kind):
+def test_encoder_decoders_have_an_encoder_stack_and_a_decoder_stack(kind):
     found = depths(kind)
     assert [place.split()[0] for place in found["places"].split("; ")] == ["encoder", "decoder"]
     assert found["depths"] == [3, 3]

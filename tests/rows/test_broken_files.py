@@ -1,4 +1,4 @@
-"""Readers of files under random damage: what they raise is one sentence, and never another error."""
+"""Files under random damage: readers raise their documented one-sentence error, and never another."""
 
 import json
 from contextlib import suppress
@@ -56,7 +56,7 @@ def read(kind: str, path) -> None:
 
 
 @pytest.mark.parametrize("kind", [".npy", ".safetensors", ".parquet", ".json", ".jsonl"])
-def test_a_damaged_file_is_read_or_refused_in_words(kind, tmp_path):
+def test_a_damaged_file_is_read_or_refused_with_a_message(kind, tmp_path):
     content, path = whole_file(kind, tmp_path), tmp_path / f"damaged{kind}"
 
     @QUICK

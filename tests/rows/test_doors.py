@@ -1,4 +1,4 @@
-"""Every door runs the model alike: values of eval mode, whatever mode the caller's model is in, and no trace left."""
+"""Every door runs the model in eval mode, whatever mode the caller left it in, and leaves the model as it was."""
 
 import copy
 import random

@@ -51,7 +51,7 @@ def test_blocks_of_very_different_size_keep_their_size(X):
         assert streamed.value == pytest.approx(whole.value, rel=1e-6), whole.measure
 
 
-def test_rows_that_measures_need_are_an_even_draw_of_the_stream():
+def test_rows_that_measures_need_are_drawn_evenly_from_the_stream():
     """Each of 1000 rows must be kept about equally often, whatever the blocks."""
     counts = np.zeros(1000)
     rows = np.arange(1000, dtype=np.float64)[:, None]
@@ -67,7 +67,7 @@ def test_a_stream_that_is_kept_whole_is_the_cloud_itself(X):
     assert not cloud.streamed and torch.equal(cloud.rows, torch.from_numpy(X))
 
 
-def test_the_report_says_of_how_many_rows_each_number_speaks(X):
+def test_the_report_gives_the_number_of_rows_behind_each_value(X):
     import datasets
 
     data = datasets.Dataset.from_dict({"embedding": list(X)}).with_format("numpy")
@@ -165,7 +165,7 @@ def test_entries_whose_squares_float64_cannot_sum_are_refused_in_a_stream(X):
     assert cloud_of_stream([tiny], max_rows=100).n == 100  # all rows are kept, and rescaled
 
 
-def test_a_streams_spectrum_has_no_unit_between_the_entries_it_refuses(X):
+def test_the_spectrum_of_a_stream_does_not_depend_on_the_unit_of_its_entries(X):
     rows = X[:400].astype(float)
     shares = [
         evaluate_all(cloud_of_stream([rows * scale], max_rows=50), [("anisotropy", "razzhigaev")])[0].value

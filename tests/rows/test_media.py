@@ -141,7 +141,7 @@ def test_rows_of_llava_are_tokens_of_text_and_of_images():
         hf_repgeo.profile(model, texts[:3], images=IMAGES, **choice)
 
 
-def test_silence_that_fills_a_sound_up_gives_no_rows():
+def test_silence_that_pads_a_sound_gives_no_rows():
     from transformers import WhisperConfig, WhisperFeatureExtractor, WhisperModel
 
     sizes = {
@@ -185,7 +185,7 @@ def test_a_tone_above_half_the_models_rate_is_filtered_out_and_not_folded_into_a
     seconds = np.arange(own) / own
     low, high = (np.sin(2 * np.pi * tone * seconds).astype(np.float32) for tone in (1000, 10000))
     kept, gone = read_sounds([{"array": tone, "sampling_rate": own} for tone in (low, high)], 16000)
-    inside = slice(200, -200)  # the filter has nothing to go on beyond either end
+    inside = slice(200, -200)  # beyond either end the filter lacks samples
     expected = np.sin(2 * np.pi * 1000 * np.arange(16000) / 16000)
     assert np.abs(kept - expected)[inside].max() < 0.01
     assert np.abs(gone)[inside].max() < 0.01
@@ -212,7 +212,7 @@ def test_a_model_without_a_processor_and_an_unknown_policy_are_refused(vit):
         hf_repgeo.profile(vit, images=IMAGES, processor=Patches(), tokens="patches", progress=False)
 
 
-# --- what is said in a sound, and points inside blocks ---------------------------------------------------------------
+# --- transcripts of sounds, and points inside blocks ------------------------------------------------------------------
 
 
 class Speech:
@@ -235,7 +235,7 @@ def whisper():
     return seeded(WhisperModel, WhisperConfig(vocab_size=24, d_model=16, **sizes, **tokens))
 
 
-def test_with_texts_the_decoder_of_whisper_reads_what_is_said(whisper):
+def test_with_texts_the_decoder_of_whisper_reads_the_transcript(whisper):
     """Its tokenizer begins with the start token, so the decoder reads all tokens but the last."""
     texts = ["the cat sees the dog", "a house", "old"]
     items = list(speech_items(whisper, Speech(), WAVES, texts))
@@ -380,7 +380,7 @@ def test_rows_of_qwen2_audio_are_tokens_of_text_and_of_sound_and_frames_without_
     assert torch.allclose(found, expected, atol=1e-5)
 
 
-def test_each_kind_of_row_is_kept_in_the_number_wanted(vit):
+def test_as_many_rows_of_each_kind_are_kept_as_were_asked_for(vit):
     """Ten texts of 2 tokens beside 15 that stand for an image: of either kind there are twenty to draw."""
     inputs = [item.inputs for item in image_items(vit, Patches(), IMAGES[:10])]
     beside = torch.tensor([False] * 2 + [True] * 15)

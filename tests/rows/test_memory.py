@@ -1,4 +1,4 @@
-"""Reading a model takes the rows that are kept, and little more than what the model itself needs for a batch."""
+"""The memory of reading a model: the rows that are kept, and little more than the model needs for a batch."""
 
 import importlib.util
 from pathlib import Path

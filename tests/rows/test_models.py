@@ -1,4 +1,4 @@
-"""Models: where they come from, what they come wrapped in, what is refused, what the report says of them."""
+"""Models: where they come from, what they come wrapped in, what is refused, what the report states about them."""
 
 import copy
 import json
@@ -136,14 +136,14 @@ def test_weights_of_an_expert_that_no_token_chose_feed_the_hidden_states():
         ("tokenizer_config.json", b"[1]"),
     ],
 )
-def test_broken_files_are_one_sentence(folder, documents, file, content):
+def test_broken_files_give_a_one_sentence_error(folder, documents, file, content):
     (folder / file).write_bytes(content)
     with pytest.raises(BadInput) as caught:
         measured(folder, documents)
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 900
 
 
-def test_a_truncated_file_is_one_sentence(folder, documents):
+def test_a_truncated_file_gives_a_one_sentence_error(folder, documents):
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
     with pytest.raises(BadInput, match="`model`: got .*deserializing header.* is cut short or broken: save"):
@@ -151,7 +151,7 @@ def test_a_truncated_file_is_one_sentence(folder, documents):
 
 
 @pytest.mark.parametrize("content", [b"", b"GGUF", b"GGUF\x03\0\0\0" + b"\xff" * 40, b"not one at all"])
-def test_a_broken_gguf_file_is_one_sentence(tmp_path, documents, content, monkeypatch):
+def test_a_broken_gguf_file_gives_a_one_sentence_error(tmp_path, documents, content, monkeypatch):
     pytest.importorskip("gguf")
     monkeypatch.setenv("HF_REPGEO_CACHE", str(tmp_path / "cache"))
     (tmp_path / "model.gguf").write_bytes(content)
@@ -159,7 +159,7 @@ def test_a_broken_gguf_file_is_one_sentence(tmp_path, documents, content, monkey
         measured(tmp_path / "model.gguf", documents)
 
 
-def test_a_tokenizer_that_knows_more_than_the_model_is_refused(encoder, documents, tokenizer):
+def test_a_tokenizer_with_more_tokens_than_the_model_is_refused(encoder, documents, tokenizer):
     larger = copy.deepcopy(tokenizer)
     larger.add_tokens([f"extra{i}" for i in range(20)])
     with pytest.raises(
@@ -249,7 +249,7 @@ class Around(torch.nn.Module):
             setattr(self, name, model)
 
 
-def test_wrappers_are_looked_into(encoder, tokenizer):
+def test_models_inside_wrappers_are_found(encoder, tokenizer):
     from transformers import pipeline
 
     pipe = pipeline("feature-extraction", model=encoder, tokenizer=tokenizer)
@@ -325,7 +325,9 @@ def test_four_bit_weights_are_left_as_they_were(plain_tokenizer, documents, tmp_
     assert first.rows == second.rows and first.provenance["dtype"] == "bitsandbytes 4-bit, float32"
 
 
-def test_the_first_token_of_a_decoder_is_warned_of_and_the_last_is_not(encoder, decoder, documents, plain_tokenizer):
+def test_pooling_a_decoder_by_its_first_token_gives_a_warning_and_by_its_last_none(
+    encoder, decoder, documents, plain_tokenizer
+):
     for model, pooling, warned in [(decoder, "cls", True), (decoder, "last", False), (encoder, "cls", False)]:
         settings = {"tokenizer": plain_tokenizer, "tokens": None, "pack": "documents", "pooling": pooling, "rows": 40}
         report = measured(model, documents, **settings)
@@ -378,7 +380,7 @@ def test_a_model_on_disk_takes_less_than_half_of_its_weights_in_memory(tmp_path,
 
 
 @pytest.mark.parametrize("device", ["hpu", "nowhere", "xla"])
-def test_a_device_that_this_machine_lacks_is_one_short_sentence(device):
+def test_a_device_that_this_machine_lacks_gives_a_short_error(device):
     with pytest.raises(BadInput, match=f"`device`: got '{device}'") as told:
         resolved_device(device)
     assert len(str(told.value)) < 400

@@ -1,4 +1,4 @@
-"""Options of the doors that make no sense are refused in a sentence, before a model is loaded."""
+"""Options that make no sense are refused with one sentence, before a model is loaded."""
 
 import numpy as np
 import pytest
@@ -74,7 +74,7 @@ def test_profile_sequences_refuses_what_profile_refuses(encoder, documents, toke
         (hf_repgeo.profile_sequences, "window", "8"),
     ],
 )
-def test_options_of_other_doors_are_refused_too(encoder, documents, tokenizer, door, option, value):
+def test_bad_options_of_other_entry_points_are_refused_too(encoder, documents, tokenizer, door, option, value):
     with pytest.raises(BadInput, match=f"`{option}`: got "):
         door(encoder, texts=documents, tokenizer=tokenizer, **{option: value})
 
@@ -87,7 +87,7 @@ def vit():
     return seeded(ViTModel, ViTConfig(**sizes, image_size=32, patch_size=8))
 
 
-def test_a_model_that_reads_no_text_is_refused_at_every_door_of_texts(vit, documents, tokenizer):
+def test_a_model_that_reads_no_text_is_refused_by_every_function_that_takes_texts(vit, documents, tokenizer):
     windows = make_windows(tokenizer, documents, 16)
     doors = [
         lambda: hf_repgeo.profile(vit, documents, tokenizer=tokenizer),
@@ -118,7 +118,7 @@ def test_options_of_texts_are_refused_beside_images(vit, option):
         hf_repgeo.profile(vit, images=[np.zeros((32, 32, 3))], **option)
 
 
-def test_processors_that_are_none_are_refused(vit):
+def test_objects_that_are_no_processors_are_refused(vit):
     images = [np.zeros((32, 32, 3))] * 2
     for processor, texts, words in [
         (5, None, "`processor`: got a int; wanted a processor of transformers"),

@@ -149,7 +149,7 @@ def test_massive_tokens_of_any_layer_are_left_out_of_every_layer(decoder, plain_
     assert found.facts["massive_share"] > 0.02
 
 
-def test_the_first_position_is_no_sink_robust_row(decoder, plain_tokenizer):
+def test_sink_robust_rows_leave_out_the_first_position(decoder, plain_tokenizer):
     windows = Windows([[5, 6, 7, 8]] * 30, [[0] * 4] * 30)
     found = collect(decoder, plain_tokenizer, windows, rows=1000)
     assert 5 in found.token_ids[found.policies["all"]]

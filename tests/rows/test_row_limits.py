@@ -1,4 +1,4 @@
-"""Where something begins: lists of two blocks, a data set's configuration, the rows that one more token gives."""
+"""Limits: the shortest list of blocks, names of data sets, the rows that one more token gives."""
 
 from importlib import metadata
 from types import SimpleNamespace
@@ -136,7 +136,7 @@ def test_grey_images_of_two_or_three_axes_are_read(shape):
     assert (image.mode, image.size) == ("RGB", (8, 6)) and image.getpixel((7, 5)) == (47, 47, 47)
 
 
-def test_a_part_takes_what_it_names_or_takes_everything():
+def test_a_part_takes_the_inputs_it_names_or_all_if_it_takes_any():
     class Named(torch.nn.Module):
         def forward(self, input_ids):
             return input_ids

@@ -40,7 +40,7 @@ def test_the_last_layer_is_what_encode_gives(transformer, documents, tokenizer):
     torch.testing.assert_close(last, expected, rtol=1e-5, atol=1e-6)
 
 
-def test_a_profile_has_one_row_a_text(transformer, documents, encoder, tokenizer):
+def test_a_profile_has_one_row_per_text(transformer, documents, encoder, tokenizer):
     options = {"pooling": "sentence", "measures": "anisotropy", "rows": 30, "batch_rows": 30, "progress": False}
     report = hf_repgeo.profile(transformer, documents, **options)
     assert report.unique("tokens") == ["sentence"] and {row["n"] for row in report} == {30}

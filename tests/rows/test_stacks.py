@@ -112,7 +112,7 @@ def test_layer_0_of_mamba_is_its_embeddings_and_the_last_layer_is_what_leaves_it
     assert torch.allclose(found["decoder", 3, "final_norm"], model.norm_f(x), atol=1e-5)
 
 
-def test_sequences_before_batches_are_turned_round():
+def test_hidden_states_with_sequences_before_batches_are_transposed():
     model = make("XLNetModel")
     states = run(model, **inputs_of(model), output_hidden_states=True).hidden_states
     assert torch.allclose(read(model)["encoder", 3, "residual"], states[3], atol=1e-6)
@@ -153,7 +153,7 @@ def test_layers_that_do_not_run_on_text_leave_their_numbers_out():
         places_of(model, WINDOWS, [2])
 
 
-def test_looped_models_number_every_turn():
+def test_looped_models_number_the_layers_of_every_turn():
     """The same three blocks, twice: six layers."""
     model = make("LlamaModel")
     model.layers = torch.nn.ModuleList(model.layers)
@@ -277,7 +277,7 @@ def test_windows_of_different_lengths_run_apart_where_padding_would_change_them(
 
 @pytest.mark.parametrize(("entry", "refused"), [(-1, False), (1, True)])
 def test_only_the_last_entry_of_hidden_states_may_be_what_a_head_has_made(decoder, monkeypatch, entry, refused):
-    """Some models end their list with what they make of the last layer; the layers themselves are sure."""
+    """Some models end their list with a transformed last layer; the entries before it must equal the layers."""
     returned = stacks.hidden_states
 
     def changed(output):
@@ -358,8 +358,8 @@ def test_a_decoder_reads_its_own_start_token_and_not_its_classes_default():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("scale", [0.002, 0.2])
-def test_rounding_of_half_precision_hides_no_direction_of_sight(dtype, scale):
-    """With small weights a token hardly moves the rows of others: less than bfloat16 rounds, in either direction."""
+def test_rounding_to_half_precision_does_not_hide_which_tokens_a_token_attends_to(dtype, scale):
+    """With small weights a token changes other tokens' rows by less than bfloat16 rounds, in either direction."""
     from transformers import BertConfig, BertModel, LlamaConfig, LlamaModel
 
     sizes = SIZES | {"initializer_range": scale}

@@ -36,7 +36,7 @@ def start(rank: int, count: int, folder: Path, work: str) -> subprocess.Popen:
 
 
 def in_processes(work: str, folder: Path, count: int = 2) -> list[tuple[int, str]]:
-    """Exit status and complaints of each."""
+    """Exit status and error output of each."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         (folder / "port").write_text(str(free.getsockname()[1]))
@@ -191,7 +191,7 @@ def test_neighbours_of_some_rows_are_those_of_the_whole_search(generator):
     assert torch.equal(part.distances, whole.distances[which]) and torch.equal(part.indices, whole.indices[which])
 
 
-def test_alone_there_is_nothing_to_share():
+def test_a_team_of_one_process_keeps_everything():
     with working_together() as team:
         assert team == current_team() == Team() and team.first
     assert Team().all_gather(1) == [1] == Team().gather(1, to=0) and Team().from_first(2) == 2

@@ -42,7 +42,7 @@ def trained_one_step(model):
     return model
 
 
-# --- who a model is -------------------------------------------------------------------------------------------------
+# --- what identifies a model ------------------------------------------------------------------------------------------
 
 
 def test_a_checksum_is_the_multilinear_hash_of_the_bits(generator):
@@ -112,7 +112,7 @@ def test_weights_on_disk_are_known_by_their_files_hashed_once(encoder_folder, en
     assert model_fingerprint(offloaded, str(folder), cache) != first and len(hashed) == 2
 
 
-# --- which report belongs to whom -----------------------------------------------------------------------------------
+# --- which report belongs to which model ------------------------------------------------------------------------------
 
 
 def test_a_trained_model_is_measured_anew_and_the_old_report_is_kept(run, encoder, tmp_path):
@@ -148,7 +148,7 @@ def stop_after(places: int, monkeypatch):
     return calls
 
 
-def test_a_stopped_run_of_another_model_is_not_gone_on_with(run, encoder, monkeypatch, tmp_path):
+def test_a_stopped_run_of_another_model_is_not_resumed(run, encoder, monkeypatch, tmp_path):
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         stop_after(2, patch)
         run()
@@ -247,7 +247,7 @@ def test_a_changed_file_of_the_model_is_no_answer(run, folder, monkeypatch, chan
         run(str(folder), tokenizer=None)
 
 
-def test_files_beside_a_model_that_say_nothing_of_it_change_no_answer(run, folder, monkeypatch):
+def test_unrelated_files_beside_a_model_change_no_answer(run, folder, monkeypatch):
     report = run(str(folder), tokenizer=None, out=folder)  # its report lies beside the weights
     (folder / "README.md").write_text("a card")
     monkeypatch.setattr("hf_repgeo.runs.job.load_model", never)
@@ -273,7 +273,7 @@ def test_every_token_of_a_corpus_is_answered_from_files_too(run, folder, monkeyp
         run(**saved | {"rows": 200})
 
 
-def test_images_in_files_are_told_by_what_is_in_them(tmp_path, monkeypatch):
+def test_image_files_are_identified_by_their_content(tmp_path, monkeypatch):
     from PIL import Image
     from transformers import ViTConfig, ViTImageProcessor, ViTModel
 
@@ -292,7 +292,7 @@ def test_images_in_files_are_told_by_what_is_in_them(tmp_path, monkeypatch):
         hf_repgeo.profile(str(tmp_path / "vit"), images=files, **options)
 
 
-def test_what_files_do_not_tell_is_measured_again(run, folder, tokenizer):
+def test_models_that_no_file_identifies_are_measured_again(run, folder, tokenizer):
     """A tokenizer in memory, weights that are drawn anew, code from a repository."""
     drawn, code = {"allow_random_weights": True}, {"trust_remote_code": True}
     for options in ({"tokenizer": tokenizer}, {"tokenizer": None, **drawn}, {"tokenizer": None, **code}):
@@ -313,14 +313,14 @@ def test_two_runs_into_one_folder_each_finish_with_their_own_report(run, tmp_pat
     assert on_disk == found and all("finished" in report.provenance for report in found.values())
 
 
-def test_files_moved_aside_in_one_second_do_not_meet(tmp_path):
+def test_files_moved_aside_in_one_second_get_different_names(tmp_path):
     for number in range(4):
         with open_run(tmp_path, {"number": number}) as opened:
             opened.finish()
     assert sorted(report.provenance["number"] for report in reports(tmp_path)) == [0, 1, 2, 3]
 
 
-def test_a_lock_is_let_go_when_its_process_is_killed(tmp_path):
+def test_a_lock_is_released_when_its_process_is_killed(tmp_path):
     code = f"""
 import pathlib, time
 from hf_repgeo.runs.lock import locked

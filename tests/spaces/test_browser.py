@@ -1,7 +1,7 @@
 """The explorer and a metric's Space in a real browser: every tab and control, both widths and themes, many visitors.
 
-Slow, and outside CI: it needs Playwright and a Chromium (`$CHROMIUM`, default /usr/bin/chromium). Screenshots for the
-eye go to `$SCREENSHOTS`, if that is set.
+Slow, and outside CI: it needs Playwright and a Chromium (`$CHROMIUM`, default /usr/bin/chromium). Screenshots to
+look at go to `$SCREENSHOTS`, if that is set.
 """
 
 import importlib.util
@@ -84,7 +84,7 @@ def picture(page, name):
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 400])
-def test_the_first_screen_tells_the_finding_before_any_click(visit, width, theme):
+def test_the_first_screen_states_the_finding_before_any_click(visit, width, theme):
     page = visit(width=width, theme=theme)
     plot = figure(page)
     box = plot.bounding_box()
@@ -188,7 +188,7 @@ def test_a_model_is_measured_with_progress_and_without_one_the_page_says_so(visi
     page.get_by_role("button", name="Measure").first.click()
     page.locator(".toast-body").first.wait_for()
     assert "nobody/nothing" in page.locator(".toast-body").first.inner_text()
-    page.get_by_role("button", name="Stop").click()  # and what was wrong before is past
+    page.get_by_role("button", name="Stop").click()  # and the earlier error message is gone
     page.locator(".toast-body").first.wait_for(state="detached")
 
 

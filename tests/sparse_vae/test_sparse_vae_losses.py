@@ -1,4 +1,4 @@
-"""Losses against examples worked by hand, and the choice of an answer against every free win."""
+"""Losses against examples worked by hand; a model that tells no candidates apart chooses no right answer."""
 
 import math
 
@@ -43,7 +43,7 @@ def test_the_batch_mean_is_taken_after_the_hinge():
     assert loss.item() == pytest.approx((0.8 + max(0.0, 1 - 2 / math.sqrt(3))) / 2)
 
 
-def test_as_many_instances_as_negatives_change_nothing():
+def test_a_batch_of_as_many_instances_as_negatives_has_the_mean_loss_of_its_instances():
     """The released code transposes its negatives when the batch happens to hold as many instances (7)."""
     generator = torch.Generator().manual_seed(0)
     decoded, candidates = torch.randn(7, 5, generator=generator), torch.randn(7, 8, 5, generator=generator)

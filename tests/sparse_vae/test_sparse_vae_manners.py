@@ -1,4 +1,4 @@
-"""How the models behave in other people's hands: raw sentences, pipelines, wrapped encoders, presets, baselines."""
+"""The models in use: raw sentences, pipelines, wrapped encoders, presets, baselines."""
 
 import json
 import os

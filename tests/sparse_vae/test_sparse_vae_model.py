@@ -112,7 +112,7 @@ def test_a_checkpoint_comes_back_bit_equal(variant, tmp_path):
 
 
 @pytest.mark.parametrize("model", ["blm", "ffnn", "vae"])
-def test_models_for_matrices_come_back_too(model, tmp_path):
+def test_models_for_matrices_are_loaded_back_equal_too(model, tmp_path):
     if model == "blm":
         one = SparseVAEForBLM(SparseVAEForBLMConfig.preset("sparse")).eval()
     else:
@@ -153,7 +153,7 @@ def test_a_weight_survives_when_its_modules_bias_is_missing(tmp_path):
     assert loaded.sentence.encoder.mean_head.bias.abs().max() <= 240**-0.5
 
 
-def test_no_tensor_lives_outside_parameters_and_buffers():
+def test_every_tensor_is_a_parameter_or_a_buffer():
     """A plain tensor attribute stays on the meta device."""
     for module in sentence_model("permuted").modules():
         assert not [name for name, value in vars(module).items() if isinstance(value, torch.Tensor)]
@@ -219,7 +219,7 @@ def test_evaluation_is_deterministic_and_training_is_not():
     assert not torch.equal(released(x).latents, released(x).latents)  # as its authors' code does
 
 
-def test_a_permutation_moves_no_dimension_in_the_end():
+def test_the_output_of_a_permuted_model_is_in_the_order_of_its_input():
     """With kernels of one cell the model has no layout, so permuting commutes with decoding."""
     model = sentence_model("permuted")
     order, inverse = model.sentence.permutation.order, model.sentence.permutation.inverse
@@ -229,7 +229,7 @@ def test_a_permutation_moves_no_dimension_in_the_end():
     assert torch.allclose(model(x).reconstruction[:, order], plain(x[:, order]).reconstruction)
 
 
-def test_a_tuple_on_request():
+def test_the_output_is_a_tuple_on_request():
     model, x = sentence_model("sparse"), torch.randn(2, 768)
     assert torch.equal(model(x, return_dict=False)[0], model(x).latents)
 
@@ -420,12 +420,12 @@ print([name for name in sys.modules if name.startswith("hf_repgeo.sparse_vae.") 
 """
 
 
-def test_whoever_uses_another_model_does_not_import_ours():
+def test_using_another_model_does_not_import_ours():
     child = subprocess.run([sys.executable, "-c", OTHER_MODEL], capture_output=True, text=True)
     assert child.stdout == "[]\n", child.stderr[-2000:]
 
 
-def test_what_stands_for_a_model_class_can_be_copied_and_is_asked_like_the_class():
+def test_the_lazy_stand_in_of_a_model_class_can_be_copied_and_has_its_attributes():
     there = copy.deepcopy(LazyModelClass(SparseVAEConfig, "modeling_sparse_vae", "SparseVAEForSentenceEmbedding"))
     assert there.__name__ == "SparseVAEForSentenceEmbedding" and there.config_class is SparseVAEConfig
     assert there.from_pretrained == SparseVAEForSentenceEmbedding.from_pretrained

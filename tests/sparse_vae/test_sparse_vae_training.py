@@ -209,7 +209,7 @@ def test_the_trainer_does_what_a_plain_loop_with_adam_does(pairs, table, tmp_pat
 
 @pytest.mark.parametrize("preset", ["base", "sparse", "dense_stride", "released"])
 def test_every_preset_learns_what_can_be_learnt(preset, pairs, tmp_path):
-    """Embeddings that are their pattern's code plus noise: a few epochs lift all presets above chance (1/8)."""
+    """Embeddings are their pattern's code plus noise: after a few epochs all presets are above chance (1/8)."""
     generator = torch.Generator().manual_seed(1)
     patterns = [sentence.pattern for sentence in chunk_sentences("en")]
     codes = {pattern: torch.randn(64, generator=generator) for pattern in sorted(set(patterns))}
@@ -294,7 +294,7 @@ def test_a_broken_cache_of_embeddings_is_made_again(encoder, tmp_path, caplog):
 
 
 def test_the_best_epoch_by_validation_loss_is_kept(pairs, table, tmp_path):
-    """Random embeddings cannot be generalised, so with a high learning rate the last epoch is not the best."""
+    """A model cannot generalise from random embeddings, so with a high learning rate the last epoch is not the best."""
     config = SparseVAEConfig(**SMALL, stride=4)
     run = train(config, pairs, table, tmp_path, epochs=6, learning_rate=0.05, batch_size=20)
     losses = {entry["epoch"]: entry["eval_loss"] for entry in run.history if "eval_loss" in entry}
@@ -317,7 +317,7 @@ def test_matrices_and_baselines_train_too(tmp_path):
         assert 0 <= run.history[-1]["eval_accuracy"] <= 1
 
 
-def test_several_runs_go_in_processes_of_their_own(pairs, table, tmp_path):
+def test_several_runs_use_one_process_each(pairs, table, tmp_path):
     config = SparseVAEConfig(**SMALL, stride=4)
     one_by_one = train_runs(config, pairs, table, tmp_path / "a", seeds=(1, 2), epochs=1)
     at_once = train_runs(config, pairs, table, tmp_path / "b", seeds=(1, 2), epochs=1, jobs=2)

@@ -1,4 +1,4 @@
-"""The callback sees every layer, says what it saw in all the places it should, and leaves the training as it was."""
+"""The callback measures every layer, reports everywhere it should, and leaves the training as it was."""
 
 import json
 import logging
@@ -111,7 +111,7 @@ def test_parts_that_are_frozen_in_eval_mode_stay_so_and_generators_are_put_back(
     assert torch.equal(torch.get_rng_state(), state) and torch.is_grad_enabled()
 
 
-def test_children_of_the_trainer_keep_their_own_training_metrics(tmp_path):
+def test_subclasses_of_the_trainer_keep_their_own_training_metrics(tmp_path):
     """trl and others add running means to a log line and empty them; a geometry line must not take them away."""
 
     class Child(Trainer):
@@ -229,7 +229,7 @@ def test_a_line_has_every_layer_and_their_summary_as_plain_numbers(run):
     json.dumps(trainer.state.log_history, allow_nan=False)
 
 
-def test_trackers_are_told_like_of_any_other_number(tmp_path):
+def test_trackers_receive_the_values_like_any_other_metric(tmp_path):
     from transformers import TrainerCallback
 
     class Tracker(TrainerCallback):
@@ -298,7 +298,7 @@ def test_evaluating_before_and_without_training_works(tmp_path):
         ({"schedule": "epochs"}, {"eval_strategy": "steps", "eval_steps": 5}, [5, 6, 10, 12]),
     ],
 )
-def test_probes_come_when_the_schedule_says(tmp_path, asked, arguments, steps):
+def test_the_callback_measures_at_the_steps_of_its_schedule(tmp_path, asked, arguments, steps):
     callback = GeometryCallback(TEXTS[:3], measures="anisotropy", budget=None, **asked)
     trained(tmp_path, callback=callback, max_steps=12, per_device_train_batch_size=4, **arguments)
     assert callback.steps == steps
@@ -351,7 +351,7 @@ def test_thinning_keeps_the_share_of_time_and_even_gaps():
     assert free.stride(500, 10.0) == 1
 
 
-def test_values_that_cannot_be_had_are_left_out_counted_and_explained(tmp_path, caplog):
+def test_values_that_cannot_be_computed_are_left_out_counted_and_explained(tmp_path, caplog):
     model = make_model("bert")
     with torch.no_grad():
         model.bert.encoder.layer[1].output.LayerNorm.bias[0] = float("nan")
@@ -385,7 +385,7 @@ def rows_of(cloud: torch.Tensor) -> list[dict]:
     return [{**row, "stack": "encoder", "layer": 7} for row in report]
 
 
-def test_a_line_is_a_collapse_a_few_long_rows_are_a_sink_and_a_round_cloud_is_neither(generator):
+def test_rows_along_a_line_are_a_collapse_a_few_long_rows_a_sink_and_a_round_cloud_neither(generator):
     round_cloud = torch.randn(400, 8, generator=generator)
     line = round_cloud * torch.tensor([9.0] + [0.5] * 7)
     line = line + 40  # so that no row is long beside the others
@@ -400,7 +400,7 @@ def test_a_line_is_a_collapse_a_few_long_rows_are_a_sink_and_a_round_cloud_is_ne
     assert flags(rows_of(equal), 0.9, 0.001)[0][3] == "all rows are equal"
 
 
-def test_a_collapse_is_counted_in_the_log_and_told_once(tmp_path, caplog):
+def test_a_collapse_is_counted_in_the_log_and_warned_of_once(tmp_path, caplog):
     model = make_model("bert")
     with torch.no_grad():
         model.bert.encoder.layer[1].output.LayerNorm.weight.zero_()  # every row becomes the bias

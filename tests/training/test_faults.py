@@ -1,4 +1,4 @@
-"""A training survives its thermometer: failures of a measurement, of memory, of the disk, of an earlier history."""
+"""No failure of the callback ends a training: of a measurement, of memory, of the disk, of an earlier history."""
 
 import json
 import logging
@@ -31,7 +31,7 @@ def failing(error: BaseException, at: int, monkeypatch) -> None:
 @pytest.mark.parametrize(
     "error", [RuntimeError("a kernel failed"), KeyError("x"), AssertionError(), OSError(5, "disk")]
 )
-def test_an_exception_is_told_once_is_a_missing_value_and_changes_nothing(tmp_path, monkeypatch, caplog, error):
+def test_an_exception_is_logged_once_gives_a_missing_value_and_changes_nothing(tmp_path, monkeypatch, caplog, error):
     without = everything(trained(tmp_path / "without"))
     failing(error, 2, monkeypatch)
     callback = GeometryCallback(TEXTS, every=2, **CHEAP)
@@ -84,7 +84,7 @@ def test_an_interrupt_is_not_swallowed(tmp_path, monkeypatch):
         trained(tmp_path, callback=GeometryCallback(TEXTS, every=2, **CHEAP))
 
 
-def test_a_full_disk_is_told_once_and_the_training_goes_on(tmp_path, monkeypatch, caplog):
+def test_a_full_disk_is_logged_once_and_the_training_goes_on(tmp_path, monkeypatch, caplog):
     def full(*arguments):
         raise OSError(28, "No space left on device")
 
@@ -159,7 +159,7 @@ def test_a_history_of_the_former_format_goes_on(checkpoint, tmp_path):
 # --- leaving a band -------------------------------------------------------------------------------------------------
 
 
-def test_a_measure_that_leaves_its_band_is_told_and_can_end_the_training(tmp_path, caplog):
+def test_a_measure_that_leaves_its_band_is_logged_and_can_end_the_training(tmp_path, caplog):
     band = {"effective_rank": (1e3, None), "anisotropy": (None, 1.0)}
     callback = GeometryCallback(TEXTS, every=2, **CHEAP, collapse=band, stop=True)
     with caplog.at_level(logging.WARNING, "hf_repgeo"):

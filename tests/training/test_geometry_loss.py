@@ -1,4 +1,4 @@
-"""Geometry as a term of the loss: it equals the measure, has its gradient, and moves what it names."""
+"""Geometry as a term of the loss: it equals the measure, has its gradient, and training with it changes the measure."""
 
 import gc
 import threading
@@ -187,7 +187,7 @@ def trained(tmp_path, weight, **options):
     return trainer, loss
 
 
-def test_a_trainer_moves_the_measure_and_logs_it(tmp_path):
+def test_training_changes_the_measure_and_the_trainer_logs_it(tmp_path):
     trainer, strong = trained(tmp_path, weight=20.0)
     _, weak = trained(tmp_path, weight=1e-6)
     assert strong.values[-1] < weak.values[-1] - 0.05

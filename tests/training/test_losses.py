@@ -49,13 +49,13 @@ def test_half_precision_rows_get_a_gradient_in_half_precision(name, rows):
     assert X.grad.dtype == torch.bfloat16 and bool(torch.isfinite(X.grad).all())
 
 
-def test_fewer_rows_than_columns_are_taken(generator):
+def test_fewer_rows_than_columns_give_the_value_of_the_measure(generator):
     X = torch.randn(5, 9, generator=generator, dtype=torch.float64)
     [estimate] = evaluate(PointCloud(X), resolve("anisotropy"))
     assert float(losses.anisotropy_term(X)) == pytest.approx(estimate.value, rel=1e-9)
 
 
-@pytest.mark.parametrize("name", [name for name in TERMS if name != "partition_function"])  # which has a unit
+@pytest.mark.parametrize("name", [name for name in TERMS if name != "partition_function"])
 @pytest.mark.parametrize("unit", [1, 1e-15, 1e15])
 def test_rows_without_spread_along_one_direction_have_a_finite_gradient_in_any_unit(name, unit, generator):
     X = torch.randn(96, 8, generator=generator)
@@ -78,7 +78,7 @@ def test_rows_of_zeros_have_no_direction_and_equal_rows_no_shape(generator):
 
 
 @pytest.mark.parametrize("name", [name for name in losses.TERMS if name != "partition_function"])
-def test_a_term_knows_no_unit_that_float32_holds(name, generator):
+def test_a_term_does_not_depend_on_the_unit_of_rows_that_float32_holds(name, generator):
     X = torch.randn(64, 16, generator=generator)
     found = [float(losses.TERMS[name](X * unit)) for unit in (1.0, 2.0**-100, 2.0**100)]
     assert found[0] == pytest.approx(found[1], rel=1e-5) == pytest.approx(found[2], rel=1e-5)

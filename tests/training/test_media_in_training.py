@@ -79,7 +79,7 @@ def test_only_as_many_images_are_run_as_the_rows_need():
     assert len(monitor.sample.halved().items) == 2
 
 
-def test_sounds_and_what_is_said_in_them_are_frames_and_tokens():
+def test_sounds_give_rows_of_frames_and_transcripts_rows_of_tokens():
     from transformers import WhisperConfig, WhisperForConditionalGeneration
 
     parts = ("encoder", "decoder")

@@ -95,7 +95,7 @@ def test_wandb_has_the_global_step_beside_the_numbers(tracked, tmp_path, monkeyp
     assert [text.split(":")[0] for text in alerts] == [f"step 4, decoder layer {layer}" for layer in range(3)]
 
 
-def test_what_cannot_be_reached_is_named_and_attach_reaches_it(tmp_path, caplog):
+def test_a_tracker_that_gets_no_values_is_named_and_attach_reaches_it(tmp_path, caplog):
     class Other(TrainerCallback):
         seen: list = []
 
@@ -116,7 +116,7 @@ def test_what_cannot_be_reached_is_named_and_attach_reaches_it(tmp_path, caplog)
     assert "trackers: mlflow will not get the geometry; call attach(trainer) to reach them" in caplog.messages
 
 
-def test_a_tracker_that_fails_is_told_once_and_the_training_goes_on(tmp_path, caplog, monkeypatch):
+def test_a_tracker_that_fails_is_logged_once_and_the_training_goes_on(tmp_path, caplog, monkeypatch):
     callback = GeometryCallback(TEXTS, **QUICK | {"every": 1})
     trainer = make_trainer(tmp_path, make_model("gpt2"), callbacks=[callback])
 

@@ -46,7 +46,7 @@ def test_the_numbers_are_those_of_the_embeddings_under_prefixed_keys(model):
     assert evaluator.primary_metric == "probe_effective_rank" and evaluator.greater_is_better
 
 
-def test_the_primary_metric_knows_which_way_is_better(model):
+def test_the_primary_metric_states_whether_greater_is_better(model):
     evaluator = GeometryEvaluator(TEXTS, measures=CHEAP, primary_metric="anisotropy")
     assert evaluator(model)[evaluator.primary_metric] > 0 and not evaluator.greater_is_better
     assert GeometryEvaluator(TEXTS, measures="anisotropy").primary_metric == "anisotropy"
@@ -69,7 +69,7 @@ def test_a_line_is_written_for_every_evaluation(model, tmp_path):
     assert float(rows[0]["anisotropy"]) == found["probe_anisotropy"]
 
 
-def test_values_that_cannot_be_had_are_left_out(model, caplog):
+def test_values_that_cannot_be_computed_are_left_out(model, caplog):
     with caplog.at_level("WARNING", "hf_repgeo"):
         found = GeometryEvaluator(["a cat"] * 30, measures=CHEAP)(model)
     assert found == {} and any("no_spread" in message for message in caplog.messages)

@@ -130,7 +130,7 @@ def test_every_process_takes_part_and_the_training_is_as_without(two_processes, 
         assert one["first"][key] == pytest.approx(expected[key], rel=1e-5)
 
 
-def test_a_process_that_runs_out_of_memory_is_heard_by_all(two_processes):
+def test_all_processes_learn_that_one_ran_out_of_memory(two_processes):
     one, two = (process["failure"] for process in two_processes)
     assert one == two and one["warning"] == "out_of_memory: MemoryError: of the second process" and one["rows"] < 250
 
