@@ -191,8 +191,8 @@ def spectral_entropy(cloud: PointCloud) -> Estimate:
 def power_law_exponent(cloud: PointCloud, convention: str = AGRAWAL) -> Estimate:
     """How fast the eigenvalues fall: alpha in `lambda_i ~ i^(-alpha)` (alpha-ReQ).
 
-    About 1 is the steepest fall that keeps a code smooth (Stringer et al. 2019); noise of n >> d rows gives 0. It says
-    nothing of whether a power law fits.
+    About 1 is the slowest fall at which a code can be smooth (Stringer et al. 2019); noise of n >> d rows gives 0. It
+    does not tell whether a power law fits.
 
     Args:
         cloud: rows, more than 50 of them, with more than 50 columns; more than 100 for `"agrawal_code"`.
