@@ -1,7 +1,7 @@
-"""The explorer: what a handful of tokens do to a model's geometry, and the same for yours; `python app.py` starts it.
+"""The explorer: how a few tokens change a model's geometry, and the same for your model; `python app.py` starts it.
 
-The page is painted from numbers that the package holds: neither a model nor the Hub is needed before a button is
-pressed. What a visitor measures stays in that visitor's session. One file per tab.
+The page is drawn from numbers in the package: it needs neither a model nor the Hub until a visitor presses a
+button. What a visitor measures stays in that visitor's session. One file per tab.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import gradio as gr
 
-sys.path.append(str(Path(__file__).parent))  # for the modules beside this one, wherever it is started from
+sys.path.append(str(Path(__file__).parent))  # finds the modules beside this file from any folder
 
 import atlas_tab  # noqa: E402
 import compare_tab  # noqa: E402

@@ -1,4 +1,4 @@
-"""The atlas: one row per model, layer, tokens and measure; sort, filter, and any two measures against each other."""
+"""The atlas: a table with one row per model, layer, tokens and measure, and a plot of any two measures."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ def build(address: Address, mine: gr.State) -> None:
     address.add("y", y, measures)
     figure, table, python = show(WITH, "anisotropy", "intrinsic_dimension", "every model")
     plot = gr.Plot(figure, show_label=False)
-    info = "Click a heading to sort; search filters."
+    info = "Click a heading to sort; type in the search field to filter."
     numbers = gr.Dataframe(table, interactive=False, max_height=420, label=info, show_search="filter")
-    made = code_block(python + "\n# your model joins an atlas on the Hub\n" + _commented(JOIN))
+    made = code_block(python + "\n# add your model to an atlas on the Hub\n" + _commented(JOIN))
     gr.File(str(PACKAGED), label="The atlas as Parquet", interactive=False)
     controls = [tokens, x, y, model]
     address.answer(controls, answer, controls, [plot, numbers, made], api_name="atlas", show_progress="hidden")
@@ -45,7 +45,7 @@ def build(address: Address, mine: gr.State) -> None:
 def answer(tokens: str, x: str, y: str, model: str) -> tuple:
     """Figure, table and code."""
     figure, table, python = show(tokens, x, y, model)
-    return figure, table, python + "\n# your model joins an atlas on the Hub\n" + _commented(JOIN)
+    return figure, table, python + "\n# add your model to an atlas on the Hub\n" + _commented(JOIN)
 
 
 def show(tokens: str, x: str, y: str, model: str) -> tuple:

@@ -58,13 +58,13 @@ def policies(first: str, second: str, tokens: str, mine: dict) -> gr.Dropdown:
     both = [report.unique("tokens") for report in chosen(first, second, mine).values()]
     known = [policy for policy in TOKENS.values() if all(policy in one for one in both)]
     missing = len(known) < len(TOKENS)
-    info = "a model measured now: with and without sinks only" if missing else None
+    info = "one of the models was measured with and without sinks only" if missing else None
     value = tokens if tokens in known else WITH
     return gr.Dropdown([(WORDS[policy], policy) for policy in known], value=value, info=info)
 
 
 def chosen(first: str, second: str, mine: dict) -> dict:
-    """The named reports, each once."""
+    """The reports of the chosen names, without repetition."""
     known = packaged_reports() | mine
     wanted = list(dict.fromkeys(name for name in (first, second) if name and name != NOBODY))
     for name in wanted:
@@ -74,7 +74,7 @@ def chosen(first: str, second: str, mine: dict) -> dict:
 
 
 def show(first: str, second: str, tokens: str, mine: dict) -> list:
-    """Words, one figure per panel, the table, the code, the files."""
+    """The text, one figure per panel, the table, the code, the files."""
     reports = chosen(first, second, mine)
     for name, report in reports.items():
         if tokens not in report.unique("tokens"):

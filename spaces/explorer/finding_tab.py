@@ -10,7 +10,7 @@ from hf_repgeo.gradio_app.page import Address, code_block, described
 ON, OFF = "on", "off"
 WHAT = (
     "*Anisotropy*: the share of all variance that lies along one single direction. *Sinks*: tokens, the first of a text"
-    " above all, whose vectors are many times longer than all others. Both curves: 4,096 tokens of Wikipedia."
+    " above all, whose vectors are many times longer than all others. Each curve is of 4,096 tokens of Wikipedia."
 )
 
 
@@ -28,6 +28,6 @@ def build(address: Address, mine: gr.State) -> None:
 
 
 def show(sinks: str) -> tuple:
-    """Words, figure and code with the sinks on or off."""
+    """The text, figure and code with the sinks on or off."""
     words = finding_words(sinks == ON)
     return words, described(finding_figure(sinks == ON), words.replace("*", "")), code(sinks == ON)

@@ -18,7 +18,7 @@ from hf_repgeo.plots import DEFAULT_PANELS
 ABOUT = f"an id on the Hub; safetensors, at most {MAX_PARAMETERS // 10**6} million parameters"
 MOST_REPORTS = 8  # in one session
 QUEUE = {"concurrency_id": "models", "concurrency_limit": 1}  # one model in memory at a time
-_running: dict[str, Job] = {}  # session -> its work
+_running: dict[str, Job] = {}  # session -> its job
 
 
 def build(address: Address, mine: gr.State) -> None:
@@ -52,7 +52,7 @@ def build(address: Address, mine: gr.State) -> None:
 
 
 def measure(model: str, text: str, mine: dict, request: gr.Request):
-    """Yields how far the work is, and in the end what the tab shows."""
+    """Yields the progress, and at the end the contents of the tab."""
     job = _running[request.session_hash] = Job(partial(measure_model, model, text))
     try:
         for news in job:
@@ -78,7 +78,7 @@ def _waiting(said: str) -> list:
 
 
 def cancel(request: gr.Request) -> str:
-    """Stops this visitor's work at its next step."""
+    """Stops this visitor's job at its next step."""
     job = _running.get(request.session_hash)
     if job is None:
         return "Nothing is running."
@@ -94,5 +94,5 @@ def story(name: str, report) -> str:
     after = f"{without:.0%}" if without is not None else "unknown"
     return (
         f"**{name.replace('*', '')}: anisotropy is highest in layer {peak['layer']}, {peak['value']:.0%}; without sinks"
-        f" {after}.** It is under *Compare* too."
+        f" {after}.** *Compare* can show this model, too."
     )

@@ -1,4 +1,4 @@
-"""Sentence: an embedding as an array, the sparse VAE's reading of it, and what a region of it carries."""
+"""Sentence: an embedding as an array, its latents in a sparse VAE, and what a region of the array carries."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def _short(text: str) -> str:
 
 
 def show(sentence: str, other: str, edit: str, region: int) -> tuple:
-    """Words, latents, array, code and numbers."""
+    """The text, latents, array, code and numbers."""
     row, swapped = embedding_of(sentence or ""), embedding_of(other or "")
     changed = edited(row, int(region), edit, swapped)
     words = story(row, changed, int(region), edit)

@@ -68,7 +68,7 @@ def build(address: Address, mine: gr.State) -> None:
 
 
 def show(model: str, layer: int, colour: str, space: int, method: str, sinks: bool, own: tuple | None) -> tuple:
-    """Words, figure, code and file of a layer's map."""
+    """The text, figure, code and file of a layer's map."""
     seen, text = found(model, own)
     layer = min(int(layer), len(seen.rows) - 1)
     choice = {"dimensions": space, "method": method, "colour": colour, "sinks": sinks}
@@ -79,7 +79,7 @@ def show(model: str, layer: int, colour: str, space: int, method: str, sinks: bo
 
 
 def found(model: str, own: tuple | None) -> tuple[TokenMap, str | None]:
-    """The map of this name, and the text of a visitor's own."""
+    """The map with this name, and its text if a visitor made the map."""
     if own is not None and model == own[0]:
         return own[1], own[2]
     if model not in packaged_names():
@@ -94,7 +94,7 @@ def slider(model: str, own: tuple | None) -> gr.Slider:
 
 
 def measure(model: str, text: str) -> tuple:
-    """A visitor's text through a model: the state, and the list of models with it."""
+    """Maps a visitor's text by a model: the new state, and the list of models with this one added."""
     model, commit = admit(model, text)
     seen = token_map(model, text, tokens=256, revision=commit)
     name = f"{seen.model.removeprefix('pip:')} (your text)"

@@ -17,7 +17,7 @@ def build(address: Address, mine: gr.State) -> None:
     shown = [steps[0], 100, steps[-1]]  # anisotropy is highest at 100
     gr.Markdown(
         "A GPT of 4 layers of 128, trained for 1,000 steps on WikiText-2 and measured as it trained, on 4,096 held-out"
-        " tokens. Far smaller than any model in use: it shows what the callback shows."
+        " tokens. It is far smaller than any model in use and serves to show what the callback records."
     )
     with gr.Row():
         choices = [(name.replace("_", " "), name) for name in measures]
@@ -35,7 +35,7 @@ def build(address: Address, mine: gr.State) -> None:
             first = gr.Plot(heat, show_label=False)
         with gr.Column(min_width=320):
             second = gr.Plot(curves, show_label=False)
-    made = code_block(python, "The code that made this, and for your own training")
+    made = code_block(python, "The code that made this, and code for your own training")
     gr.File(str(PACKAGED), label="The history as Parquet", interactive=False)
     controls = [measure, tokens, wanted]
     outputs = [said, first, second, made]
@@ -43,7 +43,7 @@ def build(address: Address, mine: gr.State) -> None:
 
 
 def show(measure: str, tokens: str, steps: list[int]) -> tuple:
-    """Words, heat map, curves and code."""
+    """The text, heat map, curves and code."""
     run = packaged_run()
     words = training_words(run, measure, tokens)
     heat = described(training_map(run, measure, tokens), words.replace("*", ""))

@@ -2,7 +2,7 @@
 
 import importlib
 
-# Imported by its name: for a plain import of what is missing, evaluate would advise to install a name of the index.
+# Imported by name: evaluate reads plain imports, and for a missing package would advise to install it from PyPI.
 try:
     IntrinsicDimension = importlib.import_module("hf_repgeo.evaluation.intrinsic_dimension").IntrinsicDimension
 except ModuleNotFoundError as error:
