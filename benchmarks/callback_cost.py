@@ -3,9 +3,9 @@
     OMP_NUM_THREADS=1 python benchmarks/callback_cost.py
     python benchmarks/callback_cost.py --device cuda --dtype bfloat16
 
-A BERT-base configuration (12 layers, 768 columns) with random weights, random tokens, the default measures. The
-whole measurement is to cost at most 1.3 times the forward pass alone, on CPU. Prints one line of JSON; `cpu_ratio`
-compares the processor's time, which other work on the machine disturbs less than the clock.
+A BERT-base configuration (12 layers, 768 columns) with random weights, random tokens, the default measures. The goal:
+on CPU, the whole measurement costs at most 1.3 times the forward pass alone. Prints one line of JSON; `cpu_ratio`
+compares processor time, which other programs disturb less than wall-clock time.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def seconds(work: Callable[[], object], device: str) -> tuple[float, float]:
 
 
 def plain_forward(body: torch.nn.Module, ids: torch.Tensor, batch_size: int) -> None:
-    """Runs the same batches through the body, and keeps nothing."""
+    """Runs the same batches through the body and keeps no rows."""
     for batch in ids.to(body.device).split(batch_size):
         body(input_ids=batch, attention_mask=torch.ones_like(batch))
 

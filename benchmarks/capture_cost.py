@@ -31,7 +31,7 @@ REPEATS = 5
 
 
 class NoSpecials:
-    """A stand-in for a tokenizer, with what drawing rows needs."""
+    """In place of a tokenizer: the attributes that drawing rows needs."""
 
     all_special_ids: list[int] = []
     unk_token_id = None
@@ -54,13 +54,13 @@ def of_texts() -> tuple[Callable, Callable]:
 
 
 def of_images() -> tuple[Callable, Callable]:
-    """The plain passes over images, and the same with a fourth of the rows kept or a few more."""
+    """The plain passes over images, and the same with a fourth of the rows, or a few more, kept."""
     config = ViTConfig(hidden_size=384, num_attention_heads=6, intermediate_size=1536, num_hidden_layers=12)
     model = ViTModel(config).eval()
     inputs = {"pixel_values": torch.randn(1, 3, 224, 224, generator=torch.Generator().manual_seed(0))}
     taps = [tap for stack in find_stacks(model, inputs) for tap in stack.taps]
     items = [Item(inputs, patches=196)] * IMAGES
-    rows = 196 * IMAGES // 8  # twice as many are kept as are wanted
+    rows = 196 * IMAGES // 8  # the function keeps twice as many rows as it is asked for
 
     def plain() -> None:
         for item in items:

@@ -1,4 +1,4 @@
-"""Are normal rows significant as often as `p` says, also where they are fewer than columns? Writes results/chance.md.
+"""Are normal rows significant as often as `p` says, also with fewer rows than columns? Writes results/chance.md.
 
 python benchmarks/chance.py                       # 25 draws of four clouds, half a minute
 """

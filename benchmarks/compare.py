@@ -38,7 +38,7 @@ def power_law(n: int, d: int) -> np.ndarray:
 
 
 def run(name: str, path: Path, calls: int) -> dict | None:
-    """A method's figures, or `None` where it does not install or run."""
+    """A method's figures, or `None` if it cannot be installed or run."""
     home = OWN_ENVIRONMENT.get(name)
     python = HERE / ".work" / home / "bin" / "python" if home else Path(sys.executable)
     if not python.exists():

@@ -3,9 +3,9 @@
     python benchmarks/gpu.py
     python benchmarks/gpu.py --out elsewhere.md
 
-Seconds by the clock between two synchronisations, least of the calls after a warm-up call of the same shape; the first
-column of seconds is that warm-up, which loads and compiles. Shares are of the float32 and TF32 rates of a product of
-8192 x 8192 matrices measured in the same run; a search counts n^2 d flops, half of the full product.
+Seconds are wall-clock time between two synchronisations: the least of the calls that follow a warm-up call of the same
+shape. The first column of seconds is that warm-up, which loads and compiles. Shares are of the float32 and TF32 rates
+of a product of 8192 x 8192 matrices in the same run; a search counts n^2 d flops, half of the full product.
 """
 
 import argparse
@@ -33,7 +33,7 @@ HEAD = """| what | n | d | first call, s | seconds | share of float32 / TF32 | p
 
 @dataclass
 class Timed:
-    """Seconds of the warm-up and least of the others, peak memory beyond what was there in MiB, the last answer."""
+    """Seconds of the warm-up, least seconds of the other calls, additional peak memory in MiB, and the last result."""
 
     first: float
     least: float
@@ -65,7 +65,7 @@ def matmul_rate(tf32: bool) -> float:
 
 
 def wrong_rows(rows: torch.Tensor, found, sample: int = 200) -> int:
-    """How many of some rows have other two distances than direct differences in float64 give."""
+    """In how many sampled rows the two distances differ from those of direct differences in float64."""
     some = torch.arange(0, len(rows), max(1, len(rows) // sample), device=rows.device)
     wrong = 0
     for i in some.tolist():

@@ -1,4 +1,4 @@
-"""Kills jobs at random moments (SIGKILL) and runs them again: the table must equal that of a run nobody disturbed.
+"""Kills jobs at random moments (SIGKILL) and runs them again: the table must equal that of an undisturbed run.
 
 PYTHONPATH=.:tests OMP_NUM_THREADS=1 python benchmarks/kills.py [--kills 170] [--jobs profile,sweep,...]
 
@@ -32,10 +32,10 @@ import hf_repgeo
 from hf_repgeo.report import GeometryReport
 
 DOCUMENTS = [" ".join(WORDS[(i * k + k * k) % len(WORDS)] for i in range(60)) for k in range(1, 61)]
-# The lock of progress bars is shared among forks: one killed while it holds it, and all hang.
+# Forks share the lock of progress bars: if one is killed while it holds the lock, all others hang.
 TqdmDefaultWriteLock.mp_lock, tqdm.monitor_interval = None, 0
 MOST_KILLS = 10
-PATIENCE = 300  # seconds, for a run that nobody disturbs
+PATIENCE = 300  # seconds, for an undisturbed run
 
 
 class Jobs:
@@ -121,7 +121,7 @@ class Jobs:
 
 
 def forked(job: Callable[[Path], None], out: Path) -> int:
-    """Starts a job in a process of its own; its number."""
+    """Starts a job in a process of its own and returns its id."""
     child = os.fork()
     if child:
         return child
@@ -158,7 +158,7 @@ def undisturbed(job: Callable[[Path], None], out: Path) -> bool:
 
 
 def attempts(job: Callable, table: Callable, place: Path, kills: int, chance: random.Random) -> tuple:
-    """Seconds of a run; attempts until a job was killed often enough, kills, equal tables, and what else came."""
+    """Seconds of an undisturbed run, number of attempts, of kills and of equal tables, and the other outcomes."""
     job(place / "first")  # imports what the job needs
     start, whole = time.monotonic(), place / "whole"
     if not undisturbed(job, whole):

@@ -36,7 +36,7 @@ def layers(count: int, n: int, d: int, seed: int) -> list[torch.Tensor]:
 
 
 def products(x: list[torch.Tensor], y: list[torch.Tensor] | None) -> None:
-    """The matrix products of all pairs, by PyTorch, and nothing else."""
+    """Only the matrix products of all pairs, by PyTorch."""
     for i, a in enumerate(x):
         for b in x[i:] if y is None else y:
             a.T @ b

@@ -1,10 +1,10 @@
-"""What is compared: each method takes a float32 matrix and returns its number; run in each peer's own environment."""
+"""The compared methods: each takes a float32 matrix and returns its value; run in each peer's own environment."""
 
 import numpy as np
 
 
 def _line(r1, r2):
-    """The fit that peers without one of their own are given: 10 % of the largest ratios discarded."""
+    """The fit for peers that have none: a line without the largest 10 % of the ratios."""
     mu = np.sort(r2[r1 > 0] / r1[r1 > 0])
     n = len(mu)
     kept = int(0.9 * n)
@@ -109,7 +109,7 @@ def covariance_eigvalsh(X):
 
 
 def float64_twin(X):
-    """The exact answer for anisotropy, not timed against."""
+    """Anisotropy in float64, the reference value; its time is not compared."""
     return numpy_svd(X.astype(np.float64))
 
 

@@ -1,6 +1,6 @@
 """Mutation testing: small changes of the code, each of which some test should notice.
 
-python benchmarks/mutants.py                              the named mutants, which tests once let live
+python benchmarks/mutants.py                              the named mutants, which once survived all tests
 python benchmarks/mutants.py --map map.json               which tests run which lines, and how long each takes
 python benchmarks/mutants.py --map map.json --sample 500 [--seed 0] [--least 0.9]    random ones of the mapped files
 python benchmarks/mutants.py --map map.json --sample 500 --log log.jsonl              the same; it may be interrupted
@@ -14,8 +14,8 @@ slower tests. The exit code is 1 where fewer than `--least` of them are killed. 
 repository, each mutant in a fork of a process that has imported everything but the package. The tests of every 25th
 mutant are also run without it: they must pass.
 
-The log holds a line per verdict, and the last one of a mutant counts. Who starts again with the same log goes on where
-it ends; offsets are those of the code as it was.
+The log holds a line per verdict, and the last one of a mutant counts. A run with an existing log continues where it
+ends; offsets in the log are those of the code at that time.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ MUTATED = ["hf_repgeo/measures", "hf_repgeo/rows", "hf_repgeo/hub", *REPORT]
 JUDGES = [*MUTATED, "tests/measures", "tests/rows", "tests/hub", "tests/test_report.py", "tests/test_profile.py"]
 PATIENCE = 10
 HANGS = 40  # seconds of a processor for the tests of one mutant, which take far less as a rule
-SLEEPS = 300  # seconds until a test that waits for ever is ended
+SLEEPS = 300  # seconds until a test that hangs is ended
 # Imported once, before a fork judges a mutant.
 HEAVY = [
     *("numpy", "scipy.stats", "torch._dynamo", "pandas", "pyarrow.parquet", "matplotlib.pyplot", "PIL.Image"),
@@ -133,7 +133,7 @@ def _span(node: ast.expr) -> tuple[tuple[int, int], tuple[int, int]]:
 
 
 def _changes(node: ast.AST) -> Iterator[tuple[ast.expr, str]]:
-    """Expressions of a node, and what takes their place."""
+    """Expressions of a node, each with its replacement."""
     if isinstance(node, (ast.BinOp, ast.BoolOp)) and type(node.op) in SWAPS:
         changed = ast.unparse(ast.fix_missing_locations(_with_op(node, SWAPS[type(node.op)]())))
         yield node, f"({changed})"
@@ -289,7 +289,7 @@ def main() -> int:
 
 
 def work(options: argparse.Namespace, verdicts: dict[Mutant, bool]) -> list[tuple[Mutant, list[str]]]:
-    """What is asked for: mutants, and the tests that judge each."""
+    """The mutants that the options ask for, each with the tests that judge it."""
     living = [mutant for mutant, lives in verdicts.items() if lives]
     if options.again:
         return [(mutant, options.again) for mutant in living]
@@ -303,7 +303,7 @@ def work(options: argparse.Namespace, verdicts: dict[Mutant, bool]) -> list[tupl
 
 
 def logged(log: Path | None) -> dict[Mutant, bool]:
-    """Whether a mutant lives, for all that a log holds."""
+    """Whether a mutant lives, for each mutant in a log."""
     verdicts = {}
     for line in log.read_text().splitlines() if log and log.exists() else []:
         facts = json.loads(line)
@@ -318,7 +318,7 @@ def judge(todo: list[tuple[Mutant, list[str]]]) -> Iterator[tuple[Mutant, bool]]
     for name in HEAVY:
         with suppress(ImportError):
             __import__(name)
-    gc.freeze()  # the forks need not look through what they all share
+    gc.freeze()  # garbage collection in the forks skips the shared objects
     copy = Path(tempfile.mkdtemp(prefix="mutants-")) / "copy"
     shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".git", ".venv*", "__pycache__"))
     compileall.compile_dir(copy / "hf_repgeo", quiet=2)
@@ -334,7 +334,7 @@ def judge(todo: list[tuple[Mutant, list[str]]]) -> Iterator[tuple[Mutant, bool]]
 
 
 def told(verdicts: dict[Mutant, bool], least: float) -> int:
-    """Says how many are killed; 1 where they are too few."""
+    """Prints how many were killed; the exit code, 1 if they are too few."""
     dead = sum(not lives for lives in verdicts.values())
     print(f"{dead} of {len(verdicts)} killed ({dead / len(verdicts):.0%})")
     return 0 if dead >= least * len(verdicts) else 1

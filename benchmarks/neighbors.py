@@ -1,13 +1,13 @@
-"""How near the exact two nearest neighbours come to the arithmetic nobody can avoid; writes results/neighbors.md.
+"""How fast the exact search of two neighbours is beside its matrix product alone; writes results/neighbors.md.
 
     python benchmarks/neighbors.py                     # n = 16384 and 65536, d = 768, one thread and two
     python benchmarks/neighbors.py --rows 16384 --threads 1
 
 Efficiency is n^2 d flops (half of what the full product takes) / time / the best float32 matmul rate, 2 m n k / time,
-of numpy, oneDNN and MKL, measured before and after the searches in the same process. It is given by CPU seconds, which
-other programs on the machine disturb little, and by the clock, which they spoil; the load says whether there were any.
-Where the processor multiplies bfloat16 in tiles (AMX), the search begins with it and may pass the float32 rate; the
-search in float32 stands beside it.
+of numpy, oneDNN and MKL, measured before and after the searches in the same process. It is given in CPU seconds, which
+other programs disturb little, and in wall-clock seconds, which they lengthen; the load shows whether any ran. If the
+processor multiplies bfloat16 in tiles (AMX), the search begins with those products and may be faster than the float32
+rate allows; the table also has the search in float32.
 """
 
 import argparse
@@ -33,7 +33,7 @@ HEAD = """| n x d | threads | first in | seconds | CPU s | numpy, oneDNN, MKL | 
 
 
 def fastest(function: Callable, calls: int) -> dict[str, float]:
-    """Least seconds by the clock and least CPU seconds of some calls."""
+    """Least wall-clock seconds and least CPU seconds of some calls."""
     found = dict.fromkeys(CLOCKS, float("inf"))
     for _ in range(calls):
         start = time.perf_counter(), time.process_time()
@@ -67,7 +67,7 @@ def matmul_rates(d: int) -> dict[str, dict[str, float]]:
 
 
 def measure(n: int, d: int, threads: int, calls: int, float32: int) -> dict:
-    """The figures of one line; run in a process of its own, whose peak memory then belongs to the search."""
+    """The figures of one line; runs in a process of its own, so that its peak memory is that of the search."""
     import torch
     from compare import power_law
 

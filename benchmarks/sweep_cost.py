@@ -1,9 +1,9 @@
-"""What a sweep costs beside the loading and the forward passes that it cannot avoid.
+"""What a sweep costs, compared with the loading and the forward passes that it cannot avoid.
 
     OMP_NUM_THREADS=1 python benchmarks/sweep_cost.py
 
-Two checkpoints of BERT-base's shape (12 layers, 768 columns) with random weights, 4,096 rows, anisotropy. The sweep is
-to cost at most 1.1 times the sum of loading the models and running the same windows. Prints one line of JSON, in
+Two checkpoints of BERT-base's shape (12 layers, 768 columns) with random weights, 4,096 rows, anisotropy. The goal: the
+sweep costs at most 1.1 times the sum of loading the models and running the same windows. Prints one line of JSON, in
 seconds of the processor.
 """
 

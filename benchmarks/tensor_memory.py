@@ -1,4 +1,4 @@
-"""Bytes of tensors alive at once, counted as PyTorch makes and frees them: alike in every run, unlike a process's."""
+"""Counts bytes of tensors as PyTorch allocates and frees them; unlike process memory, it repeats exactly."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
-"""What neighbours and k-means gain from a second thread, beside what a matrix product gains; wall-clock seconds.
+"""What neighbours and k-means gain from a second thread, and what a matrix product gains; wall-clock seconds.
 
     python benchmarks/two_threads.py                      # writes benchmarks/results/two_threads.md
     python benchmarks/two_threads.py --rows 4096 --calls 9
 
-One and two threads take turns in one process, so that whatever else runs meets both; each figure is the least of some
-calls. Rows: a Gaussian whose variance along direction i is 1 / i, turned at random. The goal: each gains at least 90 %
-of what the float32 product of the rows with themselves gains.
+Runs with one and with two threads take turns in one process, so that other programs slow both alike; each figure is the
+least of several calls. Rows: a Gaussian whose variance along direction i is 1 / i, turned at random. The goal: each
+gains at least 90 % of what the float32 product of the rows with themselves gains.
 """
 
 import argparse

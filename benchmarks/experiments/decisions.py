@@ -2,7 +2,7 @@
 
     python benchmarks/experiments/decisions.py QNLI/dev.tsv --out DIR
 
-Every case writes one JSON file, and is not run again; `--table` prints what is there as Markdown.
+Every case writes one JSON file and is not run again; `--table` prints the finished cases as Markdown.
 """
 
 from __future__ import annotations

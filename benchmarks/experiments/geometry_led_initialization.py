@@ -116,7 +116,7 @@ def sign_flip_p(differences: list[float]) -> float:
 
 
 def read_runs(folder: Path, beginning: str) -> dict[int, dict]:
-    """Seed -> what is written of the runs from one beginning."""
+    """Seed -> the stored results of the run from one kind of start."""
     return {int(file.stem.split("-")[1]): json.loads(file.read_text()) for file in folder.glob(f"{beginning}-*.json")}
 
 

@@ -87,7 +87,7 @@ class Run:
 
 
 def all_runs() -> Iterator[Run]:
-    """The layout and its control first, over all divisions; then what it is compared with."""
+    """The layout and its control over all divisions, then the models that it is compared with."""
     for kinds in (KINDS[:2], KINDS[2:]):
         for division, split, seed, kind in product(DIVISIONS, ("pairs", "seeds"), SEEDS, kinds):
             if (kind, split) != ("sparse, random vectors", "seeds") or seed == 0:  # no information on unseen words
@@ -112,7 +112,7 @@ def trained(run: Run, encoder: Encoder, output: Path) -> dict:
 
 
 def best_of(run: Run, data, table) -> tuple[SparseVAEForSentenceEmbedding, int]:
-    """As `hf_repgeo.sparse_vae.train`, without the Trainer, which takes half of the time of steps so small."""
+    """Like `hf_repgeo.sparse_vae.train`, without the Trainer, which takes half of the time of such small steps."""
     torch.default_generator.manual_seed(run.seed)
     model = build_model(run.config(), run.seed)
     optimizer = torch.optim.Adam(model.parameters(), 1e-3, fused=True)
@@ -156,7 +156,7 @@ def unseen_rows(run: Run) -> set[int]:
 
 
 def exchanged(model, table, prop: str, rows: set[int]) -> dict:
-    """How often the counterpart's region turns what is read from the latents; beside it random sets as large."""
+    """How often the counterpart's region flips what a probe of the latents reads; the same for random sets."""
     sentences, values = property_rows(chunk_sentences("en"), prop)
     fitted = [i for i, sentence in enumerate(sentences) if sentence.row not in rows]
     known = latents_of(model, table.of([sentences[i].text for i in fitted]))
@@ -245,7 +245,7 @@ def print_places(title: str, runs: list[dict]) -> None:
 
 
 def drawn(lines: list[dict]) -> Figure:
-    """F1 by pattern on both splits, mean and spread over the models; and what is taken for what, on `pairs`."""
+    """F1 by pattern on both splits, mean and spread over the models, and the confusion matrix on `pairs`."""
     own = [line for line in lines if line["kind"] == "sparse"]
     patterns = sorted(own[0]["f1"], key=lambda pattern: (len(pattern), pattern))
     figure = Figure(figsize=(11, 4.6), layout="constrained")

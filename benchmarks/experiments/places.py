@@ -60,7 +60,7 @@ def loaded(path: Path):
 
 
 def probes(encoder: Encoder, models: Path) -> Iterator[tuple[str, dict]]:
-    """Number and length: what a linear probe of unseen words reads, where, and without outliers or order."""
+    """Number and length: a probe's accuracy on unseen words, and its regions; also without outliers, and permuted."""
     tables = {"layer -1": chunk_table(encoder, -1, "en"), "layer 6": chunk_table(encoder, 6, "en")}
     tables |= {"without outliers": without_outliers(tables["layer -1"]), "permuted": permuted(tables["layer -1"])}
     tables |= {f"language {code}": chunk_table(encoder, -1, code) for code in ("fr", "it")}
@@ -159,7 +159,7 @@ def lost(model, data, table, reference) -> dict:
 
 
 def latents(encoder: Encoder, models: Path) -> Iterator[tuple[str, dict]]:
-    """What single latents say, at each sparsity: of number and length, and of roles in the two-level model."""
+    """What single latents say at each sparsity: about number and length, and about roles in the two-level model."""
     sentences, table = chunk_sentences("en"), chunk_table(encoder, -1, "en")
     for path in sorted(models.glob(f"{encoder.short}_seeds_sparse_latents*")):
         for prop in NUMBERS:
@@ -200,7 +200,7 @@ def masks(encoder: Encoder, models: Path) -> Iterator[tuple[str, dict]]:
 
 
 def moved(path: Path) -> dict:
-    """Units whose latent is another than at the start, and how many a latent has."""
+    """How many units feed another latent than at the start, and how many units each latent has."""
     from hf_repgeo.sparse_vae.training import build_model
 
     end = loaded(path)

@@ -5,8 +5,8 @@
     python benchmarks/experiments/planted_places.py --noise uneven --planted sizes --first 1000 --seeds 20
 
 One cloud per seed holds all the properties at once, two values each, three standard deviations of the noise apart: in a
-block of dimensions, in scattered ones, in a block turned by a random rotation, in all dimensions; 104 values in as many
-directions less one; and labels that say nothing. Noise:
+block of dimensions, in scattered ones, in a block turned by a random rotation, in all dimensions; 104 values in 103
+directions; and labels that are independent of the rows. Noise:
 
 - white
 - uneven: a power-law spectrum in a random basis, and one dimension of fifty times the variance and a large mean
@@ -76,7 +76,7 @@ def background(n: int, d: int, noise: str, generator: torch.Generator) -> torch.
 
 
 def scales(d: int, noise: str, generator: torch.Generator) -> torch.Tensor:
-    """`(d,)` by which each dimension is multiplied, what is planted included."""
+    """`(d,)`, the factor of each dimension, for noise and planted properties alike."""
     if noise == "sizes":
         return (1.5 * torch.randn(d, generator=generator)).exp()
     units = torch.ones(d)
