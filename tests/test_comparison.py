@@ -147,7 +147,7 @@ def test_measures_that_moved_are_found_in_their_layer(encoder, changed, tokenize
     assert row["value"] == pytest.approx(row["details"]["second"] - row["details"]["first"]) != 0
     assert row["details"]["low"] < row["value"] < row["details"]["high"]
     assert row["details"]["p_corrected"] < 0.05 and row["se_method"].startswith("paired jackknife")
-    assert "differences, second less first" in str(report) and "*" in str(report)
+    assert "differences, second minus first" in str(report) and "*" in str(report)
 
 
 def test_the_difference_is_that_of_two_profiles_on_the_same_rows(encoder, changed, tokenizer, documents):
@@ -240,4 +240,4 @@ def test_the_command_writes_numbers_and_figure(encoder_folder, documents, tmp_pa
     assert main([*command, *asked, "--out", str(tmp_path / "out")]) == 0
     assert {file.name for file in (tmp_path / "out").iterdir()} == {"comparison.json", "comparison.png"}
     said = capsys.readouterr().out
-    assert "linear_cka" in said and "differences, second less first" in said
+    assert "linear_cka" in said and "differences, second minus first" in said
