@@ -51,9 +51,10 @@ def main() -> None:
         tokenizer.save_pretrained(folder)
         asked = {"rows": ROWS, "window": WINDOW, "oversample": 1, "batch_size": BATCH, "tokens": "all"}
         asked |= {"measures": "anisotropy", "progress": False, "device": "cpu"}
-        least = cpu_seconds(lambda: unavoidable(checkpoints, texts, tokenizer))
-        out = Path(folder) / "out"
-        whole = cpu_seconds(lambda: hf_repgeo.sweep(checkpoints=folder, texts=texts, out=out, **asked))
+        for turn in (1, 2):  # the second counts: whatever runs first also imports and allocates
+            least = cpu_seconds(lambda: unavoidable(checkpoints, texts, tokenizer))
+            out = Path(folder) / f"out-{turn}"
+            whole = cpu_seconds(lambda: hf_repgeo.sweep(checkpoints=folder, texts=texts, out=out, **asked))  # noqa: B023
     print(
         json.dumps(
             {"load_and_forward_s": round(least, 2), "sweep_s": round(whole, 2), "ratio": round(whole / least, 3)}

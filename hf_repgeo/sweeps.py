@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import inspect
 import json
 import os
 import re
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import BadInput, RepgeoError
+from .measures import check_options
 from .profiling import profile
 from .report import GeometryReport
 from .rows.texts import corpus_of, packaged_sample
@@ -232,6 +234,8 @@ def _check_options(options: dict) -> None:
     for name in ("model", "texts", "revision", "out", "tokenizer"):
         if name in options:
             raise BadInput(name, came="one for all models", wanted="none: each model of a sweep has its own")
+    known = inspect.signature(profile).parameters
+    check_options({name: value for name, value in options.items() if name not in known})
 
 
 def _measure(out: Path, member: Member, corpus, settings: str, progress: bool, options: dict) -> None:

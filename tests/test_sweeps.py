@@ -16,7 +16,7 @@ import hf_repgeo
 import hf_repgeo.sweeps as sweeps
 from hf_repgeo.cli.main import main
 from hf_repgeo.cli.sweep import read_recipe
-from hf_repgeo.errors import BadInput
+from hf_repgeo.errors import BadInput, RepgeoError
 
 ROOT = Path(__file__).parents[1]
 CHEAP = {"measures": ["anisotropy", "effective_rank"], "tokens": "all", "rows": 200, "progress": False, "device": "cpu"}
@@ -165,10 +165,11 @@ def test_revisions_that_fit_a_pattern_are_taken_in_the_order_of_their_steps(monk
         ({"models": "no-such-file.txt"}, "`models`: got 'no-such-file.txt', which is not a file"),
         ({"checkpoints": "no-such-folder"}, "`checkpoints`: got 'no-such-folder', with no model in a subfolder"),
         ({"models": ["a"], "revision": "main"}, "`revision`: got one for all models"),
+        ({"models": ["a"], "codebook": 2}, "unknown option 'codebook'. Did you mean 'codebooks'"),
     ],
 )
 def test_wrong_requests_are_refused_before_any_model_is_loaded(tmp_path, asked, message, calls):
-    with pytest.raises(BadInput, match=message):
+    with pytest.raises(RepgeoError, match=message):
         hf_repgeo.sweep(**{"out": tmp_path} | asked)
     assert not calls
 

@@ -75,7 +75,7 @@ class TrainingWatch:
         if images is not None or audio is not None:
             self.given = MediaInput(images, audio, self.given, processor)
             self.given.check()
-        if self.given is None:
+        if self.given is None or (isinstance(self.given, (list, tuple)) and not self.given):
             wanted = "what is measured: texts, a data set, tokenized examples, images or audio"
             raise BadInput("texts", came="none", wanted=wanted)
         self.schedule = "steps" if schedule is None and every is not None else schedule

@@ -214,8 +214,9 @@ def test_wrong_settings_are_refused_at_once(asked, error, message):
 
 
 def test_texts_are_needed_and_their_former_name_still_works(tmp_path):
-    with pytest.raises(BadInput, match="`texts`: got none"):
-        GeometryCallback()
+    for none in ({}, {"texts": []}):
+        with pytest.raises(BadInput, match="`texts`: got none"):
+            GeometryCallback(**none)
     with pytest.warns(DeprecationWarning, match="`probe` is now called `texts`"):
         former = GeometryCallback(probe=TEXTS, every=3, **CHEAP)
     now = GeometryCallback(TEXTS, every=3, **CHEAP)
