@@ -16,12 +16,13 @@ from ..writing import write_whole
 from .embeddings import EmbeddingTable
 
 FILE = "training.json"
-CONFIG = ("transformers_version", "_name_or_path")  # entries that do not change the training
+# Entries of a configuration that do not change the training; some are set when the model is saved.
+CONFIG = frozenset({"transformers_version", "_name_or_path", "architectures", "auto_map", "dtype", "torch_dtype"})
 
 
 def identity_of(config: PreTrainedConfig, table: EmbeddingTable, data, options: dict[str, Any]) -> dict:
     """What decides a training, except the number of epochs, which may grow."""
-    facts = {name: value for name, value in config.to_dict().items() if name not in CONFIG}
+    facts = _decisive(config.to_dict())
     settings = {name: value for name, value in options.items() if name != "epochs"}
     digest = hashlib.sha256(table.rows.contiguous().numpy().tobytes()).hexdigest()
     rows = {part: len(data[part]) for part in data if part != "test"}
@@ -78,9 +79,15 @@ def _check(folder: Path, identity: dict, epochs: float, state: TrainerState) -> 
 def _earlier(folder: Path) -> dict | None:
     try:
         found = json.loads((folder / FILE).read_text())
-        return found if isinstance(found, dict) else None
     except (OSError, ValueError, RecursionError):
         return None
+    if not isinstance(found, dict):
+        return None
+    return found | ({"model": _decisive(found["model"])} if isinstance(found.get("model"), dict) else {})
+
+
+def _decisive(config: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in config.items() if name not in CONFIG}
 
 
 def _changed(then: Any, now: Any) -> str:

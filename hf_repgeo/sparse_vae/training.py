@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
@@ -169,7 +170,7 @@ def build_model(config: PreTrainedConfig, seed: int = 0) -> PreTrainedModel:
     """
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        return MODELS[type(config)](config)
+        return MODELS[type(config)](deepcopy(config))  # saving a model writes into its configuration
 
 
 def train(

@@ -284,6 +284,22 @@ def test_a_training_is_extended_and_half_written_checkpoints_are_left_out(pairs,
         assert torch.equal(parameter, extended.model.get_parameter(name)), name
 
 
+def test_runs_of_several_seeds_resume_and_leave_the_configuration_alone(pairs, table, tmp_path):
+    config, options = SparseVAEConfig(**SMALL, stride=4), {"seeds": (0, 1), "resume": True, "batch_size": 40}
+    before = config.to_dict()
+    first = train_runs(config, pairs, table, tmp_path, epochs=1, **options)
+    assert config.to_dict() == before
+    again = train_runs(SparseVAEConfig(**SMALL, stride=4), pairs, table, tmp_path, epochs=1, **options)
+    for one, other in zip(first, again, strict=True):
+        assert all(map(torch.equal, one.model.state_dict().values(), other.model.state_dict().values()))
+    file = tmp_path / "seed-1" / "training.json"
+    earlier = json.loads(file.read_text())
+    file.write_text(json.dumps(earlier | {"model": earlier["model"] | {"architectures": ["X"], "dtype": "float32"}}))
+    train_runs(
+        config, pairs, table, tmp_path, epochs=1, **options
+    )  # as versions wrote it that let a saved model's facts in
+
+
 def test_a_broken_cache_of_embeddings_is_made_again(encoder, tmp_path, caplog):
     texts = ["the cat", "a dog"]
     first = embed_sentences(texts, *encoder, cache_dir=tmp_path)
