@@ -22,7 +22,7 @@ CONFIG = frozenset({"transformers_version", "_name_or_path", "architectures", "a
 
 def identity_of(config: PreTrainedConfig, table: EmbeddingTable, data, options: dict[str, Any]) -> dict:
     """What decides a training, except the number of epochs, which may grow."""
-    facts = _decisive(config.to_dict())
+    facts = {name: value for name, value in config.to_dict().items() if name not in CONFIG}
     settings = {name: value for name, value in options.items() if name != "epochs"}
     digest = hashlib.sha256(table.rows.contiguous().numpy().tobytes()).hexdigest()
     rows = {part: len(data[part]) for part in data if part != "test"}
@@ -65,7 +65,7 @@ def _state(checkpoint: Path) -> TrainerState | None:
 
 
 def _check(folder: Path, identity: dict, epochs: float, state: TrainerState) -> None:
-    earlier = _earlier(folder)
+    earlier = _earlier(folder, identity)
     for name, value in identity.items():
         if earlier is not None and earlier.get(name) != value:
             came = f"a training with other {name} than the one in {str(folder)!r}{_changed(earlier.get(name), value)}"
@@ -76,18 +76,16 @@ def _check(folder: Path, identity: dict, epochs: float, state: TrainerState) -> 
         raise BadInput("epochs", came=came, wanted="at least as many", cure="More epochs extend it.")
 
 
-def _earlier(folder: Path) -> dict | None:
+def _earlier(folder: Path, identity: dict) -> dict | None:
+    """What the folder says of its training, the model by the entries that a fresh configuration has: a saved or trained
+    one has others too."""
     try:
         found = json.loads((folder / FILE).read_text())
     except (OSError, ValueError, RecursionError):
         return None
-    if not isinstance(found, dict):
+    if not isinstance(found, dict) or not isinstance(found.get("model"), dict):
         return None
-    return found | ({"model": _decisive(found["model"])} if isinstance(found.get("model"), dict) else {})
-
-
-def _decisive(config: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in config.items() if name not in CONFIG}
+    return found | {"model": {name: found["model"].get(name, value) for name, value in identity["model"].items()}}
 
 
 def _changed(then: Any, now: Any) -> str:

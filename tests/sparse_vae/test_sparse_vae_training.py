@@ -294,7 +294,7 @@ def test_runs_of_several_seeds_resume_and_leave_the_configuration_alone(pairs, t
         assert all(map(torch.equal, one.model.state_dict().values(), other.model.state_dict().values()))
     file = tmp_path / "seed-1" / "training.json"
     earlier = json.loads(file.read_text())
-    file.write_text(json.dumps(earlier | {"model": earlier["model"] | {"architectures": ["X"], "dtype": "float32"}}))
+    file.write_text(json.dumps(earlier | {"model": earlier["model"] | {"architectures": ["X"], "use_cache": False}}))
     train_runs(
         config, pairs, table, tmp_path, epochs=1, **options
     )  # as versions wrote it that let a saved model's facts in
