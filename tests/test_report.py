@@ -229,3 +229,12 @@ def test_chance_in_text_has_its_band_or_as_in_earlier_versions_only_its_level():
     lines = {line.split()[0]: line for line in repr(made).splitlines() if line.strip()}
     assert "0.25 [0.2, 0.3]" in lines["anisotropy"] and "< 0.001" in lines["anisotropy"]
     assert lines["effective_rank"].endswith("7.5") and "[" not in lines["iso_score"]
+
+
+@pytest.mark.parametrize(("p", "star"), [(0.049, True), (0.05, False), (0.9, False), (None, False)])
+def test_a_difference_has_a_star_only_below_five_percent(p, star):
+    report = GeometryReport()
+    details = {"first": 0.5, "second": 0.7} | ({} if p is None else {"p_corrected": p})
+    report.add(layer=1, measure="anisotropy", convention="razzhigaev", protocol="paired", value=0.2, details=details)
+    heading, *_, last = str(report).splitlines()[1:]
+    assert "* p < 0.05" in str(report) and last.split() == ["1", "0.2", *["*"] * star]

@@ -65,6 +65,13 @@ def test_a_report_comes_back_from_a_table_as_it_went_in(report):
     assert atlas_reports(table)[ENCODER] == report
 
 
+@pytest.mark.parametrize(("asked", "revision"), [({}, "c" * 40), ({"revision": "v2"}, "v2")])
+def test_a_models_revision_is_the_one_that_was_asked_for_else_the_commit(asked, revision, report):
+    report.provenance.pop("revision", None)
+    report.provenance |= {"commit": "c" * 40} | asked
+    assert set(atlas_table(report, "me/model", "repgeo/x.json")["revision"].to_pylist()) == {revision}
+
+
 # --- which reports are accepted ---------------------------------------------------------------------------------------
 
 

@@ -528,6 +528,14 @@ def test_temporary_failures_are_retried(report, push, double, load, pauses, stat
     assert len(pauses) == 2 and pauses[0] < pauses[1] < 5
 
 
+@pytest.mark.parametrize(("attempt", "pause"), [(1, 1), (2, 2), (4, 8), (9, 16)])
+def test_pauses_double_up_to_sixteen_seconds_and_differ_by_up_to_a_quarter(attempt, pause, monkeypatch):
+    monkeypatch.setattr(uploads.secrets, "randbelow", lambda end: 0)
+    assert uploads._pause(ConnectionError(), attempt) == pytest.approx(0.75 * pause)
+    monkeypatch.setattr(uploads.secrets, "randbelow", lambda end: end - 1)
+    assert uploads._pause(ConnectionError(), attempt) == pytest.approx(1.25 * pause, rel=2e-3)
+
+
 def test_a_server_that_asks_for_time_gets_it_within_reason(report, double, push, pauses):
     double.fail(COMMITS, 429, **{"Retry-After": "7"})
     double.fail(COMMITS, 503, **{"Retry-After": "86400"})

@@ -17,15 +17,17 @@ from hf_repgeo.measures import (
     levina_bickel,
     patchiness,
 )
-from hf_repgeo.measures.cells import cell_count_divergence_code_of
+from hf_repgeo.measures.cells import _error_of_cells, cell_count_divergence_code_of
 from hf_repgeo.measures.eigen import principal_coordinates
 from hf_repgeo.measures.hubs import antihub_share, hubness, local_dimension
+from hf_repgeo.measures.kernels.neighbors import _Points, _smallest
+from hf_repgeo.measures.kernels.quantizers import refitted_counts
 from hf_repgeo.measures.moments import Moments
 from hf_repgeo.measures.nulls import _isotropic_moments, gaussian_shrinkage, surrogates
-from hf_repgeo.measures.pairs import COMPARISONS, CloudPair, evaluate_pair, subspace_novelty
+from hf_repgeo.measures.pairs import COMPARISONS, CloudPair, cka_matrix, evaluate_pair, subspace_novelty
 from hf_repgeo.measures.pairs.differences import sign_flip_test
 from hf_repgeo.measures.rounding import rounding_noise, spectral_loss
-from hf_repgeo.measures.spectral_shape import differential_entropy
+from hf_repgeo.measures.spectral_shape import differential_entropy, power_law_exponent_of
 from hf_repgeo.measures.trajectories import curvature, mean_angle
 
 
@@ -241,3 +243,102 @@ def test_three_tokens_are_enough_for_a_curvature_and_two_are_not():
     corner = torch.tensor([[0.0, 0], [1, 0], [1, 1], [5, 5], [6, 6]])
     found = curvature(PointCloud(corner, groups=torch.tensor([0, 0, 0, 1, 1])))
     assert found.value == pytest.approx(torch.pi / 2)
+
+
+def test_two_rows_whose_difference_underflows_have_no_local_dimension(rows):
+    rows[:2] = torch.tensor([[1e-170], [2e-170]], dtype=torch.float64)
+    found = local_dimension(PointCloud(rows), k=5)
+    assert found.value is None and "the distances of 2 distinct rows" in found.warnings[0]
+
+
+def test_without_rounding_an_eigenvalue_is_smaller_by_the_noise(generator):
+    cloud = PointCloud((1000 + torch.randn(300, 40, generator=generator)).to(torch.bfloat16))
+    noise = rounding_noise(cloud) / 40
+    eigenvalues = torch.tensor([4 * noise], dtype=torch.float64)
+    [warning] = spectral_loss(cloud, float(eigenvalues), torch.sum, eigenvalues)
+    told = float(warning.partition("about ")[2].partition(" ")[0])
+    assert told == pytest.approx(3 * noise, rel=5e-3)
+
+
+@pytest.mark.parametrize("n", [5, 7])
+def test_the_matrix_of_layers_is_the_unbiased_hsic_of_few_rows(n, generator):
+    """From kernels with an empty diagonal, centred so that rows and columns of either sum to zero (Szekely, Rizzo)."""
+    layers = [torch.randn(n, width, dtype=torch.float64, generator=generator) for width in (3, 9)]
+    centred = []
+    for layer in layers:
+        kernel = (layer @ layer.T).fill_diagonal_(0)
+        sums = kernel.sum(0)
+        kernel = kernel - (sums[:, None] + sums) / (n - 2) + kernel.sum() / ((n - 1) * (n - 2))
+        centred.append(kernel.fill_diagonal_(0))
+    hsic = torch.stack([torch.stack([(K * L).sum() for L in centred]) for K in centred])
+    wanted = hsic / torch.outer(hsic.diagonal(), hsic.diagonal()).sqrt()
+    assert torch.allclose(cka_matrix(layers), wanted, rtol=1e-9)
+
+
+@pytest.mark.parametrize("size", [1e-5, 1e5])
+def test_cka_does_not_depend_on_the_unit_of_the_rows(size, rows):
+    X, Y = rows, rows[:, :2].square()
+    [one] = evaluate_pair(CloudPair(X, Y), [("linear_cka", "debiased")])
+    [other] = evaluate_pair(CloudPair(size * X, size * Y), [("linear_cka", "debiased")])
+    assert other.value == pytest.approx(one.value, rel=1e-9)
+
+
+def test_the_imbalance_in_reverse_is_that_of_the_clouds_exchanged(rows):
+    X, Y = rows, rows[:, :2]
+    asked = [("information_imbalance", "glielmo")]
+    [one], [other] = evaluate_pair(CloudPair(X, Y), asked), evaluate_pair(CloudPair(Y, X), asked)
+    assert one.details["reverse"] == other.value != one.value == other.details["reverse"]
+
+
+@pytest.mark.parametrize(("convention", "first", "last"), [("agrawal", 11, 50), ("agrawal_code", 4, 100)])
+def test_a_power_law_is_fitted_to_the_published_ranks_and_no_others(convention, first, last):
+    eigenvalues = torch.arange(1, 151, dtype=torch.float64) ** -1.3
+    eigenvalues[: first - 1] *= 7
+    eigenvalues[last:] /= 7
+    assert float(power_law_exponent_of(eigenvalues, convention)) == pytest.approx(1.3, rel=1e-12)
+
+
+def clumped(n, generator):
+    places = 20 * torch.randn(6, 16, generator=generator)
+    return places[torch.arange(n) % 6] + torch.randn(n, 16, generator=generator)
+
+
+@pytest.mark.parametrize(("n", "enough"), [(35, False), (36, True)])
+def test_cells_are_fitted_to_halves_from_two_rows_a_cell_and_one_a_fold(n, enough, generator):
+    """Sixteen rows for 8 cells and 20 for 20 folds; three rows in four are one clump."""
+    rows = torch.randn(n, 16, generator=generator)
+    rows[torch.arange(n) % 4 > 0] *= 0.01
+    found = patchiness(PointCloud(rows), bits=3)
+    assert (found.standard_error is not None) == enough == ("moving_cells" not in found.codes)
+    assert ("cells of halves" in (found.se_method or "")) == enough
+
+
+def test_the_error_of_the_cells_is_the_scatter_of_each_codebook_between_halves(generator):
+    """Of a mean over M codebooks: root of the sum of `(difference / M)^2 / 4`."""
+    cloud = PointCloud(clumped(300, generator))
+    fit = cloud.codes(quantizer="product", codebooks=3, bits=3)
+    first = cloud.folds % 2 == 0
+    one, other = (refitted_counts(cloud.rows, fit, half).double().square().sum(1) for half in (first, ~first))
+    found = _error_of_cells(cloud, lambda counts: counts.double().square().sum(1).mean(), fit)
+    assert found == pytest.approx(float((one - other).square().sum().sqrt()) / 3 / 2) and found > 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_smallest_values_of_a_row_are_all_found_and_the_largest_of_them_is_last(dtype, generator):
+    values = torch.rand(2000, 300, dtype=torch.float64, generator=generator)
+    values = (values.argsort(1) + 1).to(dtype) / 300  # none so near another that a position in the last bits hides it
+    found, places = _smallest(values, 150)
+    wanted = values.sort(1)
+    assert torch.equal(places.sort(1).values, wanted.indices[:, :150].sort(1).values)
+    assert torch.equal(places[:, -1], wanted.indices[:, 149])
+    assert torch.allclose(found, values.gather(1, places), rtol=1e-3) and (found <= values.gather(1, places)).all()
+
+
+def test_no_row_is_farther_from_its_rounding_than_the_search_believes(generator):
+    """Whole numbers, so that subtracting the centre is exact."""
+    rows = torch.randint(-3000, 3000, (400, 30), generator=generator).float()
+    points = _Points(rows, torch.bfloat16)
+    centre = rows[::4].double().median(0).values
+    away = (rows.double() - centre) / points.scale - points.extended[: len(rows), :30].double()
+    assert (points.errors >= away.norm(dim=1)).all()
+    assert (points.errors <= 1.001 * away.norm(dim=1)).all()

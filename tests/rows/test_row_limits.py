@@ -13,8 +13,11 @@ import torch
 from hf_repgeo import measure
 from hf_repgeo.errors import BadInput
 from hf_repgeo.rows.block_runs import block_runs
+from hf_repgeo.rows.causality import _changed
+from hf_repgeo.rows.cleaning import split_documents
+from hf_repgeo.rows.descriptions import _quantization
 from hf_repgeo.rows.media import read_images
-from hf_repgeo.rows.media_items import _patches
+from hf_repgeo.rows.media_items import _patches, _pieces
 from hf_repgeo.rows.packaged import packaged
 from hf_repgeo.rows.readers import _takes
 from hf_repgeo.rows.records import text_column
@@ -22,7 +25,7 @@ from hf_repgeo.rows.representations import windows_for
 from hf_repgeo.rows.streams import random_keys
 from hf_repgeo.rows.text_datasets import read_dataset
 from hf_repgeo.rows.trace import BlockCall, Entry, tensors_of
-from hf_repgeo.rows.windows import SHORTEST, make_windows, window_stream
+from hf_repgeo.rows.windows import SHORTEST, Windows, draw_windows, make_windows, window_stream
 
 
 def called(path, position, given, returned):
@@ -166,3 +169,42 @@ def test_a_blocks_tensors_are_floating_and_have_two_axes(generator):
     rows, bias, ids = torch.randn(3, 4, generator=generator), torch.zeros(4), torch.zeros(3, 4, dtype=torch.int64)
     assert [each is rows for each in tensors_of([bias, ids, rows])] == [True]
     assert [each is rows for each in tensors_of([bias, (ids, rows)])] == [True]
+
+
+def test_windows_are_all_drawn_where_no_number_is_given_and_a_count_comes_before_tokens():
+    windows = Windows([[i, i] for i in range(9)], [[i, i] for i in range(9)])
+    assert draw_windows(windows, 0) == windows
+    assert len(draw_windows(windows, 0, tokens=5)) == 3
+    assert len(draw_windows(windows, 0, tokens=5, count=7)) == 7
+
+
+def test_what_stands_before_the_first_title_is_a_document_with_all_its_letters():
+    text = "Before.\n = One = \nFirst.\n = Two = \nSecond."
+    assert list(split_documents(text)) == ["Before.", " = One = \nFirst.", " = Two = \nSecond."]
+
+
+@pytest.mark.parametrize(("flag", "bits"), [("load_in_4bit", 4), ("load_in_8bit", 8)])
+def test_the_flags_of_bitsandbytes_tell_the_bits(flag, bits):
+    config = SimpleNamespace(quantization_config={"quant_method": "bitsandbytes", flag: True})
+    assert _quantization(SimpleNamespace(config=config)) == f"bitsandbytes {bits}-bit"
+
+
+def test_one_token_is_exchanged_for_another_that_occurs():
+    ids = torch.tensor([[5, 7, 5, 7], [5, 5, 7, 7]])
+    assert _changed(torch.nn.Identity(), {"ids": ids}, "ids", 1)["ids"].tolist() == [[5, 5, 5, 7], [5, 7, 7, 7]]
+    assert ids.tolist() == [[5, 7, 5, 7], [5, 5, 7, 7]]
+    alone = torch.zeros(1, 3, dtype=torch.int64)
+    assert _changed(torch.nn.Identity(), {"ids": alone}, "ids", 1)["ids"].tolist() == [[0, 1, 0]]
+
+
+@pytest.mark.parametrize(("seconds", "pieces"), [(30, [30]), (30.5, [30, 0.5]), (61, [30, 30, 1])])
+def test_a_sound_is_cut_into_pieces_of_thirty_seconds(seconds, pieces):
+    lengths = []
+
+    def extractor(piece, **options):
+        lengths.append(len(piece) / 100)
+        return {"input_values": torch.zeros(1, len(piece))}
+
+    extractor.sampling_rate = 100
+    list(_pieces(torch.nn.Identity(), extractor, np.zeros(int(100 * seconds))))
+    assert lengths == pieces
