@@ -16,6 +16,7 @@ from hf_repgeo.measures import (
     interval_of,
     levina_bickel,
     patchiness,
+    uniformity,
 )
 from hf_repgeo.measures.cells import _error_of_cells, cell_count_divergence_code_of
 from hf_repgeo.measures.eigen import principal_coordinates
@@ -27,6 +28,7 @@ from hf_repgeo.measures.nulls import _isotropic_moments, gaussian_shrinkage, sur
 from hf_repgeo.measures.pairs import COMPARISONS, CloudPair, cka_matrix, evaluate_pair, subspace_novelty
 from hf_repgeo.measures.pairs.differences import sign_flip_test
 from hf_repgeo.measures.rounding import rounding_noise, spectral_loss
+from hf_repgeo.measures.spectral_errors import second_order_variance
 from hf_repgeo.measures.spectral_shape import differential_entropy, power_law_exponent_of
 from hf_repgeo.measures.trajectories import curvature, mean_angle
 
@@ -342,3 +344,29 @@ def test_no_row_is_farther_from_its_rounding_than_the_search_believes(generator)
     away = (rows.double() - centre) / points.scale - points.extended[: len(rows), :30].double()
     assert (points.errors >= away.norm(dim=1)).all()
     assert (points.errors <= 1.001 * away.norm(dim=1)).all()
+
+
+@pytest.mark.parametrize(("angle", "end"), [(0.0, 1), (torch.pi, 0)])
+def test_uniformity_of_two_rows_reaches_both_ends_of_its_range(angle, end):
+    """`log exp(-2 |x - y|^2)`, and two directions are between 0 and 2 apart."""
+    rows = torch.tensor([[1.0, 0], [torch.tensor(angle).cos(), torch.tensor(angle).sin()]], dtype=torch.float64)
+    assert uniformity(PointCloud(rows)).value == pytest.approx(MEASURES["uniformity"].range[end], abs=1e-9)
+
+
+def test_an_eigenvalue_at_rounding_of_the_largest_has_no_part_in_an_error():
+    values = torch.tensor([1.0, 1e-4, 1e-13], dtype=torch.float64)
+    with_it, without = (second_order_variance(lambda v: v.log().sum(), part, 100) for part in (values, values[:2]))
+    assert with_it == without > 0
+
+
+def test_four_documents_give_an_interval_and_three_do_not(rows):
+    for count in (3, 4):
+        cloud = PointCloud(rows, groups=torch.arange(len(rows)) % count)
+        [found] = interval_of(cloud, [anisotropy(cloud)])
+        assert ("low" in found.details) == (count == 4) == ("too_few_groups" not in found.codes)
+
+
+@pytest.mark.parametrize(("shape", "cure"), [((2, 3, 4), "flatten them"), ((3,), "stack several")])
+def test_rows_of_another_number_of_dimensions_are_refused_with_a_cure(shape, cure):
+    with pytest.raises(BadInput, match=cure):
+        measure(torch.ones(shape), "anisotropy")

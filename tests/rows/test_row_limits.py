@@ -18,6 +18,7 @@ from hf_repgeo.rows.cleaning import split_documents
 from hf_repgeo.rows.descriptions import _quantization
 from hf_repgeo.rows.media import read_images
 from hf_repgeo.rows.media_items import _patches, _pieces
+from hf_repgeo.rows.media_rows import KINDS, Item, _kinds
 from hf_repgeo.rows.packaged import packaged
 from hf_repgeo.rows.readers import _takes
 from hf_repgeo.rows.records import text_column
@@ -208,3 +209,10 @@ def test_a_sound_is_cut_into_pieces_of_thirty_seconds(seconds, pieces):
     extractor.sampling_rate = 100
     list(_pieces(torch.nn.Identity(), extractor, np.zeros(int(100 * seconds))))
     assert lengths == pieces
+
+
+@pytest.mark.parametrize(("in_front", "special"), [(0, 0), (1, 1), (16, 16), (17, 0)])
+def test_up_to_sixteen_rows_before_the_patches_are_special(in_front, special):
+    """A class token and registers; more rows in front are none of these."""
+    kinds = _kinds(Item({}, patches=49), 49 + in_front)
+    assert int((kinds == KINDS["special"]).sum()) == special and (kinds[special:] == KINDS["text"]).all()
