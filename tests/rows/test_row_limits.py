@@ -1,5 +1,6 @@
 """Limits: the shortest list of blocks, names of data sets, the rows that one more token gives."""
 
+import sys
 from importlib import metadata
 from types import SimpleNamespace
 
@@ -12,7 +13,7 @@ import torch
 
 from hf_repgeo import measure
 from hf_repgeo.errors import BadInput
-from hf_repgeo.rows.block_runs import block_runs
+from hf_repgeo.rows.block_runs import block_runs, stacks_among
 from hf_repgeo.rows.causality import _changed
 from hf_repgeo.rows.cleaning import split_documents
 from hf_repgeo.rows.descriptions import _quantization
@@ -42,6 +43,24 @@ def test_two_lists_of_two_entries_that_run_in_step_are_one_run_of_two_blocks(gen
         ("attention.0", "norm.0"),
         ("attention.1", "norm.1"),
     ]
+
+
+@pytest.mark.parametrize(("entries", "stacks"), [(2, 2), (1, 1)])
+def test_a_second_stack_holds_two_of_the_returned_states_that_the_first_does_not(entries, stacks, generator):
+    def blocks(count):
+        return torch.nn.ModuleList(torch.nn.Sequential(torch.nn.Identity()) for _ in range(count))
+
+    model = torch.nn.ModuleDict({"words": blocks(4), "letters": blocks(2)})
+    states = {name: torch.randn(len(part) + 1, 3, 8, generator=generator) for name, part in model.items()}
+    runs = block_runs(
+        [
+            called(name, i, states[name][i], states[name][i + 1])
+            for name, part in model.items()
+            for i in range(len(part))
+        ]
+    )
+    returned = [*states["words"], *states["letters"][-entries:]]
+    assert len(runs) == 2 and len(stacks_among(model, "", runs, returned)) == stacks
 
 
 def test_two_blocks_that_are_given_the_same_run_in_parallel_and_are_no_run(generator):
@@ -216,3 +235,31 @@ def test_up_to_sixteen_rows_before_the_patches_are_special(in_front, special):
     """A class token and registers; more rows in front are none of these."""
     kinds = _kinds(Item({}, patches=49), 49 + in_front)
     assert int((kinds == KINDS["special"]).sum()) == special and (kinds[special:] == KINDS["text"]).all()
+
+
+def test_a_converted_file_is_written_beside_its_place_and_moved_there_whole(tmp_path, monkeypatch):
+    import transformers
+
+    from hf_repgeo.rows.packaged import converted
+
+    written = []
+
+    class Saved:
+        config = SimpleNamespace()
+
+        def save_pretrained(self, folder):
+            written.append(folder)
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "config.json").write_text("{}")
+
+    for name in ("accelerate", "gguf"):
+        monkeypatch.setitem(sys.modules, name, SimpleNamespace())
+    for loader in (transformers.AutoModel, transformers.AutoTokenizer):
+        monkeypatch.setattr(loader, "from_pretrained", lambda *_, **__: Saved())
+    monkeypatch.setenv("HF_REPGEO_CACHE", str(tmp_path / "cache"))
+    file = tmp_path / "small.gguf"
+    file.write_bytes(b"GGUF")
+    copy = converted(file)
+    assert (copy / "config.json").exists() and copy.name.startswith("small-") and converted(file) == copy
+    assert len(written) == 2 and {folder.parent for folder in written} == {copy.parent} and copy not in written
+    assert [path.name for path in copy.parent.iterdir()] == [copy.name]
