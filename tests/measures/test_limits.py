@@ -370,3 +370,11 @@ def test_four_documents_give_an_interval_and_three_do_not(rows):
 def test_rows_of_another_number_of_dimensions_are_refused_with_a_cure(shape, cure):
     with pytest.raises(BadInput, match=cure):
         measure(torch.ones(shape), "anisotropy")
+
+
+@pytest.mark.parametrize(("length", "narrowed"), [(1, True), (1e6, False)])
+def test_few_rows_without_a_giant_one_have_errors_in_their_own_eigenbasis(length, narrowed, generator):
+    """Beside a row of a million, coordinates in float32 would leave the others no digits."""
+    rows = torch.randn(25, 40, generator=generator)
+    rows[0] *= length
+    assert (PointCloud(rows).subset(torch.arange(1, 25)).origin is not None) == narrowed
