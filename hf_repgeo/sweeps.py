@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     import pyarrow
     from transformers import PreTrainedTokenizerBase
 
+OF_PROFILE = frozenset(inspect.signature(profile).parameters)
 WEIGHTS = ("*.safetensors", "*.bin", "*.gguf", "config.json")
 
 
@@ -234,8 +235,7 @@ def _check_options(options: dict) -> None:
     for name in ("model", "texts", "revision", "out", "tokenizer"):
         if name in options:
             raise BadInput(name, came="one for all models", wanted="none: each model of a sweep has its own")
-    known = inspect.signature(profile).parameters
-    check_options({name: value for name, value in options.items() if name not in known})
+    check_options({name: value for name, value in options.items() if name not in OF_PROFILE})
 
 
 def _measure(out: Path, member: Member, corpus, settings: str, progress: bool, options: dict) -> None:

@@ -61,7 +61,7 @@ def _changed(model: nn.Module, inputs: dict, name: str, place: int) -> dict:
     tokens = ids.unique()
     tokens = tokens[~torch.isin(tokens, _media_tokens(model).to(ids))]
     following = tokens[(torch.searchsorted(tokens, ids[:, place].contiguous()) + 1) % len(tokens)]
-    ids[:, place] = following if len(tokens) > 1 else (ids[:, place] + 1).clamp_max(1)
+    ids[:, place] = following if len(tokens) > 1 else (ids[:, place] == 0).to(ids)
     return inputs | {name: ids}
 
 

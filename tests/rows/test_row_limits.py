@@ -213,8 +213,9 @@ def test_one_token_is_exchanged_for_another_that_occurs():
     ids = torch.tensor([[5, 7, 5, 7], [5, 5, 7, 7]])
     assert _changed(torch.nn.Identity(), {"ids": ids}, "ids", 1)["ids"].tolist() == [[5, 5, 5, 7], [5, 7, 7, 7]]
     assert ids.tolist() == [[5, 7, 5, 7], [5, 5, 7, 7]]
-    alone = torch.zeros(1, 3, dtype=torch.int64)
-    assert _changed(torch.nn.Identity(), {"ids": alone}, "ids", 1)["ids"].tolist() == [[0, 1, 0]]
+    for only, other in ((0, 1), (1, 0), (7, 0)):
+        alone = torch.full((1, 3), only)
+        assert _changed(torch.nn.Identity(), {"ids": alone}, "ids", 1)["ids"].tolist() == [[only, other, only]]
 
 
 @pytest.mark.parametrize(("seconds", "pieces"), [(30, [30]), (30.5, [30, 0.5]), (61, [30, 30, 1])])

@@ -494,7 +494,7 @@ def test_long_texts_are_cut_at_the_models_limit():
     "probe, message",
     [
         (["", "  "], "2 example.s. that tokenize to nothing"),
-        ([], "0 example.s. that tokenize to nothing"),
+        ([], "`texts`: got none"),
         ({"input_ids": torch.zeros(2, 3), "attention_mask": torch.zeros(2, 3)}, "tokenize to nothing"),
         ({"input_ids": []}, "tokenize to nothing"),
         ({"input_ids": torch.ones(2, 3)}, "got no attention_mask; wanted attention_mask beside a batch"),
