@@ -25,20 +25,18 @@ def staging_folder() -> Iterator[Path]:
     from filelock import FileLock
 
     folder = _new_folder()
-    lock = FileLock(folder / IN_USE)
-    lock.acquire()
+    refused = False
     try:
-        yield folder
-    except HubError:
-        lock.release()
-        (folder / IN_USE).unlink(missing_ok=True)
+        with FileLock(folder / IN_USE):
+            yield folder
+    except HubError:  # of any other error the report, or what is asked for, must change before another attempt
+        refused = True
         raise
-    except BaseException:  # the report, or what is asked for, must change before another attempt
-        lock.release()
-        shutil.rmtree(folder)
-        raise
-    lock.release()
-    shutil.rmtree(folder)
+    finally:
+        if refused:
+            (folder / IN_USE).unlink(missing_ok=True)
+        else:
+            shutil.rmtree(folder)
 
 
 def _new_folder() -> Path:

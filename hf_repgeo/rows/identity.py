@@ -143,29 +143,33 @@ def folder_fingerprint(folder: Path) -> str:
     files = [*folder.glob("*"), *folder.glob("additional_chat_templates/*")]
     kept = [file for file in files if file.is_file() and not file.name.startswith((".", "profile", "README"))]
     weights = sorted(file for file in kept if file.suffix in WEIGHT_FILES)
-    stamps = [f"{file.name} {file.stat().st_size} {file.stat().st_mtime_ns}" for file in weights]
+    stamps = [f"{file.name} {_size_and_time(file)}" for file in weights]
     contents = files_fingerprint(sorted(set(kept) - set(weights)))
     return hashlib.sha256(f"{stamps} {contents}".encode()).hexdigest()[:32]
 
 
 def files_fingerprint(files: list[Path]) -> str:
     """A fingerprint of the names, contents and order of files."""
-    return hashlib.sha256(_hashes(files, None).encode()).hexdigest()[:32]
+    return hashlib.sha256(_hashes(files).encode()).hexdigest()[:32]
 
 
 def _weight_files(folder: Path) -> list[Path]:
     return sorted(file for file in folder.glob("*") if file.suffix in WEIGHT_FILES)
 
 
-def _hashes(files: list[Path], cache_file: Path | None) -> str:
+def _hashes(files: list[Path], cache_file: Path | None = None) -> str:
     """Names and SHA-256 of files, as one text."""
     known = _read(cache_file)
-    keys = {file: f"{file.resolve()} {file.stat().st_size} {file.stat().st_mtime_ns}" for file in files}
+    keys = {file: f"{file.resolve()} {_size_and_time(file)}" for file in files}
     hashes = {key: known.get(key) or _sha256(file) for file, key in keys.items()}
     if cache_file and hashes.keys() - known.keys():
         cache_file.parent.mkdir(parents=True, exist_ok=True)
         write_whole(cache_file, json.dumps(known | hashes))
     return " ".join(f"{file.name}:{hashes[key]}" for file, key in keys.items())
+
+
+def _size_and_time(file: Path) -> str:
+    return f"{file.stat().st_size} {file.stat().st_mtime_ns}"
 
 
 def _read(cache_file: Path | None) -> dict[str, str]:

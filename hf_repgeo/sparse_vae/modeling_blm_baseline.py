@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from .configuration_sparse_vae import BLMBaselineConfig
 from .layers_sparse_vae import reparameterize, tiling
 from .losses_sparse_vae import kl_divergence, max_margin
-from .modeling_sparse_vae import SparseVAEOutput, SparseVAEPreTrainedModel, check_embeddings, score_candidates
+from .modeling_sparse_vae import SparseVAEOutput, SparseVAEPreTrainedModel, check_sequences, score_candidates
 
 
 class FeedForward(nn.Sequential):
@@ -102,10 +102,8 @@ class BLMBaseline(SparseVAEPreTrainedModel):
         Returns:
             `SparseVAEOutput`. Loss: `max_margin`, for `"vae"` plus `beta * (L / D) * KL`.
         """
-        if inputs_embeds is None:
-            raise ValueError("`inputs_embeds`: got None; wanted (batch, sequence, hidden_size).")
         config = self.config
-        check_embeddings("inputs_embeds", inputs_embeds, None, config.sequence_length, config.hidden_size)
+        inputs_embeds = check_sequences(inputs_embeds, config)
         decoded = self.body(inputs_embeds)
         decoded, latents, *posterior = decoded if isinstance(decoded, tuple) else (decoded, None)
         logits, loss = score_candidates(decoded, candidates, labels), None

@@ -68,6 +68,14 @@ def check_embeddings(name, x, *shape):
         raise ValueError(f"`{name}`: NaN or infinity in {bad} of {len(x)} rows; wanted finite numbers.")
 
 
+def check_sequences(x, config) -> torch.Tensor:
+    """`(B, S, D)` embeddings of the context sentences of matrices; refuse what is not."""
+    if x is None:
+        raise ValueError("`inputs_embeds`: got None; wanted (batch, sequence, hidden_size).")
+    check_embeddings("inputs_embeds", x, None, config.sequence_length, config.hidden_size)
+    return x
+
+
 def check_labels(labels, candidates):
     """Refuse labels that name no candidate."""
     if candidates is None:

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from .configuration_sparse_vae import SparseVAEConfig, SparseVAEForBLMConfig
 from .layers_sparse_vae import SentenceDecoder, SentenceVAE, reparameterize
 from .losses_sparse_vae import cyclic_negatives, instance_negatives, kl_divergence, max_margin, normalised_max_margin
-from .modeling_sparse_vae import SparseVAEOutput, SparseVAEPreTrainedModel, check_embeddings, score_candidates
+from .modeling_sparse_vae import SparseVAEOutput, SparseVAEPreTrainedModel, check_sequences, score_candidates
 
 
 class SequenceEncoder(nn.Module):
@@ -84,10 +84,8 @@ class SparseVAEForBLM(SparseVAEPreTrainedModel):
         Raises:
             ValueError: wrong shapes, NaN or infinity, labels that name no candidate.
         """
-        if inputs_embeds is None:
-            raise ValueError("`inputs_embeds`: got None; wanted (batch, sequence, hidden_size).")
+        inputs_embeds = check_sequences(inputs_embeds, self.config)
         size = self.config.hidden_size
-        check_embeddings("inputs_embeds", inputs_embeds, None, self.config.sequence_length, size)
         rebuilt, drawn, *sentence_posterior = self.sentence(inputs_embeds.flatten(0, 1))
         sentence_latents = drawn.unflatten(0, inputs_embeds.shape[:2])  # (B, S, L)
         latents, mean, log_variance = self.encode_sequence(sentence_latents)

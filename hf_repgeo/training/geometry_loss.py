@@ -5,10 +5,7 @@ Trainer(model, arguments, callbacks=[GeometryLoss("iso_score", weight=-0.1)], ..
 
 from __future__ import annotations
 
-from collections import ChainMap
-from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from functools import partial
 from math import isfinite
 from typing import Any
 
@@ -18,7 +15,7 @@ from transformers import TrainerCallback
 
 from ..errors import BadInput, UnknownName
 from ..losses import TERMS
-from ..rows.capture import RESIDUAL, Place, hook_places
+from ..rows.capture import RESIDUAL, hook_places
 from ..rows.forward import places_of
 from ..rows.passes import encoder_of
 from ..rows.windows import Windows
@@ -96,13 +93,11 @@ class GeometryLoss(TrainerCallback):
         hooks = ExitStack()
         hooks.callback(model.register_forward_pre_hook(self._begin, with_kwargs=True).remove)
         hooks.callback(body.register_forward_pre_hook(self._see, with_kwargs=True).remove)
-        found: ChainMap = ChainMap()
-        for stack in dict.fromkeys(tap.place.stack for tap in taps):
-            own = [tap for tap in taps if tap.place.stack == stack]
-            behind = stack == "decoder" and body.config.is_encoder_decoder
-            rows, reading = hook_places(body, own, partial(self._rows, mask_of=_labelled if behind else _attended))
-            found.maps.append(rows)
-            hooks.push(reading)
+        behind = body.config.is_encoder_decoder
+        found, reading = hook_places(
+            body, taps, lambda place, rows: self._rows(rows, behind and place.stack == "decoder")
+        )
+        hooks.push(reading)
         end = model.register_forward_hook(lambda module, args, output: self._add(module, found, output))
         hooks.callback(end.remove)
         return hooks
@@ -114,16 +109,16 @@ class GeometryLoss(TrainerCallback):
     def _see(self, module, args, kwargs) -> None:
         self._inputs |= {name: kwargs[name] for name in PADDING if kwargs.get(name) is not None}
 
-    def _rows(self, _: Place, rows: torch.Tensor, mask_of: Callable) -> torch.Tensor | None:
+    def _rows(self, rows: torch.Tensor, behind_encoder: bool) -> torch.Tensor | None:
         """The rows of tokens that are not padding, `(n, d)`; `None` outside of training."""
         if not torch.is_grad_enabled():
             return None
-        mask = mask_of(self._inputs)
+        mask = _labelled(self._inputs) if behind_encoder else _attended(self._inputs)
         if mask is None or mask.shape != rows.shape[:2]:
             return rows.flatten(0, 1)
         return rows[mask.to(rows.device)]
 
-    def _add(self, model: nn.Module, found: Mapping, output):
+    def _add(self, model: nn.Module, found: dict, output):
         """The model's output, with the term in its loss."""
         loss = output.get("loss") if hasattr(output, "get") else None
         if not model.training or not torch.is_grad_enabled() or loss is None:
