@@ -24,7 +24,7 @@ sentences.csv: columns text, one or more of values, and group, where sentences s
 """
 
 LOCATE = "hf_repgeo.localization.locating.locate"
-KEYWORDS = ("layer", "pooling", "properties", "epochs", "n_null", "seed", "cache_dir")
+KEYWORDS = ("layer", "pooling", "properties", "epochs", "n_null", "seed", "cache_dir", "trust_remote_code")
 
 
 def add(commands) -> None:

@@ -38,6 +38,7 @@ def _add_common(command: argparse.ArgumentParser) -> None:
     add_flags(command, GENERATE, "language")
     add_flags(command, EMBED, *EMBEDDING)
     add_flag(command, EMBED, "cache_dir", flag="--cache", metavar="DIR", default=CACHE)
+    add_flags(command, EMBED, "trust_remote_code")
     command.add_argument("--output", required=True, metavar="DIR", help="folder to write")
     command.add_argument(
         "--kernel", type=int, nargs="+", help="one or two integers; also the stride, unless the preset is base"
@@ -78,7 +79,7 @@ def _kernel_settings(args: argparse.Namespace) -> dict:
 
 
 def _embedding_options(args: argparse.Namespace) -> dict:
-    return {"cache_dir": CACHE} | given(args, *EMBEDDING, "cache_dir")
+    return {"cache_dir": CACHE} | given(args, *EMBEDDING, "cache_dir", "trust_remote_code")
 
 
 def run_train(args: argparse.Namespace) -> int:

@@ -42,6 +42,7 @@ def locate(
     n_null: int = 200,
     seed: int = 0,
     cache_dir: str | None = None,
+    trust_remote_code: bool = False,
 ) -> WhereReport:
     """Where an encoder's sentence embeddings keep the properties of your sentences.
 
@@ -66,6 +67,7 @@ def locate(
         n_null: shufflings, rotations and random sets for each p-value, at least 200.
         seed: of divisions, nulls and training.
         cache_dir: folder of cached embeddings.
+        trust_remote_code: run code from the encoder's repository.
 
     Returns:
         WhereReport: prints as a table of verdicts, saves, and pushes like every report. `verdicts` is property ->
@@ -88,7 +90,7 @@ def locate(
         _check_trainable()
     read = read_sentences(sentences, properties)
     folder = None if out is None else made_folder("out", out)
-    embedded = _embed(read, encoder, layer, pooling, tokenizer, cache_dir)
+    embedded = _embed(read, encoder, layer, pooling, tokenizer, cache_dir, trust_remote_code)
     config = embedded.config()
     regions = None if config is None else receptive_fields(config).flatten(1)
     options: dict[str, Any] = {"n_null": n_null, "seed": seed, "regions": regions}
@@ -135,11 +137,11 @@ class _Embedded:
         return SparseVAEConfig.preset("sparse", hidden_size=size, **settings, **told)
 
 
-def _embed(read: Sentences, encoder, layer: int, pooling: str | None, tokenizer, cache_dir) -> _Embedded:
+def _embed(read: Sentences, encoder, layer: int, pooling: str | None, tokenizer, cache_dir, trust: bool) -> _Embedded:
     """One row per sentence, and what made it."""
     is_transformer = all(hasattr(encoder, name) for name in ("encode", "preprocess", "prompts"))
     pooling = pooling or ("sentence" if is_transformer else "mean")
-    loaded = load_model(encoder, tokenizer=tokenizer)
+    loaded = load_model(encoder, tokenizer=tokenizer, trust_remote_code=trust)
     facts = {"model": loaded.source["model"], "commit": loaded.source.get("commit"), "layer": layer, "pooling": pooling}
     if pooling != "sentence":
         options: dict[str, Any] = {"layer": layer, "pooling": pooling, "cache_dir": cache_dir}

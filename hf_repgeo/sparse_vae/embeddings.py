@@ -97,6 +97,7 @@ def embed_sentences(
     pooling: Literal["cls", "mean", "first-last"] = "cls",
     batch_size: int = 64,
     cache_dir: str | os.PathLike | None = None,
+    trust_remote_code: bool = False,
 ) -> EmbeddingTable:
     """Embed sentences with an encoder, each distinct text once.
 
@@ -110,6 +111,7 @@ def embed_sentences(
             mean over tokens of the average of layers 1 and -1.
         batch_size: texts per forward pass, grouped by length; it changes the time, and the rows only by rounding.
         cache_dir: folder of cached embeddings, one file per model, layer and pooling; new texts are added.
+        trust_remote_code: run code from the model's repository.
 
     Returns:
         An `EmbeddingTable` of the distinct texts in order of first appearance.
@@ -123,7 +125,7 @@ def embed_sentences(
         raise BadInput("sentences", came="none", wanted="at least one")
     if pooling not in POOLINGS:
         raise UnknownName("pooling", pooling, POOLINGS)
-    loaded = load_model(model, tokenizer=tokenizer)
+    loaded = load_model(model, tokenizer=tokenizer, trust_remote_code=trust_remote_code)
     model, tokenizer = loaded.model, loaded.tokenizer
     key = f"{model_key(model)}-layer{layer}-{pooling}"
     store = _Store(Path(cache_dir) / f"{key}.safetensors") if cache_dir is not None else None

@@ -309,7 +309,7 @@ class SparseVAEForSentenceEmbedding(SparseVAEPreTrainedModel):
         if own is None:
             from transformers import AutoTokenizer
 
-            own = AutoTokenizer.from_pretrained(self.config.encoder or encoder.config._name_or_path)
+            own = _load(AutoTokenizer, self.config.encoder or encoder.config._name_or_path)
         return encoder.eval(), tokenizer or own
 
     def _pooled(self, encoder, batch):
@@ -365,7 +365,18 @@ def _load_encoder(name):
         return loaded.model, loaded.tokenizer
     from transformers import AutoModel, AutoTokenizer
 
-    return AutoModel.from_pretrained(name).eval(), AutoTokenizer.from_pretrained(name)
+    return _load(AutoModel, name).eval(), _load(AutoTokenizer, name)
+
+
+def _load(auto_class, name):
+    """The model or tokenizer of a Hub id or folder; code from there is not run."""
+    try:
+        return auto_class.from_pretrained(name, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"`text_encoder`: {auto_class.__name__} cannot load {name!r} ({error}); "
+            "wanted an encoder: load it yourself, and give `text_encoder` and `tokenizer`."
+        ) from error
 
 
 def pool(

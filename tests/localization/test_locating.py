@@ -1,6 +1,7 @@
 """A user's own sentences: every layout is read, bad files are named, a run ends in a report and a checkpoint."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -12,6 +13,8 @@ from hf_repgeo.cli.main import main
 from hf_repgeo.errors import BadInput, UnknownName
 from hf_repgeo.localization.own_pairs import property_pairs
 from hf_repgeo.localization.own_sentences import read_sentences
+from hf_repgeo.sparse_vae.configuration_sparse_vae import SparseVAEConfig
+from hf_repgeo.sparse_vae.modeling_sparse_vae import SparseVAEForSentenceEmbedding
 
 NOUNS, VERBS, ENDS = ["cat", "dog"], ["sees", "finds"], ["house", "river", "old", "new", "green", "the", "a"]
 ROWS = [
@@ -161,6 +164,56 @@ def test_the_command_writes_a_report_figures_and_a_truthful_checkpoint(encoder_f
 
     rows = embed_sentences([ROWS[0]["text"], ROWS[90]["text"]], encoder_folder, layer=1, pooling="mean").rows
     assert torch.allclose(latents, model(inputs_embeds=rows).latents, atol=1e-5)
+
+
+@pytest.fixture
+def folder_with_code(encoder_folder, tmp_path):
+    """An encoder whose class is in its folder: BERT with every hidden state turned around."""
+    folder = tmp_path / "own-code"
+    shutil.copytree(encoder_folder, folder)
+    config = json.loads((folder / "config.json").read_text())
+    classes = {"AutoConfig": "modeling_turned.TurnedConfig", "AutoModel": "modeling_turned.TurnedModel"}
+    config |= {"model_type": "turned", "architectures": ["TurnedModel"], "auto_map": classes}
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "modeling_turned.py").write_text(
+        "from transformers import BertConfig, BertModel\n\n\n"
+        "class TurnedConfig(BertConfig):\n    model_type = 'turned'\n\n\n"
+        "class TurnedModel(BertModel):\n    config_class = TurnedConfig\n\n"
+        "    def forward(self, *args, **kwargs):\n"
+        "        found = super().forward(*args, **kwargs)\n"
+        "        if found.hidden_states is not None:\n"
+        "            found['hidden_states'] = tuple(-states for states in found.hidden_states)\n"
+        "        return found\n"
+    )
+    return folder
+
+
+def test_an_encoder_with_its_own_code_is_run_only_if_trusted(folder_with_code, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("HF_MODULES_CACHE", str(tmp_path / "modules"))
+    file, out = written(tmp_path / "s.csv", ","), tmp_path / "found"
+    words = ["locate", str(file), "--encoder", str(folder_with_code), "--epochs", "0", "--out", str(out)]
+    assert main([*words, "--properties", "noun"]) == 2
+    said = capsys.readouterr().err
+    assert "holds code that loading would run" in said and "--trust-remote-code" in said and said.count("\n") == 1
+    assert not (out / "where.json").exists()
+    assert main([*words, "--properties", "noun", "--trust-remote-code"]) == 0
+    assert hf_repgeo.GeometryReport.from_json(out / "where.json").provenance["where"]["noun"]["verdict"] != "absent"
+
+
+def test_rows_of_an_encoder_with_its_own_code_are_what_that_code_makes(folder_with_code, encoder_folder):
+    from hf_repgeo.sparse_vae.embeddings import embed_sentences
+
+    texts = [row["text"] for row in ROWS[:3]]
+    plain, turned = (
+        embed_sentences(texts, encoder_folder),
+        embed_sentences(texts, folder_with_code, trust_remote_code=True),
+    )
+    assert torch.equal(turned.rows, -plain.rows)
+    model = SparseVAEForSentenceEmbedding(
+        SparseVAEConfig(hidden_size=32, kernel=(4, 2), stride=(4, 2), encoder=str(folder_with_code))
+    )
+    with pytest.raises(ValueError, match="load it yourself, and give `text_encoder` and `tokenizer`"):
+        model.encode_sentences(texts)
 
 
 def test_a_verdict_alone_needs_no_training_and_no_folder(encoder, tokenizer):
