@@ -111,7 +111,8 @@ def load_matrices(path: str | Path, *, duplicated_answer: str = "error", seed: i
 
     Returns:
         A `Dataset` with `context`, `candidates`, `errors`, `label`, `has_duplicates` (the file had two candidates of
-        one text) and, where the file has them, `context_templates` and `candidates_templates`.
+        one text) and, where the file has them, `context_templates` and `candidates_templates`. Matrices may have
+        different numbers of candidates; training and scoring take that.
 
     Raises:
         BadInput: a file is missing or not in UTF-8, lengths differ, a matrix has not seven sentences or an empty one, a
@@ -200,6 +201,8 @@ def _merged(record: dict, place: str, duplicated_answer: str) -> dict | None:
         cure = "Choose duplicated_answer='drop' or 'merge'."
         raise BadInput("path", came=f"{place}: the answer {answer!r} twice", wanted="an answer of its own", cure=cure)
     first = list(dict.fromkeys(candidates))
+    if len(first) < 2:
+        raise BadInput("path", came=f"{place}: one candidate alone", wanted="the answer and at least one other")
     names = ["Correct" if text == answer else "/".join(_of(text, candidates, errors)) for text in first]
     kept = {**record, "candidates": first, "errors": names, "has_duplicates": len(first) < len(candidates)}
     if "candidates_templates" in record:

@@ -10,7 +10,7 @@ from datasets import Dataset
 
 from ..errors import BadInput, MissingExtra, UnknownName
 from ..sparse_vae.embeddings import EmbeddingTable
-from ..sparse_vae.scoring import pattern_of_texts
+from ..sparse_vae.scoring import pattern_of_texts, without_missing
 from ..sparse_vae.training import EmbeddedInstances
 
 PROBES = ("linear", "pca", "lda", "centroid")
@@ -156,6 +156,7 @@ def probe_scores(data: Dataset, table: EmbeddingTable, kind: str = "linear", com
         batch = EmbeddedInstances(other, table).__getitems__(range(len(other)))
         given = torch.from_numpy(classifier.predict_proba(_numpy(batch["inputs_embeds"])))
         flat = torch.from_numpy(classifier.predict_proba(_numpy(batch["candidates"].flatten(0, 1))))
-        return torch.einsum("np,nkp->nk", given, flat.view(*batch["candidates"].shape[:2], -1))
+        scores = torch.einsum("np,nkp->nk", given, flat.view(*batch["candidates"].shape[:2], -1))
+        return without_missing(scores, batch)
 
     return score

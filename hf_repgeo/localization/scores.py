@@ -32,13 +32,14 @@ def selection_score(model, data, table: EmbeddingTable) -> tuple[torch.Tensor, S
     Returns:
         `(x, score)`: the inputs `(n, hidden_size)`, and the score for `localize`.
     """
-    batch = EmbeddedInstances(data, table).__getitems__(range(len(data)))
+    offered = EmbeddedInstances(data, table).__getitems__(range(len(data)))
+    inputs, labels = offered.pop("inputs_embeds"), offered.pop("labels")
 
     def score(x: torch.Tensor) -> float:
-        logits = run(model, inputs_embeds=x, candidates=batch["candidates"]).logits
-        return float((choose(logits) == batch["labels"]).double().mean())
+        logits = run(model, inputs_embeds=x, **offered).logits
+        return float((choose(logits) == labels).double().mean())
 
-    return batch["inputs_embeds"], score
+    return inputs, score
 
 
 def probe_score(

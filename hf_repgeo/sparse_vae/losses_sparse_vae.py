@@ -1,7 +1,8 @@
 """The losses and the choice of an answer (Nastase & Merlo 2024, section 3; numbers follow the authors' code).
 
 transformers copies this file beside a checkpoint, so it imports only torch. All sums run in float32 (float64 stays),
-whatever the model's dtype. Shapes: B instances, K candidates, D dimensions, L latents.
+whatever the model's dtype. Shapes: B instances, K candidates, D dimensions, L latents. Instances of fewer than K
+candidates are filled up with any rows; `candidate_mask` `(B, K)` is False there, and these rows count for nothing.
 """
 
 import torch
@@ -24,8 +25,19 @@ def _margin_of(scores, labels, margin):
     return hinge.scatter(1, labels[:, None], 0.0)
 
 
+def _kept(scores, candidate_mask):
+    """Scores with 0 where there is no candidate, and how many wrong candidates each instance has."""
+    if candidate_mask is None:
+        return scores, scores.shape[1] - 1
+    return scores.masked_fill(~candidate_mask, 0.0), candidate_mask.sum(-1) - 1
+
+
 def normalised_max_margin(
-    decoded: torch.Tensor, candidates: torch.Tensor, labels: torch.Tensor, margin: float = 1.0
+    decoded: torch.Tensor,
+    candidates: torch.Tensor,
+    labels: torch.Tensor,
+    margin: float = 1.0,
+    candidate_mask: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Sentence-level max-margin: dot products with all candidates, scaled to a vector of length one.
 
@@ -36,6 +48,7 @@ def normalised_max_margin(
         candidates: `(B, K, D)`, one of them right.
         labels: `(B,)` int64, the index of the right one.
         margin: the margin.
+        candidate_mask: `(B, K)` bool, False where an instance has fewer candidates; default: all have K.
 
     Returns:
         The mean over the batch, a scalar >= 0.
@@ -46,14 +59,19 @@ def normalised_max_margin(
         >>> round(normalised_max_margin(decoded, candidates, torch.tensor([0])).item(), 6)
         0.8
     """
-    scores = F.normalize(_dot_products(decoded, candidates), dim=-1)
+    scores, wrong_ones = _kept(_dot_products(decoded, candidates), candidate_mask)
+    scores = F.normalize(scores, dim=-1)
     right = scores.gather(1, labels[:, None]).squeeze(1)
-    wrong = (scores.sum(-1) - right) / (scores.shape[1] - 1)
+    wrong = (scores.sum(-1) - right) / wrong_ones
     return (margin - right + wrong).clamp(min=0).mean()
 
 
 def max_margin(
-    decoded: torch.Tensor, candidates: torch.Tensor, labels: torch.Tensor, margin: float = 1.0
+    decoded: torch.Tensor,
+    candidates: torch.Tensor,
+    labels: torch.Tensor,
+    margin: float = 1.0,
+    candidate_mask: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Answer-level max-margin on raw dot products; each wrong candidate is compared with the right one separately.
 
@@ -64,6 +82,7 @@ def max_margin(
         candidates: `(B, K, D)`, one of them right.
         labels: `(B,)` int64, the index of the right one.
         margin: the margin.
+        candidate_mask: as in `normalised_max_margin`.
 
     Returns:
         A scalar >= 0.
@@ -74,8 +93,8 @@ def max_margin(
         >>> max_margin(decoded, candidates, torch.tensor([1])).item()
         0.25
     """
-    scores = _dot_products(decoded, candidates)
-    return _margin_of(scores, labels, margin).sum(-1).mean() / (scores.shape[1] - 1)
+    hinges, wrong_ones = _kept(_margin_of(_dot_products(decoded, candidates), labels, margin), candidate_mask)
+    return (hinges.sum(-1) / wrong_ones).mean()
 
 
 def kl_divergence(mean: torch.Tensor, log_variance: torch.Tensor) -> torch.Tensor:
@@ -137,13 +156,13 @@ def cosine_scores(decoded: torch.Tensor, candidates: torch.Tensor) -> torch.Tens
 
 
 def choose(scores: torch.Tensor) -> torch.Tensor:
-    """The index of the highest score, or -1 where there is no single one: a tie, or a score that is not finite.
+    """The index of the highest score, or -1 where there is no single one: a tie, or a score that is NaN or infinity.
 
     A decoder whose output is all zero gives equal scores; taking the first would get every answer right that comes
     first.
 
     Args:
-        scores: `(B, K)`.
+        scores: `(B, K)`; minus infinity where there is no candidate.
 
     Returns:
         `(B,)` int64 in -1 ... K-1. Minus one equals no label, so it counts as an error.
@@ -155,4 +174,4 @@ def choose(scores: torch.Tensor) -> torch.Tensor:
     """
     best, index = scores.max(-1)
     single = (scores == best[:, None]).sum(-1) == 1
-    return torch.where(single & scores.isfinite().all(-1), index, -1)
+    return torch.where(single & best.isfinite(), index, -1)

@@ -95,6 +95,7 @@ class BLMBaseline(SparseVAEPreTrainedModel):
         inputs_embeds: torch.Tensor | None = None,
         candidates: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
+        candidate_mask: torch.Tensor | None = None,
         return_dict: bool | None = None,
     ) -> SparseVAEOutput | tuple:
         """Solve matrices; arguments and errors as `SparseVAEForBLM.forward`.
@@ -106,9 +107,9 @@ class BLMBaseline(SparseVAEPreTrainedModel):
         inputs_embeds = check_sequences(inputs_embeds, config)
         decoded = self.body(inputs_embeds)
         decoded, latents, *posterior = decoded if isinstance(decoded, tuple) else (decoded, None)
-        logits, loss = score_candidates(decoded, candidates, labels), None
+        logits, loss = score_candidates(decoded, candidates, labels, candidate_mask), None
         if labels is not None and candidates is not None:
-            loss = max_margin(decoded, candidates, labels, config.margin)
+            loss = max_margin(decoded, candidates, labels, config.margin, candidate_mask)
             if posterior:
                 loss = loss + config.beta * config.latent_dim / config.hidden_size * kl_divergence(*posterior)
         output = SparseVAEOutput(loss, logits, latents, decoded, *posterior)

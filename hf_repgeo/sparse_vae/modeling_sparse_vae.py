@@ -76,7 +76,7 @@ def check_sequences(x, config) -> torch.Tensor:
     return x
 
 
-def check_labels(labels, candidates):
+def check_labels(labels, candidates, candidate_mask=None):
     """Refuse labels that name no candidate."""
     if candidates is None:
         raise ValueError("`labels`: given without `candidates`; wanted both, or neither.")
@@ -88,15 +88,35 @@ def check_labels(labels, candidates):
             f"for {len(candidates)} instances of {candidates.shape[1]} candidates; "
             f"wanted for each instance the index of its answer, 0 to {candidates.shape[1] - 1}."
         )
+    if candidate_mask is not None and not candidate_mask.gather(1, labels[:, None]).all():
+        raise ValueError("`labels`: an answer where `candidate_mask` is False; wanted answers among the candidates.")
 
 
-def score_candidates(decoded, candidates, labels):
+def score_candidates(decoded, candidates, labels, candidate_mask=None):
     """Cosines `(B, K)` of the decoded vectors with their candidates, None without them; refuses what does not fit."""
     if candidates is not None:
         check_embeddings("candidates", candidates, len(decoded), None, decoded.shape[1])
+    check_mask(candidate_mask, candidates)
     if labels is not None:
-        check_labels(labels, candidates)
-    return None if candidates is None else cosine_scores(decoded, candidates)
+        check_labels(labels, candidates, candidate_mask)
+    if candidates is None:
+        return None
+    scores = cosine_scores(decoded, candidates)
+    return scores if candidate_mask is None else scores.masked_fill(~candidate_mask, -torch.inf)
+
+
+def check_mask(candidate_mask, candidates):
+    """Refuse a mask that is not a bool for each candidate, or leaves an instance fewer than two."""
+    if candidate_mask is None:
+        return
+    if candidates is None or candidate_mask.dtype != torch.bool or candidate_mask.shape != candidates.shape[:2]:
+        shape = None if candidates is None else tuple(candidates.shape[:2])
+        raise ValueError(
+            f"`candidate_mask`: got {candidate_mask.dtype} of shape {tuple(candidate_mask.shape)} "
+            f"for candidates {shape}; wanted bool of that shape."
+        )
+    if not torch.compiler.is_compiling() and candidate_mask.sum(-1).min() < 2:
+        raise ValueError("`candidate_mask`: an instance with fewer than two candidates; wanted an answer and another.")
 
 
 class SparseVAEPreTrainedModel(PreTrainedModel):
@@ -274,7 +294,7 @@ class SparseVAEForSentenceEmbedding(SparseVAEPreTrainedModel):
 
         Args:
             sentences: n strings.
-            candidates: n lists of K strings.
+            candidates: n lists of two strings or more.
             text_encoder, tokenizer: as in `encode_sentences`.
 
         Returns:
@@ -282,10 +302,13 @@ class SparseVAEForSentenceEmbedding(SparseVAEPreTrainedModel):
         """
         known = [text for one in candidates for text in one]
         given = torch.cat(list(self._rows_of(sentences, text_encoder, tokenizer)))
-        offered = torch.cat(list(self._rows_of(known, text_encoder, tokenizer))).view(len(given), -1, given.shape[1])
+        sizes = [len(one) for one in candidates]
+        offered = torch.cat(list(self._rows_of(known, text_encoder, tokenizer))).split(sizes)
+        offered = nn.utils.rnn.pad_sequence(offered, batch_first=True)  # (n, K, D), filled up with zeros
+        mask = torch.arange(offered.shape[1]) < torch.tensor(sizes)[:, None]
         with torch.no_grad():
             decoded = self.sentence.decode(self.sentence.encode(given)[0])
-        return choose(cosine_scores(decoded, offered)).tolist()
+        return choose(score_candidates(decoded, offered, None, mask.to(offered.device))).tolist()
 
     @torch.no_grad()
     def _rows_of(self, sentences, text_encoder=None, tokenizer=None, batch_size=64):
@@ -324,6 +347,7 @@ class SparseVAEForSentenceEmbedding(SparseVAEPreTrainedModel):
         token_type_ids: torch.Tensor | None = None,
         candidates: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
+        candidate_mask: torch.Tensor | None = None,
         return_dict: bool | None = None,
     ) -> SparseVAEOutput | tuple:
         """Encode, decode and, if asked, score candidates.
@@ -333,6 +357,8 @@ class SparseVAEForSentenceEmbedding(SparseVAEPreTrainedModel):
                 tokenizer gives them, `token_type_ids`, with a text encoder.
             candidates: `(B, K, D)` embeddings to choose among.
             labels: `(B,)` int64, index of the right candidate; asks for the loss.
+            candidate_mask: `(B, K)` bool, False where an instance has fewer than K candidates; their logits are
+                minus infinity.
             return_dict: False for a plain tuple.
 
         Returns:
@@ -347,10 +373,10 @@ class SparseVAEForSentenceEmbedding(SparseVAEPreTrainedModel):
             inputs_embeds = self.embed_tokens(input_ids, attention_mask, token_type_ids)
         check_embeddings("inputs_embeds", inputs_embeds, None, self.config.hidden_size)
         decoded, latents, mean, log_variance = self.sentence(inputs_embeds)
-        logits, loss = score_candidates(decoded, candidates, labels), None
+        logits, loss = score_candidates(decoded, candidates, labels, candidate_mask), None
         if labels is not None and candidates is not None:
             weight = self.config.beta * self.config.latent_dim / self.config.hidden_size
-            loss = normalised_max_margin(decoded, candidates, labels, self.config.margin)
+            loss = normalised_max_margin(decoded, candidates, labels, self.config.margin, candidate_mask)
             loss = loss + weight * kl_divergence(mean, log_variance)
         output = SparseVAEOutput(loss, logits, latents, decoded, mean, log_variance)
         return output if return_dict is not False else output.to_tuple()

@@ -66,6 +66,7 @@ class SparseVAEForBLM(SparseVAEPreTrainedModel):
         inputs_embeds: torch.Tensor | None = None,
         candidates: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
+        candidate_mask: torch.Tensor | None = None,
         return_dict: bool | None = None,
     ) -> SparseVAEOutput | tuple:
         """Solve matrices.
@@ -74,6 +75,8 @@ class SparseVAEForBLM(SparseVAEPreTrainedModel):
             inputs_embeds: `(B, S, D)` embeddings of the context sentences.
             candidates: `(B, K, D)` embeddings of the candidate answers.
             labels: `(B,)` int64, index of the right one; asks for the loss.
+            candidate_mask: `(B, K)` bool, False where an instance has fewer than K candidates; their logits are
+                minus infinity.
             return_dict: False for a plain tuple.
 
         Returns:
@@ -90,9 +93,9 @@ class SparseVAEForBLM(SparseVAEPreTrainedModel):
         sentence_latents = drawn.unflatten(0, inputs_embeds.shape[:2])  # (B, S, L)
         latents, mean, log_variance = self.encode_sequence(sentence_latents)
         decoded = self.answer(latents)
-        logits, loss = score_candidates(decoded, candidates, labels), None
+        logits, loss = score_candidates(decoded, candidates, labels, candidate_mask), None
         if labels is not None and candidates is not None:
-            loss = max_margin(decoded, candidates, labels, self.config.margin)
+            loss = max_margin(decoded, candidates, labels, self.config.margin, candidate_mask)
             loss = loss + self.sentence_loss(inputs_embeds, rebuilt, *sentence_posterior)
             loss = loss + self.config.beta * self.config.sequence_latent_dim / size * kl_divergence(mean, log_variance)
         rebuilt = rebuilt.view_as(inputs_embeds)

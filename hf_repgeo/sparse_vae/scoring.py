@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import torch
@@ -29,7 +29,7 @@ class Selection:
     Args:
         accuracy: share of right choices, 0 to 1; ties and dead outputs are wrong. With one choice per instance this is
             also the micro precision, recall and F1.
-        chance: accuracy of guessing, 1 / candidates.
+        chance: accuracy of guessing: the mean of 1 / candidates.
         macro_f1: mean of `f1`, where candidates have patterns.
         f1: pattern -> F1 of the true pattern against the pattern of the chosen candidate.
         errors: what was chosen, by name of the error (or pattern), `"Correct"` included; `"no choice"` for ties.
@@ -51,6 +51,8 @@ class Selection:
 def scores_of(model: PreTrainedModel, data: Dataset, table: EmbeddingTable, batch_size: int = 1000) -> torch.Tensor:
     """Cosine of each candidate with the model's output, `(n, K)`, in evaluation mode; the model's own mode is restored.
 
+    Where an instance has fewer than K candidates, scores are minus infinity.
+
     Args:
         model: any of the models.
         data: a `Dataset`.
@@ -63,7 +65,8 @@ def scores_of(model: PreTrainedModel, data: Dataset, table: EmbeddingTable, batc
 
 
 def _score(model, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-    return run(model, inputs_embeds=batch["inputs_embeds"], candidates=batch["candidates"]).logits.cpu()
+    del batch["labels"]
+    return run(model, **batch).logits.cpu()
 
 
 def evaluate_model(model: PreTrainedModel, data: Dataset, table: EmbeddingTable) -> Selection:
@@ -84,18 +87,16 @@ def evaluate_scores(scores: torch.Tensor, data: Dataset) -> Selection:
     """`evaluate_model` for scores made elsewhere.
 
     Args:
-        scores: `(n, K)`, the highest is chosen; ties are errors.
+        scores: `(n, K)`, the highest is chosen; ties are errors. Minus infinity where there is no candidate.
         data: a `Dataset` of n instances.
 
     Raises:
         BadInput: scores of another shape than the data.
     """
-    if tuple(scores.shape) != (len(data), len(data[0]["candidates"])):
-        raise BadInput(
-            "scores",
-            came=f"shape {tuple(scores.shape)}",
-            wanted=f"({len(data)}, {len(data[0]['candidates'])}), as the data",
-        )
+    sizes = [len(one) for one in data["candidates"]]
+    if tuple(scores.shape) != (len(data), max(sizes)):
+        wanted = f"({len(data)}, {max(sizes)}), as the data"
+        raise BadInput("scores", came=f"shape {tuple(scores.shape)}", wanted=wanted)
     chosen, labels = choose(scores).tolist(), list(data["label"])
     names = list(data["errors"]) if "errors" in data.column_names else list(data["candidates_templates"])
     errors = Counter(_name_of(choice, label, row) for choice, label, row in zip(chosen, labels, names, strict=True))
@@ -103,7 +104,8 @@ def evaluate_scores(scores: torch.Tensor, data: Dataset) -> Selection:
     confusion = {} if "errors" in data.column_names else confusion_counts(chosen, labels, names)
     f1 = f1_by_pattern(confusion)
     macro = sum(f1.values()) / len(f1) if f1 else None
-    return Selection(accuracy, 1 / scores.shape[1], macro, f1, dict(errors.most_common()), confusion)
+    chance = sum(1 / size for size in sizes) / len(sizes)
+    return Selection(accuracy, chance, macro, f1, dict(errors.most_common()), confusion)
 
 
 def _name_of(choice: int, label: int, names: Sequence[str]) -> str:
@@ -181,12 +183,20 @@ def over_runs(values: Sequence[float]) -> dict:
 def identity_scores(data: Dataset, table: EmbeddingTable) -> torch.Tensor:
     """Cosine of each candidate with the input sentence itself, `(n, K)`: the baseline without a model.
 
+    Where an instance has fewer than K candidates, scores are minus infinity.
+
     Args:
         data: a `Dataset` of pairs.
         table: embeddings of its texts.
     """
     batch = EmbeddedInstances(data, table).__getitems__(range(len(data)))
-    return F.cosine_similarity(batch["inputs_embeds"][:, None], batch["candidates"], dim=-1)
+    scores = F.cosine_similarity(batch["inputs_embeds"][:, None], batch["candidates"], dim=-1)
+    return without_missing(scores, batch)
+
+
+def without_missing(scores: torch.Tensor, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """Scores `(n, K)` with minus infinity where an instance of the batch has no candidate."""
+    return scores.masked_fill(~batch["candidate_mask"], -torch.inf) if "candidate_mask" in batch else scores
 
 
 def pattern_of_texts(data: Dataset) -> dict[str, str]:

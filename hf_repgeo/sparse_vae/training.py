@@ -13,6 +13,7 @@ from typing import Any, cast
 
 import torch
 from datasets import Dataset
+from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset as TorchDataset
 from transformers import PreTrainedConfig, PreTrainedModel, PrinterCallback, Trainer, TrainingArguments
 from transformers.utils import logging
@@ -42,8 +43,7 @@ class EmbeddedInstances(TorchDataset):
         table: embeddings of all its texts.
 
     Raises:
-        BadInput: no instance, a text without embedding, candidate sets of different sizes, a label that names no
-            candidate.
+        BadInput: no instance, a text without embedding, fewer than two candidates, a label that names no candidate.
     """
 
     def __init__(self, data: Dataset, table: EmbeddingTable):
@@ -51,15 +51,17 @@ class EmbeddedInstances(TorchDataset):
             raise BadInput("data", came="no instance", wanted="at least one")
         self.rows = table.rows
         sets = list(data["candidates"])
-        sizes = {len(one) for one in sets}
-        if len(sizes) > 1:
-            raise BadInput("data", came=f"sets of {min(sizes)} to {max(sizes)} candidates", wanted="sets of one size")
+        sizes = torch.tensor([len(one) for one in sets])
         self.labels = torch.tensor(list(data["label"]))
-        wrong = ((self.labels < 0) | (self.labels >= max(sizes))).nonzero()
-        if len(wrong):
-            came = f"a candidate set without its answer in row {int(wrong[0])}"
-            raise BadInput("data", came=came, wanted="labels that name a candidate")
-        self.candidates = table.places([text for one in sets for text in one]).view(len(sets), -1)  # (n, K)
+        for wrong, came, wanted in (
+            (sizes < 2, "fewer than two candidates", "an answer and another"),
+            ((self.labels < 0) | (self.labels >= sizes), "a candidate set without its answer", "labels that name one"),
+        ):
+            if wrong.any():
+                raise BadInput("data", came=f"{came} in row {int(wrong.nonzero()[0])}", wanted=wanted)
+        places = table.places([text for one in sets for text in one]).split(sizes.tolist())
+        places = pad_sequence(places, batch_first=True, padding_value=-1)  # (n, K)
+        self.candidates, self.candidate_mask = places.clamp(min=0), places >= 0
         if "context" in data.column_names:
             contexts = list(data["context"])
             self.inputs = table.places([text for one in contexts for text in one]).view(len(contexts), -1)  # (n, S)
@@ -73,13 +75,17 @@ class EmbeddedInstances(TorchDataset):
         return {name: value[0] for name, value in self.__getitems__([index]).items()}
 
     def __getitems__(self, indices: Sequence[int]) -> dict[str, torch.Tensor]:
-        """A batch: `inputs_embeds (B, D)` or `(B, S, D)`, `candidates (B, K, D)`, `labels (B,)`."""
+        """A batch: `inputs_embeds (B, D)` or `(B, S, D)`, `candidates (B, K, D)`, `labels (B,)`.
+
+        If sets have different sizes, also `candidate_mask (B, K)`: smaller ones are filled up with the first row.
+        """
         at = torch.as_tensor(indices)
-        return {
+        batch = {
             "inputs_embeds": self.rows[self.inputs[at]],
             "candidates": self.rows[self.candidates[at]],
             "labels": self.labels[at],
         }
+        return batch if bool(self.candidate_mask.all()) else batch | {"candidate_mask": self.candidate_mask[at]}
 
 
 def as_is(batch: Any) -> dict[str, torch.Tensor]:

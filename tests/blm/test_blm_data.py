@@ -589,6 +589,8 @@ def test_a_duplicated_answer_is_refused_dropped_or_merged(tmp_path):
     assert len(load_matrices(folder, duplicated_answer="drop")) == 1
     merged = load_matrices(folder, duplicated_answer="merge")
     assert sorted(zip(merged[0]["candidates"], merged[0]["errors"], strict=True)) == [("a", "Correct"), ("b", "y")]
+    with pytest.raises(BadInput, match="one, matrix 2: one candidate alone"):
+        load_matrices(write_matrices(tmp_path / "one", [["a", "b", "c"], ["a"] * 3], labels), duplicated_answer="merge")
     with pytest.raises(UnknownName, match="way of a duplicated answer 'keep'"):
         load_matrices(folder, duplicated_answer="keep")
 

@@ -140,3 +140,48 @@ def test_baselines_share_the_interface(architecture):
     assert out.logits.shape == (3, 9) and out.loss.item() == pytest.approx(expected.item(), rel=1e-6)
     out.loss.backward()
     assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+SMALL = {"hidden_size": 64, "kernel": 4, "stride": 4}
+MODELS = {
+    "pairs": lambda: SparseVAEForSentenceEmbedding(SparseVAEConfig(**SMALL)),
+    "matrices": lambda: SparseVAEForBLM(SparseVAEForBLMConfig(**SMALL, sentence_negatives="instance")),
+    "baseline": lambda: BLMBaseline(BLMBaselineConfig(architecture="vae", hidden_size=64, kernel=4)),
+}
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_instances_with_fewer_candidates_count_as_they_do_alone(kind):
+    """Instance 1 has two candidates of five; what fills its row, far too large, changes nothing."""
+    torch.default_generator.manual_seed(0)
+    model = MODELS[kind]().eval()
+    x = torch.randn(2, 64) if kind == "pairs" else torch.randn(2, 7, 64)
+    candidates, labels = torch.randn(2, 5, 64), torch.tensor([3, 1])
+    mask = torch.tensor([[True] * 5, [True, True, False, False, False]])
+    together = model(inputs_embeds=x, candidates=candidates, labels=labels, candidate_mask=mask)
+    alone = [model(inputs_embeds=x[:1], candidates=candidates[:1], labels=labels[:1])]
+    alone += [model(inputs_embeds=x[1:], candidates=candidates[1:, :2], labels=labels[1:])]
+    assert together.loss.item() == pytest.approx((alone[0].loss + alone[1].loss).item() / 2, rel=1e-5)
+    assert torch.allclose(together.logits[1, :2], alone[1].logits[0], atol=1e-6)
+    assert together.logits[1, 2:].tolist() == [-math.inf] * 3
+    assert choose(together.logits).tolist() == [choose(one.logits).item() for one in alone]
+    filled = candidates.masked_fill(~mask[..., None], 1e6)
+    again = model(inputs_embeds=x, candidates=filled, labels=labels, candidate_mask=mask)
+    assert again.loss.item() == pytest.approx(together.loss.item(), rel=1e-5)
+    again.loss.backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+
+
+def test_a_mask_that_does_not_fit_is_named():
+    model = MODELS["pairs"]()
+    x, candidates, labels = torch.randn(2, 64), torch.randn(2, 3, 64), torch.tensor([0, 2])
+    for mask, message in (
+        (torch.ones(2, 2).bool(), r"got torch.bool of shape \(2, 2\) for candidates \(2, 3\)"),
+        (torch.ones(2, 3), "got torch.float32"),
+        (torch.tensor([[True, False, False], [True] * 3]), "fewer than two candidates"),
+        (torch.tensor([[True] * 3, [True, True, False]]), "an answer where `candidate_mask` is False"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            model(x, candidates=candidates, labels=labels, candidate_mask=mask)
+    with pytest.raises(ValueError, match="for candidates None"):
+        model(x, candidate_mask=torch.ones(2, 3).bool())

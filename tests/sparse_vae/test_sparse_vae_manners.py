@@ -44,6 +44,11 @@ def test_a_sentence_is_chosen_among_raw_candidates(wrapped, encoder, tokenizer):
     rows = embed_sentences(SENTENCES, encoder, tokenizer, pooling="mean").rows
     logits = wrapped.eval()(inputs_embeds=rows, candidates=rows.flip(0).expand(3, 3, 32)).logits
     assert wrapped.choose_sentences(SENTENCES, candidates, tokenizer=tokenizer) == logits.argmax(-1).tolist()
+    fewer = [SENTENCES[::-1], SENTENCES[:2], SENTENCES[1:]]  # sets of 3, 2 and 2, whose scores are columns of the three
+    chosen = [logits[0].argmax(), 1 - logits[1, 1:].argmax(), 1 - logits[2, :2].argmax()]
+    assert wrapped.choose_sentences(SENTENCES, fewer, tokenizer=tokenizer) == [int(i) for i in chosen]
+    with pytest.raises(ValueError, match="fewer than two candidates"):
+        wrapped.choose_sentences(SENTENCES[:2], [SENTENCES, SENTENCES[:1]], tokenizer=tokenizer)
 
 
 def test_what_cannot_be_encoded_is_named(wrapped, encoder, tokenizer):

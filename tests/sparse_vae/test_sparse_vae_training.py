@@ -11,9 +11,11 @@ from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 import hf_repgeo.sparse_vae.layers_sparse_vae as layers
 from hf_repgeo.blm import agreement_matrices, chunk_sentences, pair_instances, to_dataset
 from hf_repgeo.errors import BadInput, UnknownName
+from hf_repgeo.localization.scores import selection_score
 from hf_repgeo.sparse_vae.configuration_sparse_vae import BLMBaselineConfig, SparseVAEConfig, SparseVAEForBLMConfig
 from hf_repgeo.sparse_vae.embeddings import EmbeddingTable, dataset_texts, embed_dataset, embed_sentences, model_key
 from hf_repgeo.sparse_vae.modeling_sparse_vae import SparseVAEForSentenceEmbedding
+from hf_repgeo.sparse_vae.scoring import evaluate_model, scores_of
 from hf_repgeo.sparse_vae.training import (
     EmbeddedInstances,
     build_model,
@@ -123,6 +125,29 @@ def test_a_hub_commit_names_the_cache(encoder):
     del model.config._commit_hash
 
 
+def test_sets_of_different_sizes_train_and_are_scored(tmp_path):
+    """Every second matrix loses two wrong candidates, as merging candidates of one text does."""
+
+    def shortened(row, index):
+        wrong = [i for i in range(len(row["errors"])) if i != row["label"]][: 2 if index % 2 else 0]
+        kept = [i for i in range(len(row["errors"])) if i not in wrong]
+        columns = {name: [row[name][i] for i in kept] for name in ("candidates", "errors")}
+        return {**columns, "label": kept.index(row["label"])}
+
+    data = to_dataset(agreement_matrices("en", "I", sizes=(60, 20))).map(shortened, with_indices=True)
+    table = random_table(dataset_texts(data))
+    parts = {"train": data["train"], "validation": data["test"]}
+    run = train(SparseVAEForBLMConfig(**SMALL, stride=4), parts, table, tmp_path, epochs=2, batch_size=20)
+    scores = scores_of(run.model, data["test"], table)
+    for row, own in zip(data["test"], scores, strict=True):
+        assert own.isfinite().sum() == len(row["candidates"]) and own[: len(row["candidates"])].isfinite().all()
+    found = evaluate_model(run.model, data["test"], table)
+    assert found.chance == pytest.approx((1 / 8 + 1 / 6) / 2) and sum(found.errors.values()) == 20
+    x, score = selection_score(run.model, data["test"], table)
+    assert score(x) == pytest.approx(found.accuracy)
+    assert all(0 <= entry["eval_accuracy"] <= 1 for entry in run.history if "eval_loss" in entry)
+
+
 def test_bad_requests_for_embeddings_are_named(encoder):
     model, tokenizer = encoder
     with pytest.raises(BadInput, match="`sentences`: got none"):
@@ -174,8 +199,10 @@ def test_bad_data_are_named(table):
 
     with pytest.raises(BadInput, match="candidate set without its answer in row 1"):
         instances([SENTENCES[:2]] * 2, [0, 2])
-    with pytest.raises(BadInput, match="sets of 2 to 3 candidates"):
-        instances([SENTENCES[:2], SENTENCES[:3]], [0, 0])
+    with pytest.raises(BadInput, match="candidate set without its answer in row 0"):
+        instances([SENTENCES[:2], SENTENCES[:3]], [2, 2])  # the third is the fill of a smaller set
+    with pytest.raises(BadInput, match="fewer than two candidates in row 1"):
+        instances([SENTENCES[:2], SENTENCES[:1]], [0, 0])
     with pytest.raises(BadInput, match="got no instance"):
         instances([], [])
 
