@@ -23,6 +23,7 @@ from .errors import BadInput, RepgeoError
 from .measures import check_options
 from .profiling import profile
 from .report import GeometryReport
+from .rows.small_files import utf8_text
 from .rows.texts import corpus_of, packaged_sample
 from .writing import write_whole, written_whole
 
@@ -167,7 +168,7 @@ def _of_list(models) -> list[Member]:
             raise BadInput(
                 "models", came=f"{str(models)!r}, which is not a file", wanted="a file with a model on each line"
             )
-        lines = (line.partition("#")[0].split() for line in Path(models).read_text(encoding="utf-8").splitlines())
+        lines = (line.partition("#")[0].split() for line in utf8_text(models, "models").split("\n"))
         models = [tuple(line) for line in lines if line]
     for entry in models:
         if not isinstance(entry, (str, tuple, list)):
@@ -270,7 +271,7 @@ def _note(out: Path, member: Member) -> dict:
     """What was written down about a member; nothing if the file is incomplete."""
     try:
         note = json.loads((out / "runs" / member.folder / "note.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return note if isinstance(note, dict) else {}
 

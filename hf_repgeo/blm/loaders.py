@@ -6,16 +6,14 @@ Formats: `fragments.csv` and `sequences.csv` of chunk sentences; matrices in fol
 
 from __future__ import annotations
 
-import csv
-import json
 import random
 import re
 from collections.abc import Callable, Iterable, Sequence
-from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import BadInput, UnknownName
+from ..rows.small_files import json_value, table_records, utf8_text
 from .chunks import PATTERNS, Sentence
 from .lexicon import Row
 
@@ -86,13 +84,12 @@ def _pattern(name: str) -> str:
 
 def _table(path: str | Path, fits: Callable[[list[str]], bool], wanted: str) -> tuple[list[str], list]:
     """Header and `(line, cells)` of a table whose separator makes its header fit."""
-    text = _text(path)
+    text = utf8_text(path, "path")
     for separator in SEPARATORS:
-        reader = csv.reader(StringIO(text), delimiter=separator)
-        header = [name.strip() for name in next(reader, [])]
+        records = table_records(text, "path", str(path), delimiter=separator)
+        header = [name.strip() for name in next(records, (1, []))[1]]
         if fits(header):
-            records = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader if any(cells)]
-            return header, records
+            return header, [(line, [cell.strip() for cell in cells]) for line, cells in records if any(cells)]
     came = f"{path}, line 1: {text.split(chr(10), 1)[0][:60]!r}"
     separators = ", ".join(SEPARATORS.values())
     raise BadInput("path", came=came, wanted=f"{wanted}, separated by {separators}")
@@ -144,6 +141,9 @@ def _of_folder(folder: Path) -> list[tuple[str, dict]]:
     for name, file in (("context_templates", "x_templates.json"), ("candidates_templates", "y_templates.json")):
         if (folder / file).is_file():
             columns[name] = _read_json(folder / file)
+    for name, values in columns.items():
+        if not isinstance(values, list) or not all(isinstance(value, list) for value in values):
+            raise BadInput("path", came=f"{folder}: {name} {str(values)[:60]}", wanted="a list with a list per matrix")
     sizes = {name: len(values) for name, values in columns.items()}
     if len(set(sizes.values())) > 1:
         came = f"{folder}: " + ", ".join(f"{size} {name}" for name, size in sizes.items())
@@ -250,7 +250,7 @@ def load_genbench(path: str | Path, *, duplicated_answer: str = "error", seed: i
     if duplicated_answer not in DUPLICATES:
         raise UnknownName("way of a duplicated answer", duplicated_answer, DUPLICATES)
     rng, kept = random.Random(seed), []
-    for number, line in enumerate(_text(path).splitlines(), 1):
+    for number, line in enumerate(utf8_text(path, "path").split("\n"), 1):
         if line.strip():
             place = f"{path}, line {number}"
             merged = _merged(_genbench_record(place, line), place, duplicated_answer)
@@ -261,12 +261,13 @@ def load_genbench(path: str | Path, *, duplicated_answer: str = "error", seed: i
 
 
 def _genbench_record(place: str, line: str) -> dict:
-    try:
-        record = json.loads(line)
-        options, target, given = record["target_options"], int(record["target"]), record["input"]
-    except (ValueError, KeyError, TypeError) as error:
+    record = json_value(line, "path", place)
+    record = record if isinstance(record, dict) else {}
+    options, target, given = (record.get(name) for name in ("target_options", "target", "input"))
+    if not (isinstance(options, list) and isinstance(given, str) and str(target).isdigit()):
         wanted = "an object with input, target_options and target"
-        raise BadInput("path", came=f"{place}: {type(error).__name__} {error}", wanted=wanted) from None
+        raise BadInput("path", came=f"{place}: {line[:60]}", wanted=wanted)
+    target = int(str(target))
     if not 0 <= target < len(options):
         came = f"{place}: target {target} of {len(options)} options"
         raise BadInput("path", came=came, wanted="one of the options")
@@ -279,7 +280,9 @@ def _names_from_truth(names, truth, folder: Path) -> list[list[str]]:
     if names is None and truth is None:
         came = f"{folder}: neither labels.json nor truth_bool.json"
         raise BadInput("path", came=came, wanted="one of them")
-    return names or [["Correct" if str(value) == "True" else "wrong" for value in row] for row in truth]
+    if names is None and isinstance(truth, list) and all(isinstance(row, list) for row in truth):
+        return [["Correct" if str(value) == "True" else "wrong" for value in row] for row in truth]
+    return names
 
 
 def _to_dataset(records: Iterable[dict]) -> Dataset:
@@ -289,20 +292,4 @@ def _to_dataset(records: Iterable[dict]) -> Dataset:
 
 
 def _read_json(path: Path):
-    text = _text(path)
-    try:
-        return json.loads(text)
-    except ValueError as error:
-        raise BadInput("path", came=f"{path}: {error}", wanted="JSON") from None
-
-
-def _text(path: str | Path) -> str:
-    path = Path(path)
-    if not path.is_file():
-        what = "a folder" if path.is_dir() else "which does not exist"
-        raise BadInput("path", came=f"{path}, {what}", wanted="a file of the authors' data that you have")
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        came = f"{path}: no UTF-8 from byte {error.start:,} on"
-        raise BadInput("path", came=came, wanted="text in UTF-8", cure="Save it in that encoding.") from None
+    return json_value(utf8_text(path, "path"), "path", str(path))

@@ -26,6 +26,9 @@ def add(commands) -> None:
 
 def run_generate(args: argparse.Namespace) -> int:
     """Generate, write, and say what was written."""
+    from ..rows.options import made_folder
+
+    made_folder("--output", args.output)
     data = generate(args.task, **given(args, *KEYWORDS))
     card = generated_card(data, args.task, **given(args, "language", "type", "split", "seed"))
     print(save_dataset(data, args.output, card))

@@ -71,7 +71,9 @@ def perturb(options: argparse.Namespace) -> None:
     """Writes the perturbed model and its tokenizer, and prints the folder."""
     from ..downstream import Perturbation, save_perturbed
     from ..rows.models import load_model
+    from ..rows.options import as_folder
 
+    as_folder("--out", options.out)
     choices = given(options, *PERTURBING)
     choices |= {name: tuple(choices[name]) for name in ("layers", "kinds") if name in choices}
     recipe = Perturbation(options.alpha, **choices)

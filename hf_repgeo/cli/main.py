@@ -101,10 +101,15 @@ def _run(arguments: list[str] | None) -> int:
             raise
         return _complain(said, BAD_INPUT)
     except KeyboardInterrupt as stop:
-        left = getattr(options, "interrupted", lambda options: "nothing was saved")(options)
+        left = getattr(options, "interrupted", _starts_over)(options)
         terminated = isinstance(stop, Terminated)
         said = f"{'terminated' if terminated else 'interrupted'}; {left}"
         return _complain(said, TERMINATED if terminated else INTERRUPTED)
+
+
+def _starts_over(options: argparse.Namespace) -> str:
+    """What holds after an interruption of every command: files are written whole or not at all."""
+    return "no file is half-written, and the same command starts over"
 
 
 def _several() -> bool:
@@ -148,10 +153,11 @@ def _complain(said: str, status: int) -> int:
 
 
 def _sentence(error: OSError) -> str:
-    """The operating system's message, with the file's name."""
+    """The operating system's message, with the file's name; of a copy, with both names."""
     if error.strerror is None:
         return str(error).strip().split("\n\n")[0]
-    return f"{error.filename}: {error.strerror}" if error.filename is not None else error.strerror
+    named = " -> ".join(str(name) for name in (error.filename, error.filename2) if name is not None)
+    return f"{named}: {error.strerror}" if named else error.strerror
 
 
 def _of_the_disk(error: Exception) -> str | None:

@@ -85,12 +85,14 @@ def _embedding_options(args: argparse.Namespace) -> dict:
 def run_train(args: argparse.Namespace) -> int:
     """Train, choose, and write the models, their figures per run and their mean."""
     from ..blm import generate
+    from ..rows.options import made_folder
     from ..sparse_vae.cards import save_with_card
     from ..sparse_vae.configuration_sparse_vae import SparseVAEConfig, SparseVAEForBLMConfig
     from ..sparse_vae.embeddings import embed_dataset
     from ..sparse_vae.scoring import evaluate_model, over_runs
     from ..sparse_vae.training import train_runs
 
+    output = made_folder("--output", args.output)
     data = generate(args.task, **given(args, "language", *GENERATING))
     table = embed_dataset(data, args.encoder, **_embedding_options(args))
     settings = {
@@ -109,7 +111,6 @@ def run_train(args: argparse.Namespace) -> int:
     if "validation" not in data:  # matrices have two published parts; a tenth of training chooses the epoch
         parts = data["train"].train_test_split(0.1, seed=0)
         data["train"], data["validation"] = parts["train"], parts["test"]
-    output = Path(args.output)
     options = given(args, *TRAIN, *RUNS)
     runs = train_runs(config, data, table, output / "checkpoints", quiet=options.get("jobs", 1) > 1, **options)
     results = []
@@ -140,12 +141,14 @@ def run_localize(args: argparse.Namespace) -> int:
     from ..localization.regions import receptive_fields
     from ..localization.reports import localization_report
     from ..localization.scores import localize_property
+    from ..rows.options import made_folder
     from ..sparse_vae.configuration_sparse_vae import SparseVAEConfig
     from ..sparse_vae.embeddings import embed_sentences
 
     language = given(args, "language").get("language", "en")
     if args.sentences == "roles" and language != "en":
         raise BadInput("language", came=repr(language), wanted="'en', the only one with role sentences")
+    output = made_folder("--output", args.output)
     sentences = role_sentences() if args.sentences == "roles" else chunk_sentences(language)
     properties = args.properties or PROPERTIES[args.sentences]
     table = embed_sentences([sentence.text for sentence in sentences], args.encoder, **_embedding_options(args))
@@ -153,8 +156,6 @@ def run_localize(args: argparse.Namespace) -> int:
     regions = receptive_fields(config).flatten(1)
     test_rows = [row for row in {sentence.row for sentence in sentences} if row % 4 == 0]  # one row of every group
     options: dict[str, Any] = {"test_rows": test_rows, "n_null": NULLS} | given(args, *LOCALIZING)
-    output = Path(args.output)
-    output.mkdir(parents=True, exist_ok=True)
     localized = {}
     for name, rows in (("all dimensions", table), ("without outliers", without_outliers(table))):
         found = corrected({prop: localize_property(sentences, rows, prop, regions, **options) for prop in properties})

@@ -44,7 +44,7 @@ def add(commands) -> None:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.set_defaults(run=run, shared="jobs")
+    parser.set_defaults(run=run, shared="jobs", interrupted=interrupted)
     parser.add_argument("model", nargs="?", metavar="MODEL", help="a Hub id, with --revisions")
     parser.add_argument("--revisions", metavar="PATTERN", help="branches and tags, such as 'step*'")
     parser.add_argument("--checkpoints", metavar="DIR", help="a folder with a model in each subfolder")
@@ -78,6 +78,12 @@ def run(options: argparse.Namespace) -> None:
     print_report(report, options)
     for member, reason in report.provenance["failed"].items():
         print(f"{member}: {reason}", file=sys.stderr)
+
+
+def interrupted(options: argparse.Namespace) -> str:
+    """The message after an interruption: how many models are measured, and how to continue."""
+    done = len(list(Path(options.out).glob("runs/*/note.json")))
+    return f"models measured so far, in {options.out}: {done}; the same command measures the others"
 
 
 def _draw(report, out: Path) -> None:

@@ -17,7 +17,7 @@ from ..runs.provenance import versions
 from .decision import CANNOT_TELL, Curve, Decision, Picture
 from .embeddings import embed
 from .inputs import Pairs, read_pairs
-from .intervals import halves, mean_interval
+from .intervals import halves, mean_interval, surely_below
 from .retrieval import reciprocal_ranks
 
 STEP = re.compile(r"(\d+)(?!.*\d)")
@@ -106,7 +106,7 @@ def _losses(last: Path) -> dict[int, float]:
     try:
         history = json.loads(file.read_text(encoding="utf-8"))["log_history"]
         return {int(entry["step"]): float(entry["eval_loss"]) for entry in history if "eval_loss" in entry}
-    except (json.JSONDecodeError, KeyError, TypeError, ValueError, RecursionError) as error:
+    except (KeyError, OverflowError, TypeError, ValueError, RecursionError) as error:
         came = f"{file} ({type(error).__name__}: {error})"[:200]
         raise BadInput("folder", came=came, wanted="a trainer_state.json as the Trainer writes it") from None
 
@@ -164,7 +164,7 @@ def _verdict(by_pairs: _Checkpoint, rivals: dict[str, _Checkpoint], gains: dict[
     others = [name for name, rival in rivals.items() if rival.step != by_pairs.step]
     if others == list(rivals) and all((gains[name].low or 0.0) > 0 for name in others):
         return "by the pairs"
-    settled = [rivals[name].step == by_pairs.step or (gains[name].high or 0.0) < 0.02 for name in rivals]
+    settled = [rivals[name].step == by_pairs.step or surely_below(gains[name], 0.02) for name in rivals]
     if any(settled):
         return "use the loss" if len(rivals) > 1 else "keep the last"
     return CANNOT_TELL

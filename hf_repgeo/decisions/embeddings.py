@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -14,6 +13,7 @@ import torch
 from ..errors import BadInput, UnknownName
 from ..rows.forward import Place, forward_windows
 from ..rows.models import Loaded, load_model
+from ..rows.small_files import json_value, utf8_text
 from ..rows.windows import Windows, resolve_window, window_limit
 
 POOLINGS = ("mean", "mean_without_sinks", "last", "cls")
@@ -97,7 +97,9 @@ def sentence_pooling(folder: str | None) -> str:
     file = Path(folder or "", "1_Pooling", "config.json")
     if folder is None or not file.is_file():
         return "mean"
-    settings = json.loads(file.read_text(encoding="utf-8"))
+    settings = json_value(utf8_text(file, "model"), "model", str(file))
+    if not isinstance(settings, dict):
+        return "mean"
     named = settings.get("pooling_mode")
     chosen = [ours for key, ours in SENTENCE_POOLINGS.items() if settings.get(key)]
     chosen += [{"lasttoken": "last"}.get(named, named)] if isinstance(named, str) else []

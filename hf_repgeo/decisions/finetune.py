@@ -56,7 +56,7 @@ class _Change:
 
     def verdict(self) -> str:
         """`"healthy"`, `"narrowed"`, `"collapsed"`, or `"cannot tell"` where an interval holds a limit."""
-        low, high = self.spread.low or 0.0, self.spread.high or np.inf
+        low, high = self.spread.low or 0.0, np.inf if self.spread.high is None else self.spread.high
         rise_low, rise_high = self.rise.low or 0.0, self.rise.high if self.rise.high is not None else np.inf
         cone = (self.cosines[1].low or -1.0) > CONE and rise_low > 0
         if cone or high < LOST:

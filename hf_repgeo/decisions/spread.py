@@ -9,6 +9,7 @@ from ..downstream.resampling import LEVEL, Interval, cluster_weights
 from .retrieval import unit
 
 DRAWS = 200
+ROUNDING = 1e-12  # variance that equal rows in float32 have, of unit rows
 
 
 def spread(rows: torch.Tensor, groups: np.ndarray, seed: int = 0) -> tuple[float, np.ndarray]:
@@ -39,7 +40,7 @@ def _ratio(gram: torch.Tensor, weights: torch.Tensor) -> float:
     centred = gram - means[:, None] - means[None, :] + share @ means
     total = weights @ centred.diagonal()
     squares = weights @ (centred * centred) @ weights
-    return float(total**2 / squares) if squares > 0 else 0.0
+    return float(total**2 / squares) if total > ROUNDING * weights.sum() else 0.0
 
 
 def ratio_of(after: tuple[float, np.ndarray], before: tuple[float, np.ndarray]) -> Interval:

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..errors import BadInput
 from ..rows.models import load_model
+from ..rows.small_files import json_value, utf8_text
 from .geometry import TokenizedTexts, geometry_of, last_layer
 from .prediction import dummies, folds_of, linear, out_of_fold
 from .resampling import LEVEL
 from .sequences import sample_sequences
 from .studies import architecture_of
-from .tables import ScoreTable, read_scores
+from .tables import ScoreTable, frame_of, read_scores
 
 if TYPE_CHECKING:
+    import pandas
     from transformers import PreTrainedModel
 
 SHIPPED = Path(__file__).parents[1] / "data" / "downstream-study.csv"
@@ -90,7 +91,8 @@ def expect_score(
     score = score or (SHIPPED_SCORE if fit is None else DEFAULT_SCORE)
     settings = _settings(path)
     known = settings["measures"] if measure is None else [measure]
-    table = read_scores(path, score, measures=[name for name in known if measure or _varies(path, name)])
+    frame = frame_of(path)
+    table = read_scores(frame, score, measures=[name for name in known if measure or _varies(frame, name)])
     loaded = load_model(model, tokenizer=tokenizer, dtype="float32" if isinstance(model, str) else "auto")
     family = architecture or architecture_of(loaded.model)
     chosen, expected_of, error = _best(table, family)
@@ -107,17 +109,24 @@ def _settings(path: Path) -> dict:
     """What the study did, from `study.json` or, for a table `NAME.csv`, `NAME.json` beside it."""
     for place in (path.with_suffix(".json"), path.with_name("study.json")):
         if place.is_file():
-            return json.loads(place.read_text(encoding="utf-8"))
+            return _checked(json_value(utf8_text(place, "fit"), "fit", str(place)), place)
     wanted = "a study's table.csv with its study.json beside it"
     cure = "The sample on which geometry was measured must be known: numbers on another one do not compare."
     raise BadInput("fit", came=repr(str(path)), wanted=wanted, cure=cure)
 
 
-def _varies(path: Path, name: str) -> bool:
-    """Whether a column exists, is complete and not constant, so that it can predict at all."""
-    import pandas
+def _checked(settings: Any, place: Path) -> dict:
+    """The settings, if they have what `_measured` needs."""
+    kinds: dict[str, Any] = {"measures": list, "corpora": (str, list, dict, type(None)), "sequences": int, "seed": int}
+    for name, kind in kinds.items():
+        if not isinstance(settings, dict) or not isinstance(settings.get(name), kind):
+            raise BadInput("fit", came=f"{str(place)!r} without {name}", wanted="the study.json of a study")
+    return settings
 
-    column = pandas.read_csv(path).get(name)
+
+def _varies(frame: pandas.DataFrame, name: str) -> bool:
+    """Whether a column exists, is complete and not constant, so that it can predict at all."""
+    column = frame.get(name)
     return column is not None and column.notna().all() and column.nunique() > 1
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import BadInput
+from ..rows.small_files import json_value, utf8_text
 from ..writing import write_whole, written_whole
 from .glue_files import TASKS, glue_average
 from .probes import OWN, PROBES
@@ -77,7 +78,8 @@ class ResultStore:
     def _check(self, settings: dict, rank: int) -> None:
         path, wanted = self.folder / "study.json", json.loads(json.dumps(settings))
         if path.exists():
-            found = json.loads(path.read_text(encoding="utf-8"))
+            found = json_value(utf8_text(path, "out"), "out", str(path))
+            found = found if isinstance(found, dict) else {}
             changed = [key for key in wanted if found.get(key) != wanted[key]]
             if changed:
                 came = f"{str(self.folder)!r}, a study with another {changed[0]}: {found.get(changed[0])}"
@@ -94,14 +96,10 @@ class ResultStore:
             file.write(json.dumps(vars(result), allow_nan=False).encode() + b"\n")
 
     def read(self) -> list[Result]:
-        """All results, the last of each job; a line cut short by a crash is left out."""
+        """All results, the last of each job; a line cut short by a crash, or damaged, is left out."""
         found = {}
         for path in sorted(self.folder.glob("results-*.jsonl")):
-            for line in path.read_text(encoding="utf-8").splitlines():
-                try:
-                    result = Result(**json.loads(line))
-                except ValueError:
-                    continue
+            for result in filter(None, map(_result_of, path.read_bytes().split(b"\n"))):
                 if result.key not in found or result.error is None:
                     found[result.key] = result
         return list(found.values())
@@ -119,6 +117,19 @@ class ResultStore:
         columns = list(dict.fromkeys(column for row in rows for column in row))
         _write_csv(wide, columns, rows)
         return tidy, wide
+
+
+def _result_of(line: bytes) -> Result | None:
+    """The result in a line; `None` if it holds none."""
+    try:
+        result = Result(**json.loads(line))
+    except (ValueError, TypeError, RecursionError):
+        return None
+    plain = all(isinstance(part, (str, int, float)) for part in (*result.point, result.task))
+    numbers = isinstance(result.values, dict) and all(
+        value is None or isinstance(value, (int, float)) for value in result.values.values()
+    )
+    return result if plain and numbers else None
 
 
 def _write_csv(path: Path, columns: list[str], rows) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 from ..errors import BadInput, UnknownName
 from ..localization.probing import make_probe
 from ..rows.models import load_model
+from ..rows.small_files import table_records, utf8_text
 from .expectation import SHIPPED
 from .geometry import CHEAP, TokenizedTexts, geometry_of, last_layer, text_means
 from .glue_files import TASKS, load_task, task_of
@@ -154,7 +154,7 @@ def read_labelled(data: str | Path, rows: int = 2000, seed: int = 0) -> ProbeTas
         columns, labels = _read_csv(Path(data))
     keep = np.sort(np.random.default_rng(seed).permutation(len(labels))[:rows])
     classes = sorted({labels[i] for i in keep})
-    numbers = np.array([classes.index(labels[i]) for i in keep])
+    numbers = np.array([classes.index(labels[i]) for i in keep], dtype=np.int64)
     smallest = np.bincount(numbers).min(initial=len(keep))
     if len(classes) < 2 or smallest < LEAST_PER_CLASS:
         came = f"{len(keep)} rows of {len(classes)} classes, {smallest} of the rarest"
@@ -166,23 +166,19 @@ def read_labelled(data: str | Path, rows: int = 2000, seed: int = 0) -> ProbeTas
 def _read_csv(path: Path) -> tuple[list[list[str]], list[str]]:
     if not path.is_file():
         raise BadInput("data", came=f"{str(path)!r}, which is not a file", wanted="a CSV or TSV file, or FOLDER:task")
-    with path.open(newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file, delimiter="\t" if path.suffix == ".tsv" else ",")
-        header = reader.fieldnames or []
-        for column in ("text", "label"):
-            if column not in header:
-                raise BadInput("data", came=f"{path}, line 1: {header}", wanted="the columns text and label")
-        wanted = ["text", *(["text2"] if "text2" in header else [])]
-        columns: list[list[str]] = [[] for _ in wanted]
-        labels = []
-        for row in reader:
-            if any(row[name] is None for name in (*wanted, "label")):
-                came = f"{path}, line {reader.line_num}, with too few columns"
-                raise BadInput("data", came=came, wanted=f"{len(header)}")
-            labels.append(row["label"])
-            for cells, name in zip(columns, wanted):
-                cells.append(row[name])
-    return columns, labels
+    delimiter = "\t" if path.suffix == ".tsv" else ","
+    records = table_records(utf8_text(path, "data"), "data", str(path), delimiter=delimiter)
+    _, header = next(records, (1, []))
+    for column in ("text", "label"):
+        if column not in header:
+            raise BadInput("data", came=f"{path}, line 1: {header}", wanted="the columns text and label")
+    rows = []
+    for line, cells in records:
+        if cells and len(cells) < len(header):
+            raise BadInput("data", came=f"{path}, line {line}, with too few columns", wanted=f"{len(header)}")
+        rows += [dict(zip(header, cells))] if cells else []
+    texts = ["text", *(["text2"] if "text2" in header else [])]
+    return [[row[name] for row in rows] for name in texts], [row["label"] for row in rows]
 
 
 def _candidate(name: str, place: str, task: ProbeTask, measure: str, outcome: float | None, seed: int) -> Candidate:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import BadInput
+from ..rows.small_files import utf8_text
 from ..rows.texts import packaged_sample, read_dataset
 
 WORD = re.compile(r"\b\w\w+\b")  # two letters or digits at least, as scikit-learn's CountVectorizer reads words
@@ -131,10 +132,7 @@ def _read_lines(place) -> list[str]:
         return list(place)
     path = Path(place)
     if path.is_file():
-        try:
-            return path.read_text(encoding="utf-8").splitlines()
-        except UnicodeDecodeError as error:
-            raise BadInput("corpora", came=f"{str(path)!r}, not UTF-8 at byte {error.start}", wanted="UTF-8") from None
+        return utf8_text(path, "corpora").split("\n")
     if isinstance(place, Path) or path.suffix in (".txt", ".tokens") or str(place).startswith(("/", ".")):
         came = f"{str(place)!r}, which is not a file"
         raise BadInput("corpora", came=came, wanted="a text file, one sequence per line")

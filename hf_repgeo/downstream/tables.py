@@ -96,7 +96,7 @@ def read_scores(
             numeric, no measure left, fewer rows than a regression needs.
         UnknownName: a column that does not exist.
     """
-    frame = _wide(_frame(table))
+    frame = _wide(frame_of(table))
     notes: list[str] = []
     for column in [score, *(measures or ()), *(baselines or ()), *filter(None, (architecture, dose))]:
         if column not in frame.columns:
@@ -127,7 +127,13 @@ def read_scores(
     return table_of
 
 
-def _frame(table) -> pandas.DataFrame:
+def frame_of(table) -> pandas.DataFrame:
+    """The table of a file, or a copy of one in memory.
+
+    Raises:
+        BadInput: not a file, or not a table.
+        MissingExtra: pandas is not installed.
+    """
     try:
         import pandas
     except ImportError:

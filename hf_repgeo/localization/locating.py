@@ -88,8 +88,8 @@ def locate(
         raise BadInput("epochs", came=repr(epochs), wanted="0 or a positive integer")
     if epochs:
         _check_trainable()
-    read = read_sentences(sentences, properties)
     folder = None if out is None else made_folder("out", out)
+    read = read_sentences(sentences, properties)
     embedded = _embed(read, encoder, layer, pooling, tokenizer, cache_dir, trust_remote_code)
     config = embedded.config()
     regions = None if config is None else receptive_fields(config).flatten(1)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import BadInput, UnknownName
+from ..rows.small_files import json_value, table_records, utf8_text
 from .effects import lacks
 
 if TYPE_CHECKING:
@@ -91,20 +89,16 @@ def _records(path: Path) -> tuple[list[dict], list[int]]:
     if ending == ".parquet":
         rows = _parquet(path)
         return rows, list(range(1, len(rows) + 1))
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise BadInput("sentences", came=f"{path}, not UTF-8 at byte {error.start}", wanted="UTF-8") from None
+    text = utf8_text(path, "sentences")
     return (_json if ending in (".jsonl", ".ndjson", ".json") else _table)(path, text)
 
 
 def _table(path: Path, text: str) -> tuple[list[dict], list[int]]:
     separator = _separator(path, text)
-    reader = csv.reader(StringIO(text), delimiter=separator)
-    header = [name.strip() for name in next(reader)]
+    rows = table_records(text, "sentences", str(path), delimiter=separator)
+    header = [name.strip() for name in next(rows)[1]]
     records, lines = [], []
-    began = reader.line_num + 1
-    for row in reader:
+    for began, row in rows:
         if any(cell.strip() for cell in row):
             if len(row) != len(header):
                 came = f"{path}, line {began}: {len(row)} cells"
@@ -113,7 +107,6 @@ def _table(path: Path, text: str) -> tuple[list[dict], list[int]]:
                 raise BadInput("sentences", came=came, wanted=wanted, cure=cure)
             records.append(dict(zip(header, row, strict=True)))
             lines.append(began)
-        began = reader.line_num + 1
     return records, lines
 
 
@@ -121,7 +114,8 @@ def _separator(path: Path, text: str) -> str:
     """The separator that splits the header into columns of which one is `text`."""
     header = text.split("\n", 1)[0]
     for separator in SEPARATORS:
-        if separator in header and TEXT in [name.strip() for name in next(csv.reader([header], delimiter=separator))]:
+        _, names = next(table_records(header, "sentences", str(path), delimiter=separator), (1, []))
+        if separator in header and TEXT in [name.strip() for name in names]:
             return separator
     came = f"{path}, line 1: {header.strip()[:60]!r}"
     wanted = f"a header with {WANTED}, separated by {', '.join(SEPARATORS.values())}"
@@ -134,10 +128,7 @@ def _json(path: Path, text: str) -> tuple[list[dict], list[int]]:
     records: list[Any] = []
     lines: list[int] = []
     for number, part in parts:
-        try:
-            found = json.loads(part)
-        except ValueError as error:
-            raise BadInput("sentences", came=f"{path}, line {number}: {error}", wanted="JSON") from None
+        found = json_value(part, "sentences", f"{path}, line {number}")
         records += found if whole else [found]
         lines += list(range(1, len(found) + 1)) if whole else [number]
     wrong = next((line for record, line in zip(records, lines) if not isinstance(record, dict)), None)

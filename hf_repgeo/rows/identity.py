@@ -175,7 +175,7 @@ def _size_and_time(file: Path) -> str:
 def _read(cache_file: Path | None) -> dict[str, str]:
     try:
         return dict(json.loads(cache_file.read_text())) if cache_file else {}
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, RecursionError):
         return {}
 
 

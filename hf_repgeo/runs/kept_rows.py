@@ -45,7 +45,7 @@ class KeptRows:
                 if facts.pop("identity") != self.identity:
                     return None
                 return _restored({name: file.get_tensor(name) for name in file.keys()}, facts)
-        except (OSError, SafetensorError, KeyError, TypeError, ValueError):
+        except (OSError, SafetensorError, AttributeError, KeyError, TypeError, ValueError, RecursionError):
             return None
 
     def write(self, collect: Callable[[], Representations]) -> Representations:

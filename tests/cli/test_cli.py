@@ -117,13 +117,15 @@ def test_an_interrupted_profile_says_what_is_saved(encoder_folder, text, tmp_pat
     assert f"are in {out}/profile.json; the same command measures the others" in capsys.readouterr().err
 
 
-def test_an_interrupted_measure_says_that_nothing_is_saved(rows_file, capsys, monkeypatch):
+def test_an_interrupted_measure_says_what_is_left(rows_file, capsys, monkeypatch):
     def interrupted(*arguments, **options):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("hf_repgeo.profiling.measure", interrupted)
     assert main(["measure", str(rows_file)]) == 130
-    assert capsys.readouterr().err == "hf-repgeo: interrupted; nothing was saved\n"
+    assert (
+        capsys.readouterr().err == "hf-repgeo: interrupted; no file is half-written, and the same command starts over\n"
+    )
 
 
 def test_sigterm_ends_a_command_as_ctrl_c_does_and_leaves_the_handler_as_it_was(rows_file, capsys, monkeypatch):
@@ -133,7 +135,7 @@ def test_sigterm_ends_a_command_as_ctrl_c_does_and_leaves_the_handler_as_it_was(
     before = signal.getsignal(signal.SIGTERM)
     monkeypatch.setattr("hf_repgeo.profiling.measure", terminated)
     assert main(["measure", str(rows_file)]) == 143
-    assert "terminated; nothing was saved" in capsys.readouterr().err
+    assert "terminated; no file is half-written, and the same command starts over" in capsys.readouterr().err
     assert signal.getsignal(signal.SIGTERM) is before
 
 

@@ -1,12 +1,13 @@
 """A full disk, a closed folder, a file in the way: one sentence, exit code 2, nothing half-written."""
 
+import argparse
 import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from hf_repgeo.cli.main import main
+from hf_repgeo.cli.main import main, parser
 
 
 @pytest.fixture
@@ -104,3 +105,62 @@ def test_a_perturbed_model_that_does_not_fit_leaves_nothing(rows, capsys, monkey
 def test_kernels_that_do_not_fit_the_embedding_give_one_sentence(rows, capsys, monkeypatch, encoder_folder):
     command = ("sparse-vae", "train", encoder_folder, "--output", rows / "run", "--cache", rows / "cache")
     assert "`kernel`: got [15, 15]" in refused(capsys, *command)
+
+
+# --- every command that writes ----------------------------------------------------------------------------------------
+
+OUT = "OUT"  # takes the place of the folder or file to write; no model or file that is read exists
+WRITING = [
+    ("profile", "nowhere", "--out", OUT),
+    ("sweep", "--models", "models.txt", "--out", OUT),
+    ("compare", "nowhere", "nothing", "--out", OUT),
+    ("sequences", "nowhere", "--out", OUT),
+    ("measure", "nowhere.npy", "--out", OUT),
+    ("plot", "nowhere.json", "--out", OUT),
+    ("locate", "nowhere.csv", "--encoder", "nowhere", "--out", OUT),
+    ("sparse-vae", "train", "nowhere", "--output", OUT),
+    ("sparse-vae", "localize", "nowhere", "--output", OUT),
+    ("blm", "generate", "chunks", "--output", OUT),
+    ("downstream", "sample", "nowhere.txt", "--out", OUT),
+    ("downstream", "perturb", "nowhere", "--alpha", "0.1", "--out", OUT),
+    ("downstream", "study", "nowhere", "--out", OUT),
+    ("downstream", "regress", "nowhere.csv", "--score", "x", "--out", OUT),
+    ("floor", "nowhere", "--out", OUT),
+    ("layer", "nowhere", "--pairs", "nowhere.csv", "--out", OUT),
+    ("finetune", "nowhere", "nothing", "--texts", "nowhere.csv", "--out", OUT),
+    ("quant", "nowhere", "nothing", "--out", OUT),
+    ("dims", "nowhere", "--out", OUT),
+    ("index", "nowhere", "--out", OUT),
+    ("dedup", "nowhere", "--out", OUT),
+    ("checkpoint", "nowhere", "--pairs", "nowhere.csv", "--out", OUT),
+]
+
+
+def writers(parser, name=()) -> set[tuple[str, ...]]:
+    """The commands with an option that names what to write."""
+    verbs = next((action.choices for action in parser._actions if isinstance(action, argparse._SubParsersAction)), {})
+    found = set().union(*(writers(inner, (*name, verb)) for verb, inner in verbs.items()))
+    flags = {flag for action in parser._actions for flag in action.option_strings}
+    return found | ({name} if flags & {"--out", "--output"} else set())
+
+
+def test_the_list_of_commands_that_write_is_whole():
+    listed = {tuple(words[: 2 if words[0] in ("sparse-vae", "blm", "downstream") else 1]) for words in WRITING}
+    assert writers(parser()) == listed
+
+
+@pytest.mark.parametrize("words", WRITING, ids=" ".join)
+@pytest.mark.parametrize("place", ["file.png", "file.png/below.png"])
+def test_a_file_in_the_way_is_refused_before_anything_is_read(tmp_path, capsys, monkeypatch, words, place):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "models.txt").write_text("nowhere")
+    taken = tmp_path / "file.png"
+    taken.write_text("mine")
+    if words[0] in ("measure", "plot") and place == "file.png":  # a file is what they replace
+        taken = tmp_path / "folder"
+        taken.mkdir()
+        place = "folder"
+    said = refused(capsys, *(place if word == OUT else word for word in words))
+    assert place.split("/")[0] in said and "nowhere" not in said
+    assert taken.is_dir() or taken.read_text() == "mine"
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted({"models.txt", "file.png", taken.name})

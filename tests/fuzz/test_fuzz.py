@@ -8,6 +8,7 @@ import json
 import math
 import os
 import resource
+import shutil
 import signal
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 
@@ -18,14 +19,24 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import hf_repgeo
+from hf_repgeo.blm.loaders import load_fragments, load_genbench, load_matrices, load_sequences
 from hf_repgeo.cli.main import main
+from hf_repgeo.decisions import read_groups, read_pairs
+from hf_repgeo.decisions.checkpoint import _losses
+from hf_repgeo.decisions.embeddings import sentence_pooling
+from hf_repgeo.downstream import expect_score, sample_sequences, select_encoder
+from hf_repgeo.downstream.glue_files import read_rows, task_of
+from hf_repgeo.downstream.results import ResultStore
+from hf_repgeo.downstream.tables import read_scores
 from hf_repgeo.errors import RepgeoError
 from hf_repgeo.hub.cards import update_card
+from hf_repgeo.localization.own_sentences import read_sentences
 from hf_repgeo.measures import MEASURES
 from hf_repgeo.measures.pairs import COMPARISONS, CloudPair, evaluate_pair
 from hf_repgeo.report import GeometryReport
 from hf_repgeo.rows.texts import corpus_of
 from hf_repgeo.rows.yaml_text import read_yaml
+from hf_repgeo.sweeps import _of_list
 
 CASES = int(os.environ.get("HF_REPGEO_FUZZ_CASES", "2000"))
 PATIENCE = 120  # seconds for one case, on a busy machine
@@ -191,6 +202,15 @@ def try_file(case, folder) -> None:
         corpus_of(path)
 
 
+def try_small_file(case, folder) -> None:
+    kind, content = case
+    reader, name = SMALL_FILES[kind]
+    path = folder / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(content)
+    reader(path)
+
+
 def try_saved(case, folder) -> None:
     """A matrix of any type through a file gives what the matrix gives, or is refused as that is."""
     path = folder / "saved.npy"
@@ -261,6 +281,50 @@ STARTS = [
     b"a: ",
 ]
 CONTENT = st.builds(lambda start, rest: start + rest, st.sampled_from(STARTS), st.binary(max_size=200))
+
+
+def with_its_siblings(path):
+    """The folder of `x.json`, with the other files of its layout: copies."""
+    for name in ("y.json", "truth_bool.json", "x_templates.json"):
+        shutil.copy(path, path.with_name(name))
+    return path.parent
+
+
+STUDY = {"models": {"tiny": "x"}}
+SMALL_FILES = {  # reader, and the name of the file that it reads
+    "pairs.csv": (read_pairs, "pairs.csv"),
+    "pairs.tsv": (read_pairs, "pairs.tsv"),
+    "pairs.jsonl": (read_pairs, "pairs.jsonl"),
+    "groups": (read_groups, "groups.csv"),
+    "labels": (lambda path: read_groups(["a", "b", "c"], path), "labels.txt"),
+    "losses": (lambda path: _losses(path.parent), "trainer_state.json"),
+    "pooling": (lambda path: sentence_pooling(str(path.parents[1])), "1_Pooling/config.json"),
+    "sentences.csv": (read_sentences, "sentences.csv"),
+    "sentences.jsonl": (read_sentences, "sentences.jsonl"),
+    "sentences.json": (read_sentences, "sentences.json"),
+    "corpora": (lambda path: sample_sequences([path], 1), "lines.txt"),
+    "probe": (lambda path: select_encoder({"a": "nowhere"}, path), "probe.csv"),
+    "scores": (lambda path: read_scores(path, "score"), "scores.csv"),
+    "study": (lambda path: expect_score("nowhere", path.with_name("table.csv")), "table.json"),
+    "settings": (lambda path: ResultStore(path.parent, STUDY), "study.json"),
+    "results": (lambda path: ResultStore(path.parent).write_tables(), "results-0.jsonl"),
+    "models": (_of_list, "models.txt"),
+    "matrices": (load_matrices, "matrices.csv"),
+    "matrices of JSON": (lambda path: load_matrices(with_its_siblings(path)), "x.json"),
+    "genbench": (load_genbench, "genbench.jsonl"),
+    "sequences": (load_sequences, "sequences.csv"),
+    "fragments": (load_fragments, "fragments.csv"),
+    "GLUE": (lambda path: read_rows(task_of("cola"), path), "cola.tsv"),
+}
+RESULT = {"model": "m", "architecture": "a", "how": "noise", "alpha": 0.1, "run": 0, "seed": 0, "task": "geometry"}
+KEYS = ["text", "query", "document", "label", "group", "log_history", "pooling_mode", "values", "measures"]
+OBJECTS = st.dictionaries(st.sampled_from(KEYS), NESTED, max_size=4)
+OBJECTS |= st.dictionaries(st.sampled_from([*RESULT, "values", "error"]), NESTED, max_size=2).map(RESULT.__or__)
+HEADERS = ["query,document", "query\tdocument", "text,group", "text,label", "model,score,a", "np-s vp-s;a", ""]
+LINES = [b"a,b\n", b"a\tb\n", b'"a\n', b"\xe9,\xe9\n", "a\u2028b,c\n".encode(), b"\r", b"\n", b"0"]
+LISTS = st.lists(st.sampled_from(LINES), max_size=40).map(b"".join)
+SMALL = CONTENT | OBJECTS.map(lambda found: json.dumps(found).encode())
+SMALL |= st.builds(lambda head, lines: f"{head}\n".encode() + lines, st.sampled_from(HEADERS), LISTS)
 WORDS = [
     "measure",
     "report",
@@ -292,6 +356,7 @@ TARGETS = {
     "one measure": (st.tuples(matrices(), st.sampled_from([*MEASURES])), try_one_measure, 5),
     "pairs": (st.tuples(arrays(), arrays(), st.sampled_from([*COMPARISONS])), try_pair, 3),
     "files": (st.tuples(st.sampled_from(KINDS), CONTENT), try_file, 3),
+    "small files": (st.tuples(st.sampled_from([*SMALL_FILES]), SMALL), try_small_file, 3),
     "saved": (arrays().filter(lambda X: isinstance(X, np.ndarray) and X.dtype != object), try_saved, 1),
     "reports": (REPORTS, try_report, 2),
     "texts": (
