@@ -214,7 +214,7 @@ def test_more_flagged_pairs_than_are_listed_leave_the_clusters_unknown(monkeypat
         (lambda: check_index(gaussian(100, 32), ["a"]), "`texts`: got texts beside a matrix"),
         (lambda: check_index(gaussian(20, 32)), "`X`: got 20 rows; wanted at least 50"),
         (lambda: check_index(gaussian(60, 1)), "`X`: got shape \\(60, 1\\)"),
-        (lambda: cosine_floor(gaussian(60, 8), {f"{i}": ["x"] * 5 for i in range(12)}, pairs=PAIRS), "pairs of texts besi"),
+        (lambda: cosine_floor(gaussian(60, 8), {f"{i}": ["x"] * 5 for i in range(12)}, pairs=PAIRS), "pairs of texts"),
         (lambda: check_finetune("a", "b", None), "`texts`: got none; wanted texts of the fine-tune's domain"),
         (lambda: check_finetune("a", "b", {"x": ["a"], "y": ["b"]}), "got 2 groups in texts in memory; wanted at le"),
         (lambda: check_quantization("a", "b", ["one text"]), "`texts`: got 1 text; wanted at least two"),
