@@ -1,8 +1,8 @@
 """Branches of every room of hf_repgeo that its tests take, with those that tests take in other processes.
 
 python benchmarks/branches.py -m "not hub"          # all tests; whatever follows goes to pytest
-python benchmarks/branches.py --keep F tests/rows   # some of them; coverage's data stays in folder F, and the next call adds to it
-python benchmarks/branches.py --keep F --missing rows --no-tests  # the branches of a room that were not taken, line -> line
+python benchmarks/branches.py --keep F tests/rows   # some; the data stays in folder F, and the next call adds to it
+python benchmarks/branches.py --keep F --no-tests --missing rows   # the branches of a room that were not taken
 
 Prints a table and exits with 1 if tests fail, or if a room, or a file at the top, takes less than `--least` per cent.
 A file at the top with few branches may leave one out.

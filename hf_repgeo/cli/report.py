@@ -50,6 +50,9 @@ def _add_verify(verbs) -> None:
     parser.add_argument("--model", help="in place of the one that the report names")
     parser.add_argument("--text", metavar="FILE", help="the texts, unless they are the packaged sample")
     parser.add_argument("--file", metavar="FILE", help="the rows, in place of the file that the report names")
+    parser.add_argument("--images", metavar="PATH", help="the image or folder of images that the report is of")
+    parser.add_argument("--tokenizer", metavar="NAME", help="its folder or Hub id, if it is not beside the model")
+    parser.add_argument("--audio", metavar="PATH", help="the sound or folder of sounds that the report is of")
 
 
 def _add_push(verbs) -> None:
@@ -70,7 +73,8 @@ def verify(options: argparse.Namespace) -> int:
     """Measures the report again, and prints what differs."""
     from ..verification import verify_report
 
-    found = verify_report(read_report(options.report), model=options.model, texts=options.text, file=options.file)
+    same = {name: getattr(options, name) for name in ("model", "file", "images", "audio", "tokenizer")}
+    found = verify_report(read_report(options.report), texts=options.text, **same)
     print(found)
     return 0 if found.holds else 1
 

@@ -159,7 +159,9 @@ def as_seed(seed: Any) -> int:
 
 def check_count(argument: str, count: Any, least: int) -> None:
     """Raises:
-    BadInput: not a whole number of at least `least`.
+    BadInput: not a whole number of at least `least`, or one that 32 bits don't hold.
     """
     if isinstance(count, bool) or not isinstance(count, Integral) or count < least:
         raise BadInput(argument, came=repr(count), wanted=f"a whole number of at least {least}")
+    if int(count) >= 2**31:
+        raise BadInput(argument, came="a larger one", wanted="a whole number below 2^31")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import BadInput
-from ..measures import MEASURES
+from ..measures import MEASURES, check_options
 from ..profiling import measure, profile
 from ..report_table import CASE, ReportTable
 from ..rows.corpus import Corpus
@@ -32,7 +32,16 @@ SETTINGS = (
     "seed",
     "null",
 )
+PROFILE = {"model", "fingerprint", "text", "tokens", "measures", "rows", "batch_rows", "seed", "null"}
+MEASURE = {"columns", "measures", "null", "interval", "max_rows", "seed"}
 FACTS = ("fingerprint", "text", "windows", "kernels", "versions", "processor", "device", "dtype")
+
+MEDIA = {  # what was read -> the argument of `profile`, and whether texts were beside it
+    "images": ("images", False),
+    "both": ("images", True),
+    "audio": ("audio", False),
+    "speech": ("audio", True),
+}
 
 # Largest relative difference of a value, by what has changed; each includes the ones before.
 TOLERANCES = {
@@ -82,20 +91,33 @@ class Verification:
         return "\n".join(lines)
 
 
-def verify_report(report: ReportTable, *, model=None, texts=None, file: str | Path | None = None) -> Verification:
+def verify_report(
+    report: ReportTable,
+    *,
+    model=None,
+    texts=None,
+    file: str | Path | None = None,
+    images=None,
+    audio=None,
+    processor=None,
+    tokenizer=None,
+) -> Verification:
     """Measures a report again with its own settings, and compares number by number.
 
     Args:
-        report: of `profile` on text or of `measure` on a file.
+        report: of `profile` or of `measure`.
         model: in place of the one that the report names, such as a model in memory, or the folder it has moved to.
         texts: the texts, unless they are the packaged sample; anything that `profile` takes.
         file: in place of the file of rows that the report names.
+        images, audio, processor: what `profile` read, if the report is of images or sounds.
+        tokenizer: if `profile` was given one.
 
     Returns:
         Verification: `holds`, and what differs.
 
     Raises:
         BadInput: the report does not say how it was measured, or the texts differ.
+        UnknownName: the report names a measure or option that does not exist.
 
     Cost: that of the report.
 
@@ -107,10 +129,12 @@ def verify_report(report: ReportTable, *, model=None, texts=None, file: str | Pa
         >>> print(verify_report(report, file=X))
         the same bit for bit
     """
-    if "window" in report.provenance and "text" in report.provenance:
-        again = _profiled(report.provenance, model, texts)
-    elif "columns" in report.provenance and "measures" in report.provenance:
-        again = _measured(report.provenance, file)
+    provenance = report.provenance
+    if provenance.keys() >= PROFILE and isinstance(provenance["text"], dict):
+        media = {"images": images, "audio": audio, "processor": processor}
+        again = _profiled(provenance, model, texts, media, tokenizer)
+    elif provenance.keys() >= MEASURE:
+        again = _measured(provenance, file)
     else:
         raise BadInput("report", came="one whose provenance tells no settings", wanted="a report of profile or measure")
     return compare_reports(report, again)
@@ -123,20 +147,41 @@ def compare_reports(report: ReportTable, again: ReportTable) -> Verification:
     return Verification(facts, _allowed(facts), list(_differences(report, again)), again)
 
 
-def _profiled(provenance: dict, model, texts) -> ReportTable:
+def _profiled(provenance: dict, model, texts, media: dict[str, Any], tokenizer) -> ReportTable:
     read = provenance["text"]
-    streamed = texts is not None and "fingerprint" not in read  # a file that was read one document at a time
-    corpus = texts if streamed else _corpus(read, texts)
+    if "items" in read:
+        corpus, settings = texts, _media(read, texts, media)
+    elif texts is not None and "fingerprint" not in read:  # a file that was read one document at a time
+        corpus, settings = texts, {"clean": read.get("clean", "none"), "text_column": read.get("column")}
+    else:
+        corpus, settings = _corpus(read, texts), {}
     tokens = provenance["tokens"]
-    pooled = tokens[0] if tokens[0] in POOLINGS else None
-    settings = {name: provenance[name] for name in SETTINGS if name in provenance}
-    settings |= {"clean": read.get("clean", "none"), "text_column": read.get("column")} if streamed else {}
+    pooled = tokens[0] if isinstance(tokens, list) and tokens and tokens[0] in POOLINGS else None
     settings |= {"pooling": pooled} if pooled else {"tokens": tokens}
+    settings |= {name: provenance[name] for name in SETTINGS if name in provenance}
     if model is None:
-        kept = {"revision": provenance.get("commit") or provenance.get("revision"), "dtype": provenance["dtype"]}
+        kept = {"revision": provenance.get("commit") or provenance.get("revision"), "dtype": provenance.get("dtype")}
         settings |= {name: value for name, value in kept.items() if value is not None}
         model = provenance["model"]
-    return profile(model, corpus, **settings, **provenance.get("options", {}), progress=False)
+    return profile(model, corpus, tokenizer=tokenizer, **settings, **_options(provenance), progress=False)
+
+
+def _media(read: dict, texts, given: dict[str, Any]) -> dict[str, Any]:
+    """The images or sounds, if those were given that the report is of."""
+    argument, beside = MEDIA.get(str(read.get("name")), ("images", False))
+    if given[argument] is None or beside != (texts is not None):
+        wanted = f"the {argument} of the report{', and the texts beside them' if beside else ''}"
+        raise BadInput(argument, came="none" if given[argument] is None else "texts", wanted=wanted)
+    return given
+
+
+def _options(provenance: dict) -> dict[str, Any]:
+    """The options of measures in a report. No other keyword of `profile` is taken: a report may come from anywhere."""
+    options = provenance.get("options", {})
+    if not isinstance(options, dict):
+        raise BadInput("report", came=f"options {options!r}"[:100], wanted="options by name")
+    check_options(options)
+    return options
 
 
 def _corpus(text: dict, given) -> Corpus:
@@ -160,7 +205,7 @@ def _measured(provenance: dict, file) -> ReportTable:
         raise BadInput("report", came="one measured with groups=", wanted="one without: groups are not in a report")
     rows = read_rows(file, provenance.get("column")) if isinstance(file, (str, Path)) else file
     settings = {name: provenance[name] for name in ("measures", "null", "interval", "max_rows", "seed")}
-    return measure(rows, **settings, **provenance.get("options", {}))
+    return measure(rows, **settings, **_options(provenance))
 
 
 def _allowed(facts: dict) -> float:

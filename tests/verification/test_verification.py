@@ -1,13 +1,15 @@
 """A report measured again: the same bit for bit on the same machine, and a sentence for whatever differs."""
 
+import copy
 import json
 
 import numpy as np
 import pytest
+import torch
 
 import hf_repgeo
 from hf_repgeo.cli.main import main
-from hf_repgeo.errors import BadInput
+from hf_repgeo.errors import BadInput, RepgeoError, UnknownName
 from hf_repgeo.report import GeometryReport
 from hf_repgeo.verification import compare_reports, verify_report
 
@@ -85,3 +87,93 @@ def test_the_command_line_verifies_a_file_of_rows(tmp_path, capsys):
     np.save(tmp_path / "x.npy", X)
     assert main(["report", "verify", out]) == 1
     assert "beyond the tolerance 0" in capsys.readouterr().out
+
+
+# --- images, sounds, and reports that cannot be measured again --------------------------------------------------------
+
+
+def test_a_report_of_images_is_measured_again_from_its_files(tmp_path, capsys):
+    image = pytest.importorskip("PIL.Image", reason="the extra 'vision' is not installed")
+    from tiny import seeded
+    from transformers import ViTConfig, ViTImageProcessor, ViTModel
+
+    config = ViTConfig(
+        hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=48, image_size=32, patch_size=8
+    )
+    seeded(ViTModel, config).save_pretrained(tmp_path / "vit")
+    ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(tmp_path / "vit")
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    noise = np.random.default_rng(0).integers(0, 256, (6, 32, 32, 3), dtype=np.uint8)
+    for number, pixels in enumerate(noise):
+        image.fromarray(pixels).save(pictures / f"{number}.png")
+    choice = {"measures": "anisotropy", "rows": 60, "batch_rows": 30, "progress": False}
+    report = hf_repgeo.profile(str(tmp_path / "vit"), images=pictures, **choice)
+    path = str(report.to_json(tmp_path / "report.json"))
+    assert main(["report", "verify", path, "--images", str(pictures)]) == 0
+    assert capsys.readouterr().out == "the same bit for bit\n"
+    with pytest.raises(BadInput, match="`images`: got none; wanted the images of the report"):
+        verify_report(report)
+    with pytest.raises(BadInput, match="`images`: got texts; wanted the images of the report"):
+        verify_report(report, images=pictures, texts=["a text"])
+    (pictures / "0.png").unlink()
+    found = verify_report(report, images=pictures)
+    assert not found.holds and set(found.facts) == {"text"}
+
+
+def test_a_report_of_a_model_in_memory_is_measured_with_it_and_its_tokenizer(encoder, tokenizer, documents):
+    report = hf_repgeo.profile(encoder, documents, tokenizer=tokenizer, measures="anisotropy", **SETTINGS)
+    given = {"model": encoder, "tokenizer": tokenizer, "texts": documents}
+    assert str(verify_report(report, **given)) == "the same bit for bit"
+    trained = copy.deepcopy(encoder)
+    with torch.no_grad():
+        trained.embeddings.word_embeddings.weight[3] += 1
+    found = verify_report(report, **given | {"model": trained})
+    assert not found.holds and set(found.facts) == {"fingerprint"}
+
+
+def test_a_report_cannot_switch_on_what_a_user_must_ask_for(profiled):
+    report, texts = profiled
+    for smuggled in ({"trust_remote_code": True}, {"out": "elsewhere"}, {"allow_random_weights": True}):
+        with pytest.raises(UnknownName, match=f"unknown option '{next(iter(smuggled))}'"):
+            verify_report(GeometryReport(report.rows, {**report.provenance, "options": smuggled}), texts=texts)
+    with pytest.raises(BadInput, match="got options \\['out'\\]; wanted options by name"):
+        verify_report(GeometryReport(report.rows, {**report.provenance, "options": ["out"]}), texts=texts)
+
+
+def test_reports_of_other_functions_and_of_groups_say_that_they_cannot_be_measured_again(encoder_folder, documents):
+    X = np.random.default_rng(0).normal(size=(60, 4))
+    compared = hf_repgeo.compare(str(encoder_folder), None, documents, layers=[1, 2], rows=100, measures=["anisotropy"])
+    with pytest.raises(BadInput, match="whose provenance tells no settings; wanted a report of profile or measure"):
+        verify_report(compared, texts=documents)
+    with pytest.raises(BadInput, match="one measured with groups="):
+        verify_report(hf_repgeo.measure(X, "anisotropy", groups=np.arange(60) // 3), file=X)
+    with pytest.raises(BadInput, match="`file`: got none; wanted the rows of the report"):
+        verify_report(hf_repgeo.measure(X, "anisotropy"))
+
+
+def test_rows_and_values_that_are_missing_on_either_side_differ_without_end():
+    X = np.random.default_rng(0).normal(size=(60, 4))
+    one, two = hf_repgeo.measure(X, "anisotropy"), hf_repgeo.measure(X, ["anisotropy", "mean_cosine"])
+    unknown = GeometryReport([{**one.rows[0], "value": None}], one.provenance)
+    for then, now, said in (
+        (two, one, "row: there in the report, missing now"),
+        (one, two, "missing in the report"),
+        (unknown, one, "value: None in the report"),
+    ):
+        found = compare_reports(then, now)
+        assert not found.holds and said in str(found) and "relative difference inf" in str(found)
+
+
+@pytest.mark.parametrize("value", [None, True, -1, 2**70, "x", [], [[1]], {"a": 1}, float("inf")], ids=str)
+def test_a_damaged_provenance_is_refused_in_words_or_gives_a_difference(profiled, value):
+    X = np.random.default_rng(0).normal(size=(30, 4))
+    for report, given in ((hf_repgeo.measure(X, "anisotropy"), {"file": X}), (profiled[0], {"texts": profiled[1]})):
+        for name in ("measures", "seed", "options", "rows", "text", "tokens", "layers", "window", "null", "max_rows"):
+            damaged = GeometryReport(
+                report.rows, report.provenance | ({name: value} if name in report.provenance else {})
+            )
+            try:
+                assert str(verify_report(damaged, **given))
+            except RepgeoError as error:
+                assert "\n" not in str(error)
