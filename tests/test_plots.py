@@ -1,9 +1,16 @@
 """Figures: what is drawn is what was measured; nothing is shown."""
 
-import pytest
+import warnings
+from io import BytesIO
+from types import SimpleNamespace
 
-from hf_repgeo import plot_layers
+import pytest
+from matplotlib.text import Text
+
+from hf_repgeo import plot_layers, plot_sweep, plot_training
+from hf_repgeo.decisions.decision import Curve, Picture, draw
 from hf_repgeo.errors import BadInput
+from hf_repgeo.plots import plot_comparison, plot_scale_curves, plot_sequences
 from hf_repgeo.report import GeometryReport
 
 
@@ -97,3 +104,38 @@ def test_numbers_of_different_cells_are_not_drawn_together():
     with pytest.raises(BadInput, match="Measure them again in the same cells"):
         plot_layers([now, patchy("b", quantizer="additive", cells=64)])
     assert len(plot_layers([now, patchy("b", quantizer="product", cells=64)]).axes) == 1
+
+
+# --- words of users ---------------------------------------------------------------------------------------------------
+
+ODD = "_\ue000 $a_b$"  # a character of no font, a formula, and a first letter that hides a line from legends
+
+
+def of_one_measure(measure, protocol, convention="", **details):
+    made = GeometryReport(provenance={"model": ODD, "text": {"name": ODD}})
+    for layer in range(3):
+        columns = {"layer": layer, "stack": "encoder", "tokens": "all", "measure": measure, "protocol": protocol}
+        made.add(value=0.5, se=0.1, convention=convention, details=details | {"step": layer}, **columns)
+    return made
+
+
+FIGURES = {
+    "layers": lambda: plot_layers(report(ODD, 3)),
+    "layers of two": lambda: plot_layers({ODD: report("m", 3), "other": report("m", 3)}),
+    "comparison": lambda: plot_comparison(of_one_measure("linear_cka", "whole")),
+    "sequences": lambda: plot_sequences(of_one_measure("curvature", "whole")),
+    "scale curves": lambda: plot_scale_curves({ODD: [SimpleNamespace(n=8, value=2.0, standard_error=0.1)]}),
+    "training": lambda: plot_training(of_one_measure("anisotropy", "whole", "razzhigaev")),
+    "sweep": lambda: plot_sweep(of_one_measure("anisotropy", "whole", "razzhigaev", member=ODD)),
+    "decision": lambda: draw(Picture([Curve(ODD, [ODD, "b"], [1, 2])] * 2, ODD, ODD, {ODD: 1}), ODD),
+}
+
+
+@pytest.mark.parametrize("kind", FIGURES)
+def test_words_of_users_are_drawn_as_they_are_and_unknown_characters_as_code_points(kind):
+    figure = FIGURES[kind]()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        figure.savefig(BytesIO())
+    said = [text.get_text() for text in figure.findobj(Text)]
+    assert any(r"_[E000] \$a_b\$" in text for text in said) and not any("\ue000" in text for text in said)

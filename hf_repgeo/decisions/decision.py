@@ -135,6 +135,7 @@ def draw(picture: Picture, title: str) -> Figure:
     """The picture with intervals as bands or bars, and marks as dashed lines."""
     from matplotlib.figure import Figure
 
+    from ..plots.glyphs import drawable
     from ..plots.layers import COLOURS, MARKERS
 
     figure = Figure(figsize=(7.2, 4.0), layout="constrained")
@@ -142,18 +143,20 @@ def draw(picture: Picture, title: str) -> Figure:
     for number, curve in enumerate(picture.curves):
         colour = COLOURS[number % len(COLOURS)]
         marker = MARKERS[number % len(MARKERS)] if len(curve.x) <= 40 else None
-        axis.plot(curve.x, curve.y, color=colour, marker=marker, markersize=4, lw=1.6, label=curve.name)
+        x = [drawable(one) if isinstance(one, str) else one for one in curve.x]
+        axis.plot(x, curve.y, color=colour, marker=marker, markersize=4, lw=1.6, label=drawable(curve.name))
         if curve.low is not None and curve.high is not None:
-            axis.fill_between(curve.x, curve.low, curve.high, color=colour, alpha=0.18, lw=0)
+            axis.fill_between(x, curve.low, curve.high, color=colour, alpha=0.18, lw=0)
     for name, x in picture.marks.items():
         axis.axvline(x, color="0.4", lw=1, ls="--")
-        axis.annotate(name, (x, 0.98), xycoords=("data", "axes fraction"), rotation=90, va="top", ha="right", size=8)
+        style = {"rotation": 90, "va": "top", "ha": "right", "size": 8}
+        axis.annotate(drawable(name), (x, 0.98), xycoords=("data", "axes fraction"), **style)
     if picture.xscale == "log2":
         axis.set_xscale("log", base=2)
         axis.xaxis.set_major_formatter("{x:.0f}")
-    axis.set(xlabel=picture.xlabel, ylabel=picture.ylabel)
+    axis.set(xlabel=drawable(picture.xlabel), ylabel=drawable(picture.ylabel))
     axis.spines[["top", "right"]].set_visible(False)
     if len(picture.curves) > 1:
         axis.legend(frameon=False, fontsize="small")
-    axis.set_title(title, fontsize="medium", loc="left")
+    axis.set_title(drawable(title), fontsize="medium", loc="left")
     return figure

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..plots.glyphs import drawable
 from ..plots.layers import COLOURS, MARKERS
 from .regression import MODELS, Association, Regression, fitted, residuals_of
 from .resampling import Interval
@@ -38,7 +39,7 @@ def _by_family(table: ScoreTable, axis: Axes, x: np.ndarray, y: np.ndarray, **st
         look = {"s": 22, "marker": MARKERS[number % len(MARKERS)], "alpha": 0.75, **style}
         colour = COLOURS[number % len(COLOURS)]
         for rows, face, name in ((mine & ~table.held_out, colour, family), (mine & table.held_out, "none", None)):
-            label = name if len(names) > 1 else None
+            label = drawable(name) if name and len(names) > 1 else None
             axis.scatter(x[rows], y[rows], facecolors=face, edgecolors=colour, label=label, **look)
 
 
@@ -57,7 +58,7 @@ def plot_doses(result: Regression) -> Figure | None:
             means = [y[mine & (x == dose)].mean() for dose in doses]
             axis.plot(doses, means, color=COLOURS[number % len(COLOURS)], lw=1.2)
         axis.set(xscale="log", xlabel="dose of noise" + (" (leftmost: none)" if (table.dose == 0).any() else ""))
-        axis.set_ylabel(name)
+        axis.set_ylabel(drawable(name))
     _legend(axes[0])
     return figure
 
@@ -79,7 +80,7 @@ def plot_scatter(result: Regression) -> Figure:
         constant, slope = fitted(table, result.headline, MODELS[0]).params
         ends = np.array([np.nanmin(x), np.nanmax(x)])
         axis.plot(ends, constant + slope * ends, "--", color="0.4", lw=1.2, label="all together")
-    axis.set(xlabel=result.headline, ylabel=table.score_name)
+    axis.set(xlabel=drawable(result.headline), ylabel=drawable(table.score_name))
     found = result.association(result.headline)
     axis.set_title(f"Pearson {found.pearson}; within a dose {found.within_dose}", fontsize="small")
     _legend(axis)
@@ -95,10 +96,10 @@ def plot_residuals(result: Regression) -> Figure:
         for number, family in enumerate(result.table.families):
             mine = families == family
             colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
-            label = family if len(result.table.families) > 1 else None
+            label = drawable(family) if len(result.table.families) > 1 else None
             axis.scatter(expected[mine], left[mine], s=20, alpha=0.75, label=label, color=colour, marker=marker)
         axis.axhline(0, color="0.6", lw=1)
-        axis.set(title=formula.replace("measure", result.headline), xlabel="fitted score")
+        axis.set(title=drawable(formula.replace("measure", result.headline)), xlabel="fitted score")
         axis.title.set_fontsize("small")
     axes[0].set_ylabel("residual")
     _legend(axes[0])
@@ -120,7 +121,7 @@ def plot_associations(result: Regression) -> Figure:
         axis.set(xlim=(-1.05, 1.05), title=title, xlabel="correlation")
         axis.title.set_fontsize("small")
         axis.grid(axis="x", lw=0.4, alpha=0.5)
-    axes[0].set_yticks(range(len(shown)), [one.measure for one in reversed(shown)], fontsize="small")
+    axes[0].set_yticks(range(len(shown)), [drawable(one.measure) for one in reversed(shown)], fontsize="small")
     return figure
 
 
@@ -136,7 +137,7 @@ def plot_skills(result: Regression) -> Figure:
         for place, skill in enumerate(shown):
             _whisker(axis, place, skill.skill, COLOURS[1] if skill.name in rivals else COLOURS[0])
         axis.axvline(0, color="0.6", lw=1)
-        axis.set_yticks(range(len(shown)), [skill.name for skill in shown], fontsize="small")
+        axis.set_yticks(range(len(shown)), [drawable(skill.name) for skill in shown], fontsize="small")
         axis.set(
             xlim=(max(-1.5, min(axis.get_xlim()[0], -0.05)), 1.02),
             title=title,
@@ -156,12 +157,11 @@ def plot_predictions(result: Regression) -> Figure | None:
         colour = COLOURS[0] if one.known_family else COLOURS[1]
         axis.plot([one.score] * 2, [one.low, one.high], color=colour, lw=1.2, alpha=0.7)
         axis.plot(one.score, one.expected, "o", color=colour, ms=5)
-        axis.annotate(
-            one.label, (one.score, one.expected), fontsize="x-small", xytext=(4, 2), textcoords="offset points"
-        )
+        style = {"fontsize": "x-small", "xytext": (4, 2), "textcoords": "offset points"}
+        axis.annotate(drawable(one.label), (one.score, one.expected), **style)
     ends = [min(p.score for p in result.predictions), max(p.score for p in result.predictions)]
     axis.plot(ends, ends, "--", color="0.5", lw=1)
-    axis.set(xlabel=f"true {result.table.score_name}", ylabel="predicted, with 95 % interval")
+    axis.set(xlabel=drawable(f"true {result.table.score_name}"), ylabel="predicted, with 95 % interval")
     return figure
 
 

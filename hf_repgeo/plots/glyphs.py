@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, cast
 
-from matplotlib import font_manager, rcParams
-
 
 def drawable(text: object) -> str:
     """Text that matplotlib draws as it is: characters that no configured font has become code points in brackets.
@@ -24,6 +22,8 @@ def drawable(text: object) -> str:
         >>> drawable("número"), drawable("\\ue000\\ue001")
         ('número', '[E000 E001]')
     """
+    from matplotlib import rcParams
+
     text = str(text)
     settings = cast(Mapping[str, Any], rcParams)  # matplotlib's types list every key
     named = [name for family in settings["font.family"] for name in settings.get(f"font.{family}", [family])]
@@ -38,6 +38,8 @@ def drawable(text: object) -> str:
 @lru_cache
 def _font(name: str):
     """The font of this family; None if it is not installed."""
+    from matplotlib import font_manager
+
     try:
         return font_manager.get_font(font_manager.findfont(name, fallback_to_default=False))
     except ValueError:

@@ -9,6 +9,7 @@ from ..measures import MEASURES
 from ..measures.pairs import COMPARISONS
 from ..measures.trajectories import UNITS
 from ..report_text import shown_name
+from .glyphs import drawable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -66,7 +67,7 @@ def plot_layers(
     figure.legend(
         handles, labels, loc="outside lower center", ncols=min(len(labels), 3), frameon=False, fontsize="small"
     )
-    figure.suptitle(_title(named), fontsize="medium")
+    figure.suptitle(drawable(_title(named)), fontsize="medium")
     return figure
 
 
@@ -143,7 +144,7 @@ def _draw(axis: Axes, panel: str, curves: list, names: list[str], relative: bool
 def _curve(axis: Axes, points: list[tuple[int, float, float]], label: str, style: dict, relative: bool) -> None:
     last = max(layer for layer, _, _ in points) or 1
     x = [layer / last if relative else layer for layer, _, _ in points]
-    axis.plot(x, [value for _, value, _ in points], label=label, markersize=3.5, linewidth=1.4, **style)
+    axis.plot(x, [value for _, value, _ in points], label=drawable(label), markersize=3.5, linewidth=1.4, **style)
     low, high = [v - e for _, v, e in points], [v + e for _, v, e in points]
     axis.fill_between(x, low, high, color=style["color"], alpha=0.18, linewidth=0)
 
@@ -197,7 +198,7 @@ def plot_comparison(report: ReportTable) -> Figure:
         _heat_map(figure, axes.pop(0), cells)
     for axis, (measure, convention) in zip(axes, cases):
         _moved(axis, measure, convention, moved.select(measure=measure, convention=convention).rows)
-    figure.suptitle(_compared_title(report), fontsize="medium")
+    figure.suptitle(drawable(_compared_title(report)), fontsize="medium")
     return figure
 
 
@@ -303,7 +304,7 @@ def plot_sequences(report: ReportTable) -> Figure:
         _layer_axis(axis)
         axis.legend(frameon=False, fontsize="small")
     model = shown_name(report.provenance.get("model"))
-    figure.suptitle(f"{model}; bands: ± 1 standard error; dotted: tokens shuffled", fontsize="medium")
+    figure.suptitle(f"{drawable(model)}; bands: ± 1 standard error; dotted: tokens shuffled", fontsize="medium")
     return figure
 
 
@@ -342,7 +343,8 @@ def plot_scale_curves(curves: dict[str, list]) -> Figure:
         n, value = [point.n for point in points], [point.value for point in points]
         error = [point.standard_error or 0.0 for point in points]
         colour = COLOURS[place % 7]
-        axis.errorbar(n, value, error, label=name, color=colour, marker=MARKERS[place % 7], markersize=4, capsize=2)
+        style = {"color": colour, "marker": MARKERS[place % 7], "markersize": 4, "capsize": 2}
+        axis.errorbar(n, value, error, label=drawable(name), **style)
     axis.set_xscale("log", base=2)
     axis.set_xlabel("rows kept")
     axis.set_ylabel("intrinsic dimension (TwoNN)")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import BadInput
 from ..measures import MEASURES
 from ..report_text import shown_name
+from .glyphs import drawable
 from .layers import COLOURS, DASHES, DEFAULT_PANELS, MARKERS, TITLES, check_cells
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def plot_training(
     axes[0, 1].legend(frameon=False, fontsize="small")
     band = "band: layers" if len(runs) == 1 else f"mean of {len(runs)} runs, band: 1 standard deviation"
     name = shown_name(runs[0].provenance.get("model"))
-    figure.suptitle(" · ".join(filter(None, [name, "geometry over training", band])), fontsize="medium")
+    figure.suptitle(drawable(" · ".join(filter(None, [name, "geometry over training", band]))), fontsize="medium")
     return figure
 
 
@@ -225,7 +226,7 @@ def _members(axis: Axes, rows: list[dict], measure: str) -> None:
         dash = "-" if ordered else DASHES[stacks.index(stack) % 4]
         label = member if ordered else f"{member} ({stack})"
         x, y = [layer / last for layer, *_ in points], [value for _, value, _ in points]
-        axis.plot(x, y, color=colour, linestyle=dash, linewidth=1.5, label=label)
+        axis.plot(x, y, color=colour, linestyle=dash, linewidth=1.5, label=drawable(label))
         low, high = [v - e for _, v, e in points], [v + e for _, v, e in points]
         axis.fill_between(x, low, high, color=colour, alpha=0.12, linewidth=0)
     axis.set_title(_heading(measure), fontsize="medium")

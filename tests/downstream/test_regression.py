@@ -2,14 +2,18 @@
 
 import json
 import re
+import warnings
+from io import BytesIO
 
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.text import Text
 from scipy import stats
 
 from hf_repgeo import BadInput
 from hf_repgeo.downstream import regress, write_report
+from hf_repgeo.downstream.figures import plot_associations, plot_doses, plot_residuals, plot_scatter, plot_skills
 from hf_repgeo.downstream.prediction import dose_curve, folds_of
 from hf_repgeo.downstream.regression import MODELS, fitted
 from hf_repgeo.downstream.resampling import (
@@ -262,6 +266,20 @@ def test_missing_values_affect_only_their_measure():
     counts = {one.measure: one.pearson.n for one in found.associations}
     assert counts == {"insider": 70, "follower": 71, "noise": 71}
     assert any("1 of 72 rows lack score" in note for note in found.notes)
+
+
+def test_names_of_users_are_drawn_as_they_are_and_unknown_characters_as_code_points():
+    odd = "\ue000 $a_b$"
+    frame = study().rename(columns={"insider": odd, "score": odd + "!"})
+    frame["architecture"] = frame["architecture"] + odd
+    result = regress(frame, odd + "!", headline=odd)
+    for draw in (plot_doses, plot_scatter, plot_residuals, plot_associations, plot_skills):
+        figure = draw(result)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            figure.savefig(BytesIO())
+        said = [text.get_text() for text in figure.findobj(Text)]
+        assert any(r"[E000] \$a_b\$" in text for text in said) and not any("\ue000" in text for text in said), draw
 
 
 def test_a_table_of_one_architecture_gives_a_note_and_the_other_fits(tmp_path):
