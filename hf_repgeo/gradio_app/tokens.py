@@ -239,8 +239,9 @@ def map_words(seen: TokenMap, layer: int) -> str:
     told = f"Layer {layer}: {len(seen.ids)} tokens; with all of them, one direction holds {first:.0%} of the variance; "
     told += f"{sinks} sink{'s' * (sinks != 1)} (crosses)"
     if sinks:
-        named = ", ".join(f"`{str(seen.words[i])!r}` at {i}" for i in np.flatnonzero(seen.sinks(layer))[:4])
-        told += f": {named.replace('|', ' ')}"
+        plain = str.maketrans("`|", "' ")  # a token must not end the code that it is shown as
+        named = [f"`{repr(str(seen.words[i])).translate(plain)}` at {i}" for i in np.flatnonzero(seen.sinks(layer))[:4]]
+        told += f": {', '.join(named)}"
     return told + f"; {copies} copies of other rows (hollow)."
 
 
