@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import argparse
 import re
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from .keywords import Keyword, keywords
@@ -74,6 +76,8 @@ def _reader(keyword: Keyword) -> Any:
         return name_list
     if "tuple[float" in keyword.annotation:
         return number_list
+    if keyword.choices:
+        return partial(number_or_word, keyword.choices)
     return {"int": int, "float": float, SEVERAL: int}.get(keyword.annotation.split(" | ")[0], str)
 
 
@@ -101,6 +105,18 @@ def number_list(text: str) -> list[float]:
         return [float(number) for number in name_list(text)]
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r}: wanted numbers, such as 0,0.01,0.1") from None
+
+
+def number_or_word(words: Sequence[str], text: str) -> int | str:
+    """Reads `4096`, or one of the words.
+
+    Raises:
+        ArgumentTypeError: neither.
+    """
+    try:
+        return text if text in words else int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r}: wanted a whole number or {' or '.join(words)}") from None
 
 
 def layer_list(text: str) -> list[int]:

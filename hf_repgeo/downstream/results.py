@@ -112,7 +112,8 @@ class ResultStore:
         """Writes `tidy.csv`, a number per line, and `table.csv`, a perturbed model per line; returns their paths."""
         results = self.read()
         tidy, wide = self.folder / "tidy.csv", self.folder / "table.csv"
-        _write_csv(tidy, list(TIDY), tidy_rows(results))
+        in_order = sorted(results, key=lambda result: result.key)  # whichever process did them
+        _write_csv(tidy, list(TIDY), tidy_rows(in_order))
         rows = wide_rows(results)
         columns = list(dict.fromkeys(column for row in rows for column in row))
         _write_csv(wide, columns, rows)

@@ -56,6 +56,17 @@ def test_profile_writes_table_picture_and_files(encoder_folder, text, tmp_path, 
     assert (out / "profile.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_profile_reads_every_token_if_asked_to_and_no_other_word_for_rows(encoder_folder, text, tmp_path, capsys):
+    arguments = ["profile", str(encoder_folder), "--text", str(text), "--out", str(tmp_path / "out"), "--quiet"]
+    assert main([*arguments, "--rows", "all", "--batch-rows", "200", "--measures", "anisotropy"]) == 0
+    report = GeometryReport.from_json(tmp_path / "out" / "profile.json")
+    assert report.unique("protocol") == ["whole"] and min(row["n"] for row in report) > 40 * 60
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        main([*arguments, "--rows", "some"])
+    assert "argument --rows: 'some': wanted a whole number or all" in capsys.readouterr().err
+
+
 def test_profile_reads_folders_of_images(tmp_path, capsys):
     from PIL import Image
     from tiny import seeded

@@ -97,6 +97,11 @@ def test_processes_of_a_launch_share_the_jobs_and_their_results_join(tmp_path, e
         study({"tiny": str(encoder_folder)}, tmp_path, SETTINGS, progress=False)
     parts = [len((tmp_path / f"results-{rank}.jsonl").read_text().splitlines()) for rank in range(2)]
     assert parts == [4, 2] and len(table(tmp_path)) == 3
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    monkeypatch.setenv("RANK", "0")
+    study({"tiny": str(encoder_folder)}, tmp_path / "alone", SETTINGS, progress=False)
+    for name in ("table.csv", "tidy.csv"):
+        assert (tmp_path / name).read_text() == (tmp_path / "alone" / name).read_text()
 
 
 def test_glue_tasks_are_fine_tuned_from_the_perturbed_model(tmp_path, encoder_folder):
