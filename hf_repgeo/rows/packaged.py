@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 from pathlib import Path
 
 from ..errors import BadInput, MissingExtra
@@ -78,8 +79,15 @@ def _convert(gguf: Path, copy: Path) -> None:
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
     unfinished = copy.with_name(copy.name + f".{os.getpid()}")
-    model.save_pretrained(unfinished)
-    tokenizer.save_pretrained(unfinished)
+    try:
+        model.save_pretrained(unfinished)
+        tokenizer.save_pretrained(unfinished)
+        _moved(unfinished, copy)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _moved(unfinished: Path, copy: Path) -> None:
     try:
         unfinished.rename(copy)
     except OSError:  # another process has made the copy meanwhile

@@ -136,9 +136,9 @@ def _measure(run: Run, pool: _Pool, unpadded: bool) -> None:
     seen = Representations({}, torch.empty(0), {}, facts)
     own = {}
     for number, place in enumerate(place for place in pool.places if place not in done):
-        streams = {policy: pool.joined(place, policy, number % team.size) for policy in pool.given.policies}
+        joined = {policy: pool.joined(place, policy, number % team.size) for policy in pool.given.policies}
         if number % team.size == team.rank:
-            own[place] = streams
+            own[place] = {policy: stream for policy, stream in joined.items() if stream is not None}
     for place in pool.job.bar("geometry")(iter(pool.places), len(pool.places)):
         rows = _rows(pool.job, own[place]) if place in own else None
         for found in team.gather(rows, to=0) or ():
@@ -148,12 +148,10 @@ def _measure(run: Run, pool: _Pool, unpadded: bool) -> None:
     run.finish()
 
 
-def _rows(job: Job, streams: dict[str, RowStream | None]) -> list[dict]:
+def _rows(job: Job, streams: dict[str, RowStream]) -> list[dict]:
     """The rows of the report for one place."""
     rows, means = [], job.batch_means
     for policy, stream in streams.items():
-        if stream is None:
-            continue
         cloud = stream.cloud()
         with torch.no_grad():
             estimates = evaluate_all(cloud, means.pairs, **means.options)

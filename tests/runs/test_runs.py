@@ -191,6 +191,23 @@ def test_rows_whose_writing_costs_more_than_it_saves_are_not_kept(run, monkeypat
     assert {path.name for path in (tmp_path / "out").iterdir()} <= {"profile.json", ".lock"}
 
 
+@pytest.mark.parametrize("disk", ["has little room", "is full"])
+def test_a_disk_without_room_for_kept_rows_ends_no_run(run, monkeypatch, tmp_path, caplog, disk):
+    from safetensors import SafetensorError
+
+    def full(*_):
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr("hf_repgeo.runs.kept_rows.WRITE_SPEED", 1e15)
+    if disk == "is full":
+        monkeypatch.setattr("safetensors.torch.save_file", full)
+    else:
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9 - 10, 10))
+    assert run().rows == run(out=None).rows
+    assert ("rows are not kept for resuming: I/O error" in caplog.text) == (disk == "is full")
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"profile.json", ".lock"}
+
+
 def test_a_layer_with_only_some_of_its_rows_is_not_done(run, tmp_path):
     options = {"measures": ["anisotropy", "effective_rank"]}
     whole = run(**options)
@@ -290,6 +307,26 @@ def test_image_files_are_identified_by_their_content(tmp_path, monkeypatch):
     Image.effect_noise((40, 40), 90).save(files[3])
     with pytest.raises(AssertionError, match="was loaded"):
         hf_repgeo.profile(str(tmp_path / "vit"), images=files, **options)
+
+
+def test_a_stopped_run_of_images_or_sounds_measures_only_what_is_left(tmp_path):
+    import numpy as np
+    from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2Model
+
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 16}
+    filters = {"conv_dim": (8, 8), "conv_stride": (20, 4), "conv_kernel": (20, 4), "num_conv_pos_embeddings": 4}
+    model = seeded(Wav2Vec2Model, Wav2Vec2Config(**sizes, **filters, num_conv_pos_embedding_groups=2, vocab_size=9))
+    sounds = list(np.random.default_rng(0).normal(size=(4, 16_000)).astype("float32"))
+    options = {"audio": sounds, "processor": Wav2Vec2FeatureExtractor(), "measures": "anisotropy", "progress": False}
+    options |= {"rows": 100, "batch_rows": 50, "out": tmp_path}
+    report = hf_repgeo.profile(model, **options)
+    assert report.unique("layer") == [0, 1, 2] and report.provenance["text"]["name"] == "audio"
+    assert hf_repgeo.profile(model, **options) == report  # finished: read back
+    stopped = report.as_dict()
+    stopped["rows"] = [row for row in stopped["rows"] if row["layer"] == 0]
+    del stopped["provenance"]["finished"]
+    (tmp_path / "profile.json").write_text(json.dumps(stopped))
+    assert hf_repgeo.profile(model, **options).rows == report.rows
 
 
 def test_models_that_no_file_identifies_are_measured_again(run, folder, tokenizer):

@@ -1,9 +1,12 @@
 """Every token of a corpus: the numbers of all rows at once, whatever reads them, and windows one chunk at a time."""
 
+import copy
 import json
 
 import pytest
 import torch
+from tokenizers import Regex
+from tokenizers.normalizers import Replace
 
 import hf_repgeo
 from hf_repgeo.errors import BadInput
@@ -85,11 +88,15 @@ def test_a_finished_run_is_read_back_and_another_corpus_is_measured_anew(whole, 
     assert len(list((tmp_path / "out").glob("profile*.json"))) == 2
 
 
-def test_what_needs_the_whole_corpus_first_is_refused(whole, documents, tmp_path):
+def test_what_needs_the_whole_corpus_first_is_refused(whole, documents, plain_tokenizer, tmp_path):
     with pytest.raises(BadInput, match="'sink_robust'; wanted 'all' or 'no_special' with rows='all'"):
         whole(documents, tokens="sink_robust")
     with pytest.raises(BadInput, match="pooling 'mean'"):
         whole(documents, pooling="mean")
+    silent = copy.deepcopy(plain_tokenizer)
+    silent.backend_tokenizer.normalizer = Replace(Regex("."), "")
+    with pytest.raises(BadInput, match="texts that hold no token for this tokenizer; wanted at least one token"):
+        whole(["the cat"], tokenizer=silent)
     (tmp_path / "bad.jsonl").write_text('{"text": "the cat"}\nno json\n')
     with pytest.raises(BadInput, match="line 2 is not JSON"):
         whole(tmp_path / "bad.jsonl")
