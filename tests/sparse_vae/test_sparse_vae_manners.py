@@ -104,7 +104,7 @@ def test_a_config_is_never_changed_in_place_and_other_sizes_are_refused(encoder)
 
 
 def feeding(model):
-    """bool `(regions, latents)`: which latent means move with which region, by autograd; a ReLU is open for some rows."""
+    """bool `(regions, latents)`: which latent means move with which region, for some of 50 rows, by autograd."""
     cells = torch.randn(50, model.config.hidden_size, generator=torch.Generator().manual_seed(0)).requires_grad_()
     mean = model.sentence.encode(cells)[0].sum(0)
     from hf_repgeo.localization.regions import region_dimensions
