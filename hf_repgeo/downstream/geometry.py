@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -64,10 +63,6 @@ class TokenizedTexts:
     @property
     def tokens(self) -> int:
         return sum(map(len, self.windows.ids))
-
-    def digest(self) -> str:
-        """A fingerprint of the tokens, to compare with other runs."""
-        return hashlib.sha256(repr(self.windows.ids).encode()).hexdigest()[:16]
 
 
 @torch.no_grad()

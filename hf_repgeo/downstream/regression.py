@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import BadInput, MissingExtra
-from .glue_files import pearson
 from .prediction import Skill, dummies, held_in_predictions, left_out_families
 from .resampling import Interval, centred_by, correlation, permutation_p
 from .tables import ScoreTable, read_scores
@@ -341,9 +340,3 @@ def curvature(table: ScoreTable, measure: str) -> tuple[float, float]:
         raise BadInput("table", came=f"{len(bent)} rows", wanted=f"more than {bent.shape[1]} parameters")
     straight, curved = (_statsmodels().OLS(table.score[rows], d).fit() for d in (design, bent))
     return float(curved.rsquared - straight.rsquared), float(curved.compare_f_test(straight)[1])
-
-
-def plain_correlation(table: ScoreTable, measure: str) -> float:
-    """Pearson over the rows of the fit, without an interval."""
-    rows = ~table.held_out & np.isfinite(table.measures[measure])
-    return pearson(table.measures[measure][rows], table.score[rows])

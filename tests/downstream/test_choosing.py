@@ -153,3 +153,39 @@ def test_pairs_and_glue_folders_are_read(tmp_path):
     for split in ("train", "dev"):
         (tmp_path / "RTE" / f"{split}.tsv").write_text("index\tsentence1\tsentence2\tlabel\n" + rows)
     assert read_labelled(f"{tmp_path}:rte").labels.tolist() == [0, 1] * 6
+
+
+def test_the_verdict_of_a_selection_says_what_the_interval_says():
+    from hf_repgeo.downstream.resampling import Interval
+    from hf_repgeo.downstream.selection import Candidate, Selection, _notes
+
+    def said(adds):
+        return Selection([], adds, "patchiness", "9 encoders").verdict().rpartition(": ")[2]
+
+    assert said(Interval(0.3)) == "too few models to say."
+    assert said(Interval(0.3, 0.1, 0.5, 9)) == "geometry adds to the probe."
+    assert said(Interval(0.3, -0.1, 0.5, 9)).startswith("geometry adds nothing that can be shown")
+    near, far = (Candidate(name, Interval(value, value - 0.05, value + 0.05, 9), {}, None)
+                 for name, value in (("near", 0.8), ("far", 0.5)))  # fmt: skip
+    assert _notes([near]) == _notes([near, far]) == []
+    assert _notes([near, near]) == ["near and near cannot be told apart by the probe on these rows."]
+
+
+def test_a_fit_of_one_architecture_warns_of_others_and_damaged_settings_are_refused(tmp_path, encoder, tokenizer):
+    path = write_fit(tmp_path, families=("other",))
+    warnings = expect_score(encoder, path, tokenizer=tokenizer).warnings
+    assert any("with one architecture in the fit" in warning for warning in warnings)
+    settings = json.loads((tmp_path / "study.json").read_text())
+    for damaged in ({**settings, "measures": "all"}, {}, [1]):
+        (tmp_path / "study.json").write_text(json.dumps(damaged))
+        with pytest.raises(BadInput, match="study.json' without measures; wanted the study.json of a study"):
+            expect_score(encoder, path, tokenizer=tokenizer)
+
+
+def test_a_model_whose_geometry_cannot_be_measured_gets_no_score(tmp_path, encoder, tokenizer, monkeypatch):
+    from hf_repgeo.downstream import expectation
+
+    path = write_fit(tmp_path)
+    monkeypatch.setattr(expectation, "geometry_of", lambda rows, names, seed: dict.fromkeys(names))
+    with pytest.raises(BadInput, match="= None; wanted a model whose geometry can be measured"):
+        expect_score(encoder, path, tokenizer=tokenizer)

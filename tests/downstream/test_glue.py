@@ -190,3 +190,25 @@ def test_the_head_depends_on_the_seed_alone(encoder_folder):
 def test_a_device_batch_that_does_not_divide_the_batch_is_refused():
     with pytest.raises(BadInput, match="a divisor of the batch size, 32"):
         FinetuneSettings(device_batch_size=12)
+
+
+def test_without_a_folder_the_task_comes_from_the_hub_or_the_way_out_is_named(monkeypatch):
+    import datasets
+
+    asked = []
+
+    def load(name, task, split):
+        asked.append((task, split))
+        return {"premise": ["a"], "hypothesis": ["b"], "label": [1]}
+
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    found = load_task("mnli")
+    assert asked == [("mnli", "train"), ("mnli", "validation_matched")]
+    assert found["dev"].texts == (["a"], ["b"]) and found["dev"].labels == [1]
+
+    def unreachable(*_, **__):
+        raise ConnectionError("no network")
+
+    monkeypatch.setattr(datasets, "load_dataset", unreachable)
+    with pytest.raises(BadInput, match=r"\(ConnectionError: no network\).*Without a network, give a folder"):
+        load_task("mnli")

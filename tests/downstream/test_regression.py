@@ -13,9 +13,16 @@ from scipy import stats
 
 from hf_repgeo import BadInput
 from hf_repgeo.downstream import regress, write_report
-from hf_repgeo.downstream.figures import plot_associations, plot_doses, plot_residuals, plot_scatter, plot_skills
+from hf_repgeo.downstream.figures import (
+    plot_associations,
+    plot_doses,
+    plot_predictions,
+    plot_residuals,
+    plot_scatter,
+    plot_skills,
+)
 from hf_repgeo.downstream.prediction import dose_curve, folds_of
-from hf_repgeo.downstream.regression import MODELS, fitted
+from hf_repgeo.downstream.regression import MODELS, curvature, dose_design, fitted
 from hf_repgeo.downstream.resampling import (
     centred_by,
     cluster_weights,
@@ -336,3 +343,70 @@ def test_a_file_that_is_no_table_is_refused(tmp_path):
 
 def test_statsmodels_and_the_report_use_the_same_rows(result):
     assert fitted(result.table, "insider", MODELS[0]).nobs == 72
+
+
+# --- models held out, other forms of a table, too few rows ------------------------------------------------------------
+
+
+def test_models_held_out_are_predicted_and_shown_with_how_many_lie_within_their_interval(tmp_path):
+    table = study(families="abc")
+    table["held_out"] = (table["run"] == 2) | (table["architecture"] == "c")
+    result = regress(table, "score", headline="insider")
+    known = {one.known_family for one in result.predictions}
+    assert len(result.predictions) == table["held_out"].sum() and known == {True, False}
+    inside = sum(one.low <= one.score <= one.high for one in result.predictions)
+    page = write_report(result, tmp_path, "a study").read_text()
+    assert f"{inside} of {len(result.predictions)} true scores lie within their 95 % interval" in page
+    figure = plot_predictions(result)
+    drawn = sorted(float(line.get_ydata()[0]) for line in figure.axes[0].lines if line.get_marker() == "o")
+    assert drawn == pytest.approx(sorted(one.expected for one in result.predictions))
+    assert plot_predictions(regress(study(), "score")) is None
+
+
+def test_a_parquet_file_and_a_study_in_tidy_form_are_the_wide_table(tmp_path):
+    wide = study(families="ab")
+    wide.to_parquet(tmp_path / "wide.parquet")
+    keys = ["model", "architecture", "alpha", "run"]
+    parts = []
+    for column in ("score", "follower", "insider"):
+        part = wide[keys].assign(quantity=column, value=wide[column], task="geometry")
+        parts.append(part.assign(task="cola", quantity="score") if column == "score" else part)
+    parts.append(wide[keys].assign(quantity="loss", value=wide["loss_qnli"], task="cola"))
+    pd.concat(parts).to_csv(tmp_path / "tidy.csv", index=False)
+    first = read_scores(tmp_path / "wide.parquet", "score", measures=["insider"])
+    second = read_scores(tmp_path / "tidy.csv", "cola", measures=["insider"])
+    assert sorted(first.score) == pytest.approx(sorted(second.score))
+    assert sorted(first.measures["insider"]) == pytest.approx(sorted(second.measures["insider"]))
+    assert "loss_cola" in second.frame.columns
+
+
+def test_a_model_with_too_few_rows_is_left_out_with_a_note_or_refused():
+    few = study(families="abc", runs=1).iloc[[0, 1, 2, 8, 9, 16, 17]]
+    result = regress(few, "score", measures=["insider"])
+    assert {fit.formula for fit in result.fits} < set(MODELS)
+    assert any("is left out: it has" in note for note in result.table.notes)
+    table = read_scores(few, "score", measures=["insider"])
+    table.held_out[2:] = True
+    with pytest.raises(BadInput, match="`table`: got 2 rows; wanted more than the"):
+        fitted(table, "insider", MODELS[1])
+    with pytest.raises(BadInput, match="`table`: got 2 rows; wanted more than"):
+        curvature(table, "insider")
+
+
+def test_without_doses_nothing_can_be_said_at_the_same_dose():
+    table = read_scores(study().drop(columns="alpha"), "score", measures=["insider"])
+    with pytest.raises(BadInput, match="`dose`: got a table without doses; wanted a column of doses"):
+        dose_design(table, np.ones(len(table.score), dtype=bool))
+
+
+def test_a_correlation_of_too_little_has_no_interval():
+    x, clusters = np.arange(6.0), np.arange(6)
+    assert correlation(x[:3], x[:3], clusters[:3]).value is None
+    assert correlation(x, x, np.zeros(6)).value is None  # one cluster
+    assert correlation(x, x, clusters, design=np.random.default_rng(0).normal(size=(6, 4))).value is None
+    assert correlation(x, np.ones(6), clusters).value is None  # no spread
+
+
+def test_a_family_without_a_row_in_the_fit_gets_the_mean_of_all():
+    predict = dose_curve(np.zeros(4), np.array([1.0, 2.0, 3.0, 9.0]), np.array([0, 0, 0, 1]))
+    assert predict(np.array([0, 1, 2]), np.array([3])).tolist() == [2.0]

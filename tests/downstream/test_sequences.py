@@ -1,6 +1,7 @@
 """Sample sequences: the protocol's rules, even draws from the splits, and distances beside those of chance."""
 
 from collections import Counter
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -101,3 +102,21 @@ def test_the_whole_corpus_has_distance_zero():
 def test_the_figure_has_the_papers_three_panels():
     report = frequency_report(sample_sequences(n=100), draws=3)
     assert len(plot_frequencies(report).axes) == 3 and "unigrams" in str(report)
+
+
+def test_a_data_set_of_the_hub_gives_its_lines_and_conversations_are_refused(monkeypatch):
+    from hf_repgeo.downstream import sequences
+
+    texts = ["one line of words\nand another such line", "then a third line of words"]
+    found = SimpleNamespace(documents=texts)
+    monkeypatch.setattr(sequences, "read_dataset", lambda place, limit: found)
+    drawn = sample_sequences(["me/texts:main:train"], n=3).sequences
+    assert sorted(drawn) == ["and another such line", "one line of words", "then third line of words"]
+    found.documents = [[{"role": "user", "content": "a cat"}]]
+    with pytest.raises(BadInput, match="'me/texts', a column of conversations; wanted a column of texts"):
+        sample_sequences(["me/texts"], n=1)
+
+
+def test_a_corpus_whose_lines_are_nearly_all_drawn_gives_the_last_ones_too():
+    pool = lines("a", 300)
+    assert sorted(sample_sequences({"a": pool}, n=300, seed=1).sequences) == sorted(pool)

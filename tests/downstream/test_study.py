@@ -241,3 +241,25 @@ def test_probes_have_no_lexicon_row_on_both_sides_and_read_what_is_there():
     assert probe_score(noise, task)["score"] < 0.25
     with pytest.raises(UnknownName, match="frozen_qnli"):
         probe_task("frozen_qnl")
+
+
+def test_a_job_that_failed_after_it_was_done_stays_done_and_damaged_lines_are_left_out(tmp_path):
+    store = ResultStore(tmp_path, {"models": {}})
+    done = Result("m", "a", "noise", 0.1, 0, 0, "cola", {"score": 0.5})
+    store.append(done)
+    store.append(replace(done, values={}, error="RuntimeError: later"))
+    store.append(replace(done, task="sst2", values={"loss": 1.0}))
+    with store.path.open("ab") as file:
+        file.write(b'[1]\n{"model": 1}\n\xff\n' + b"[" * 5000 + b"\n" + store.path.read_bytes()[:40])
+    assert [result.error for result in store.read()] == [None, None] and len(store.done()) == 2
+    store.write_tables()
+    [row] = table(tmp_path)
+    assert float(row["cola"]) == 0.5 and "sst2" not in row
+    (tmp_path / "study.json").write_text("{")
+    with pytest.raises(BadInput, match="study.json.*wanted JSON"):
+        ResultStore(tmp_path, {"models": {}})
+
+
+def test_texts_without_a_token_are_refused(encoder, plain_tokenizer):
+    with pytest.raises(BadInput, match="`texts`: got 2 texts without a token"):
+        TokenizedTexts.of(["", ""], plain_tokenizer, encoder)
