@@ -139,3 +139,23 @@ def test_words_of_users_are_drawn_as_they_are_and_unknown_characters_as_code_poi
         figure.savefig(BytesIO())
     said = [text.get_text() for text in figure.findobj(Text)]
     assert any(r"_[E000] \$a_b\$" in text for text in said) and not any("\ue000" in text for text in said)
+
+
+def test_three_panels_leave_the_fourth_place_empty():
+    made = report("m", 3)
+    for layer in range(3):
+        given = {"layer": layer, "stack": "encoder", "tokens": "all", "value": 0.5}
+        made.add(measure="effective_rank", convention="roy", **given)
+    for figure in (plot_layers(made), plot_sweep(GeometryReport([row | {"details": {"member": "m"}} for row in made]))):
+        assert len([axis for axis in figure.axes if axis.get_title()]) == len(figure.axes) == 3
+
+
+def test_curves_of_scales_hold_the_points_that_have_a_value():
+    from hf_repgeo.measures import Estimate
+
+    points = [Estimate("intrinsic_dimension", "facco", value, n=n) for value, n in ((2.0, 100), (None, 50))]
+    figure = plot_scale_curves({"m": points})
+    [axis] = figure.axes
+    assert axis.containers[0].lines[0].get_xydata().tolist() == [[100, 2.0]]
+    with pytest.raises(BadInput, match="`curves`: got no point"):
+        plot_scale_curves({"m": points[1:]})

@@ -81,3 +81,12 @@ def test_runs_in_different_cells_are_not_drawn_together():
     with pytest.raises(BadInput, match=r"256 cells \(product\) in 'run 1'"):
         plot_training([patchy(64), patchy(256)])
     assert len(plot_training([patchy(64), patchy(64)]).axes) >= 2
+
+
+def test_one_step_has_no_map_and_a_policy_that_runs_share_at_no_step_has_no_line():
+    early, late = history(steps=(1, 10)), history(steps=(10, 100))
+    for row in late:
+        row["details"] = {"step": row["details"]["step"] * (1 if row["tokens"] == "all" else 1000)}
+    heat, curves = plot_training([early, late]).axes[:2]
+    assert [text.get_text() for text in heat.texts] == ["fewer than two steps"]
+    assert [line.get_xydata()[:, 0].tolist() for line in curves.get_lines()] == [[10]]
