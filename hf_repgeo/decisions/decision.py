@@ -147,10 +147,10 @@ def draw(picture: Picture, title: str) -> Figure:
         axis.plot(x, curve.y, color=colour, marker=marker, markersize=4, lw=1.6, label=drawable(curve.name))
         if curve.low is not None and curve.high is not None:
             axis.fill_between(x, curve.low, curve.high, color=colour, alpha=0.18, lw=0)
-    for name, x in picture.marks.items():
-        axis.axvline(x, color="0.4", lw=1, ls="--")
-        style = {"rotation": 90, "va": "top", "ha": "right", "size": 8}
-        axis.annotate(drawable(name), (x, 0.98), xycoords=("data", "axes fraction"), **style)
+    for name, place in picture.marks.items():
+        axis.axvline(place, color="0.4", lw=1, ls="--")
+        style: dict[str, Any] = {"rotation": 90, "va": "top", "ha": "right", "size": 8}
+        axis.annotate(drawable(name), (place, 0.98), xycoords=("data", "axes fraction"), **style)
     if picture.xscale == "log2":
         axis.set_xscale("log", base=2)
         axis.xaxis.set_major_formatter("{x:.0f}")

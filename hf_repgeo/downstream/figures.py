@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -157,7 +157,7 @@ def plot_predictions(result: Regression) -> Figure | None:
         colour = COLOURS[0] if one.known_family else COLOURS[1]
         axis.plot([one.score] * 2, [one.low, one.high], color=colour, lw=1.2, alpha=0.7)
         axis.plot(one.score, one.expected, "o", color=colour, ms=5)
-        style = {"fontsize": "x-small", "xytext": (4, 2), "textcoords": "offset points"}
+        style: dict[str, Any] = {"fontsize": "x-small", "xytext": (4, 2), "textcoords": "offset points"}
         axis.annotate(drawable(one.label), (one.score, one.expected), **style)
     ends = [min(p.score for p in result.predictions), max(p.score for p in result.predictions)]
     axis.plot(ends, ends, "--", color="0.5", lw=1)

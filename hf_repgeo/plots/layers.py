@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..errors import BadInput
 from ..measures import MEASURES
@@ -343,7 +343,7 @@ def plot_scale_curves(curves: dict[str, list]) -> Figure:
         n, value = [point.n for point in points], [point.value for point in points]
         error = [point.standard_error or 0.0 for point in points]
         colour = COLOURS[place % 7]
-        style = {"color": colour, "marker": MARKERS[place % 7], "markersize": 4, "capsize": 2}
+        style: dict[str, Any] = {"color": colour, "marker": MARKERS[place % 7], "markersize": 4, "capsize": 2}
         axis.errorbar(n, value, error, label=drawable(name), **style)
     axis.set_xscale("log", base=2)
     axis.set_xlabel("rows kept")
