@@ -618,3 +618,39 @@ def test_both_stacks_of_an_encoder_decoder_have_their_keys(tmp_path):
         assert {f"eval_geometry/anisotropy/{stack}_layer_{layer:02d}" for layer in range(3)} <= set(metrics)
         assert f"eval_geometry/intrinsic_dimension_mle/{stack}_layer_02" in metrics
     assert callback.at(0).unique("stack") == ["encoder", "decoder"]
+
+
+def test_hooks_of_a_training_that_never_began_change_nothing(tmp_path):
+    from transformers import TrainerControl, TrainerState
+
+    callback, state = GeometryCallback(TEXTS, **CHEAP), TrainerState(global_step=3, max_steps=3)
+    arguments = TrainingArguments(str(tmp_path), report_to="none", use_cpu=True)
+    callback.on_init_end(arguments, state, TrainerControl())
+    callback.on_log(arguments, state, TrainerControl())
+    callback.on_train_end(arguments, state, TrainerControl())
+    assert callback.reporters is None and len(callback.history) == 0
+
+
+def test_a_trainer_that_makes_its_model_later_is_joined_when_training_begins(tmp_path):
+    callback = GeometryCallback(TEXTS, **CHEAP)
+    arguments = TrainingArguments(str(tmp_path), max_steps=1, report_to="none", disable_tqdm=True, use_cpu=True)
+    trainer = Trainer(
+        model_init=lambda: make_model("bert"), args=arguments, train_dataset=make_data(4),
+        processing_class=make_tokenizer(special=True),
+    )  # fmt: skip
+    trainer.model = None
+    callback.attach(trainer)
+    assert callback.reporters is None
+    trainer.train()
+    assert callback.reporters is not None and len(callback.history) > 0
+
+
+def test_an_evaluation_without_metrics_is_recorded_and_a_named_checkpoint_gives_the_history(tmp_path):
+    first = GeometryCallback(TEXTS, **CHEAP)
+    trainer = trained(tmp_path / "first", callback=first, save_strategy="steps", save_steps=3)
+    first.on_evaluate(trainer.args, trainer.state, trainer.control, model=trainer.model, metrics=None)
+    checkpoint = str(tmp_path / "first" / "checkpoint-3")
+    again = GeometryCallback(TEXTS, **CHEAP)
+    trained(tmp_path / "second", callback=again, resume=checkpoint, resume_from_checkpoint=checkpoint)
+    steps = {row["details"]["step"] for row in again.history}
+    assert steps >= {row["details"]["step"] for row in GeometryReport.from_json(Path(checkpoint) / "geometry.json")}
