@@ -27,7 +27,8 @@ def test_more_rows_than_are_held_are_drawn_in_whole_groups(monkeypatch):
 
 
 def test_without_chance_or_without_its_neighbours_nothing_is_neighbourly():
-    assert _tile_index(torch.zeros(6, dtype=torch.float64), torch.eye(6, dtype=torch.bool), 5, torch.Generator().manual_seed(0)) is None
+    nothing, regions = torch.zeros(6, dtype=torch.float64), torch.eye(6, dtype=torch.bool)
+    assert _tile_index(nothing, regions, 5, torch.Generator().manual_seed(0)) is None
     assert _permuted_spearman(torch.ones(5).double(), torch.arange(5.0).double(), 10) == []
     assert not _neighbourly(UNPLACED) and _verdict(UNPLACED, few=3, alpha=0.05) == "cannot tell"
     assert _verdict(replace(UNPLACED, p_present=0.2), few=3, alpha=0.05) == "absent"
