@@ -155,7 +155,8 @@ def where_is(
       three standard deviations of these or with an accuracy three standard errors above chance, counting each group as
       one draw: of a hundred absent properties fewer than one is called present
     - *block* or *scattered few* if `few` of the dimensions hold `keep` of the variance between the values and a rotated
-      basis needs more (`p_basis <= alpha`); a block if they lie closer together than random ones
+      basis needs more (`p_basis <= alpha`); or if they do in one division of the groups at least, and a rotated basis
+      needs twice as many dimensions. A block if the dimensions lie closer together than random ones
       (`p_neighbours <= alpha`) and have neighbours, at least half of the way from random sets to neighbours throughout
     - else, if it takes more dimensions than a property in `few` would seem to take under as much noise
       (`p_many <= alpha`): *many dimensions* if a rotated basis needs more (`p_basis <= alpha`), twice as many at least;
@@ -454,12 +455,13 @@ def _verdict(found: Where, few: float, alpha: float) -> str:
         return "absent"
     if found.dimensions is None or found.rank is None or found.p_basis is None or found.p_neighbours is None:
         return "cannot tell"
-    if found.dimensions.value <= few and found.p_basis <= alpha:
+    rotated = found.rotated_dimensions
+    sparser = found.p_basis <= alpha and rotated is not None and found.dimensions.value <= SPARSER * rotated.value
+    if (found.p_basis <= alpha and found.dimensions.value <= few) or (sparser and found.dimensions.low <= few):
         neighbourly = _neighbourly(found) and found.p_neighbours <= alpha
         return "block" if neighbourly else "scattered few"
     if found.p_many is None or found.p_many > alpha:
         return "cannot tell"
-    rotated = found.rotated_dimensions
-    if found.p_basis <= alpha and rotated is not None and found.dimensions.value <= SPARSER * rotated.value:
+    if sparser:
         return "many dimensions"
     return "rotated subspace" if found.rank.value <= few else "distributed"

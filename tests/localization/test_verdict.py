@@ -29,7 +29,7 @@ from hf_repgeo.localization.effects import (
 )
 from hf_repgeo.localization.figures import plot_latents
 from hf_repgeo.localization.subspaces import erase, inlp_rank, spectrum, subspace_rank
-from hf_repgeo.localization.verdict import VERDICTS, _well_read, where_is
+from hf_repgeo.localization.verdict import VERDICTS, Interval, Where, _verdict, _well_read, where_is
 from hf_repgeo.localization.where_report import plot_where, where_report
 
 D, N = 256, 480
@@ -177,6 +177,22 @@ def test_more_than_a_few_dimensions_of_this_basis_are_no_rotated_subspace():
     found = where_is(torch.randn(N, D, generator=generator) + (y[:, None] - 0.5) * direction, {"y": y.tolist()})["y"]
     assert found.verdict == "many dimensions" and 16 < found.dimensions.value < found.rotated_dimensions.low
     assert len(set(found.chosen) & set(at.tolist())) > 35
+
+
+def told(low, value, high, rotated=500.0, p_basis=0.01, p_many=0.01):
+    """The verdict on 768 dimensions, 48 of which count as few."""
+    nothing = Interval(0.1, 0.0, 0.3)
+    one = Where("cannot tell", 800, 800, 2, nothing, 0.5, 0.01, rank=Interval(1, 1, 1), neighbours=0.1)
+    one.dimensions, one.rotated_dimensions = Interval(value, low, high), Interval(rotated, rotated, rotated)
+    one.random_neighbours, one.p_basis, one.p_many, one.p_neighbours = nothing, p_basis, p_many, 0.5
+    return _verdict(one, 48, 0.05)
+
+
+def test_an_interval_that_reaches_few_dimensions_is_a_few_if_the_basis_is_special():
+    assert told(9, 11, 14) == told(31, 54, 173) == told(15, 64, 122, p_many=0.5) == "scattered few"
+    assert told(73, 114, 303) == "many dimensions" and told(31, 54, 173, p_basis=0.2) == "rotated subspace"
+    assert told(31, 260, 400) == told(310, 400, 500) == "rotated subspace"  # no fewer than half of a rotated basis
+    assert told(31, 260, 400, p_many=0.5) == told(60, 64, 122, p_many=0.5) == "cannot tell"
 
 
 def in_noise_units(x, y):
