@@ -85,7 +85,8 @@ def read_values(labels: Sequence, groups: Sequence[Hashable] | None, name: str) 
     told = [str(labels[i]) for i in held]
     names = sorted(set(told))
     if len(names) < 2:
-        raise BadInput(f"labels[{name!r}]", came=f"{len(names)} different value(s)", wanted="at least two")
+        came = f"only the value {names[0]!r}" if names else "no value"
+        raise BadInput(f"labels[{name!r}]", came=came, wanted="at least two", cure="Leave this property out.")
     numbers: dict[Hashable, int] = {}
     own = [numbers.setdefault(groups[i] if groups is not None else i, len(numbers)) for i in held]
     if len(numbers) < LEAST_GROUPS:

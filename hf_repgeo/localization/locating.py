@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -102,8 +103,9 @@ def locate(
     if folder:
         _save(report, folder)
     if epochs:
-        for prop in read.labels:
-            trained = _train(read, prop, embedded, config, epochs, seed, folder)
+        for prop, name in zip(read.labels, _folder_names(read.labels), strict=True):
+            place = None if folder is None else folder / name
+            trained = _train(read, prop, embedded, config, epochs, seed, place)
             report.provenance[VAES][prop] = trained
             _add_rows(report, prop, trained)
     if folder:
@@ -154,7 +156,7 @@ def _embed(read: Sentences, encoder, layer: int, pooling: str | None, tokenizer,
     return _Embedded(EmbeddingTable(read.texts, rows, f"{type(encoder).__name__}.encode of {facts['model']}"), facts)
 
 
-def _train(read: Sentences, prop: str, embedded: _Embedded, config, epochs: int, seed: int, folder) -> dict[str, Any]:
+def _train(read: Sentences, prop: str, embedded: _Embedded, config, epochs: int, seed: int, place) -> dict[str, Any]:
     """Trains two models of a property, on the dimensions and on shuffled ones; their scores, or why there are none."""
     if config is None:
         return {"reason": f"{embedded.table.rows.shape[1]} dimensions make no array for two-dimensional kernels"}
@@ -165,7 +167,6 @@ def _train(read: Sentences, prop: str, embedded: _Embedded, config, epochs: int,
     from ..sparse_vae.scoring import evaluate_model
     from ..sparse_vae.training import train
 
-    place = None if folder is None else folder / _file_name(prop)
     found: dict[str, Any] = {"instances": {name: len(part) for name, part in data.items()}, "epochs": epochs}
     for name, permutation in (("as it is", None), ("shuffled dimensions", seed + 1)):
         own = type(config)(**{**config.to_dict(), "permutation_seed": permutation})
@@ -240,5 +241,13 @@ def _save_model(model, place: Path, prop: str, read: Sentences, found, chosen, d
             figure.savefig(unfinished, dpi=120)
 
 
-def _file_name(prop: str) -> str:
-    return re.sub(r"[^\w.-]+", "-", prop).strip(".-") or "property"
+def _folder_names(properties: Iterable[str]) -> list[str]:
+    """A folder's name for each property, different from all others, on any file system, and from the report's files."""
+    taken = {"where.json", "where.png", "where.html"}
+    names = []
+    for prop in properties:
+        plain = re.sub(r"[^\w.-]+", "-", prop).strip(".-") or "property"
+        several = (plain if i == 1 else f"{plain}-{i}" for i in count(1))
+        names.append(next(name for name in several if name.lower() not in taken))
+        taken.add(names[-1].lower())
+    return names

@@ -59,7 +59,7 @@ def read_sentences(sentences: str | Path | Dataset | Mapping, properties: Sequen
         path = Path(sentences)
         records, lines = _records(path)
         return _sentences(records, lines, path.name, properties)
-    columns = {name: list(sentences[name]) for name in _column_names(sentences)}
+    columns = {name: _plain(sentences, name) for name in _column_names(sentences)}
     if len({len(values) for values in columns.values()}) > 1:
         sizes = ", ".join(f"{name} {len(values)}" for name, values in columns.items())
         raise BadInput("sentences", came=f"columns of different lengths ({sizes})", wanted="one length")
@@ -77,6 +77,14 @@ def _column_names(sentences: Any) -> list[str]:
         wanted = "a file, a datasets.Dataset, a DataFrame, or columns by name"
         raise BadInput("sentences", came=f"a {type(sentences).__name__}", wanted=wanted)
     return list(names)
+
+
+def _plain(sentences: Any, name: Any) -> list:
+    """A column as plain values; classes of a `datasets.ClassLabel` by their names."""
+    values = sentences[name]
+    values = values.tolist() if hasattr(values, "tolist") else list(values)
+    names = getattr((getattr(sentences, "features", None) or {}).get(name), "names", None)
+    return [None if value is None or value < 0 else names[value] for value in values] if names else values
 
 
 def _records(path: Path) -> tuple[list[dict], list[int]]:
@@ -97,6 +105,9 @@ def _table(path: Path, text: str) -> tuple[list[dict], list[int]]:
     separator = _separator(path, text)
     rows = table_records(text, "sentences", str(path), delimiter=separator)
     header = [name.strip() for name in next(rows)[1]]
+    twice = next((name for name in header if name and header.count(name) > 1), None)
+    if twice is not None:
+        raise BadInput("sentences", came=f"{path}, line 1: the column {twice!r} twice", wanted="one of each name")
     records, lines = [], []
     for began, row in rows:
         if any(cell.strip() for cell in row):
@@ -105,7 +116,7 @@ def _table(path: Path, text: str) -> tuple[list[dict], list[int]]:
                 wanted = f"{len(header)} cells, as in the header, separated by {SEPARATORS[separator]}"
                 cure = 'Put a text that holds the separator into "double quotes".'
                 raise BadInput("sentences", came=came, wanted=wanted, cure=cure)
-            records.append(dict(zip(header, row, strict=True)))
+            records.append({name: cell for name, cell in zip(header, row, strict=True) if name})  # "": row numbers
             lines.append(began)
     return records, lines
 
@@ -149,9 +160,11 @@ def _parquet(path: Path) -> list[dict]:
 
 
 def _sentences(records, lines, source: str, properties: Sequence[str] | None, unit: str = "line") -> Sentences:
-    names = list(records[0]) if records else []
+    if not records:
+        raise BadInput("sentences", came=f"{source} without a row", wanted=f"rows with {WANTED}")
+    names = list(records[0])
     if TEXT not in names:
-        raise BadInput("sentences", came=f"{source} with the columns {', '.join(names) or 'none'}", wanted=WANTED)
+        raise BadInput("sentences", came=f"{source} with the columns {', '.join(map(str, names))}", wanted=WANTED)
     found = [name for name in names if name not in (TEXT, GROUP)]
     properties = [properties] if isinstance(properties, str) else properties
     unknown = [name for name in properties or () if name not in found]

@@ -17,6 +17,8 @@ from safetensors.torch import save_file
 from ..errors import BadInput, UnknownName
 from ..rows.forward import run
 from ..rows.models import load_model
+from ..rows.token_inputs import padded, text_inputs
+from ..rows.windows import window_limit
 from ..writing import written_whole
 from .configuration_sparse_vae import POOLINGS
 from .modeling_sparse_vae import pool
@@ -102,9 +104,9 @@ def embed_sentences(
     """Embed sentences with an encoder, each distinct text once.
 
     Args:
-        sentences: strings; repeats are allowed.
+        sentences: strings; repeats are allowed. Longer ones than the model takes are cut, with a warning in the log.
         model: a Hub id, a folder, `"pip:PACKAGE"`, or a loaded encoder, in any mode: dropout is off while it runs,
-            and every module's own mode is put back.
+            and every module's own mode is put back. Of an encoder-decoder the encoder is used.
         tokenizer: needed only for a loaded encoder that does not say where it came from.
         layer: index into `hidden_states`, 0 the embedding layer, -1 the last.
         pooling: `"cls"`: the first token; `"mean"`: the mean over tokens, special ones included; `"first-last"`: the
@@ -125,6 +127,8 @@ def embed_sentences(
         raise BadInput("sentences", came="none", wanted="at least one")
     if pooling not in POOLINGS:
         raise UnknownName("pooling", pooling, POOLINGS)
+    if isinstance(layer, bool) or not isinstance(layer, int):
+        raise BadInput("layer", came=repr(layer), wanted="an integer")
     loaded = load_model(model, tokenizer=tokenizer, trust_remote_code=trust_remote_code)
     model, tokenizer = loaded.model, loaded.tokenizer
     key = f"{model_key(model)}-layer{layer}-{pooling}"
@@ -169,17 +173,18 @@ def _text_key(text: str) -> str:
 
 def _forward(texts: list[str], model, tokenizer, layer: int, pooling: str, batch_size: int) -> torch.Tensor:
     """`(len(texts), hidden_size)` float32, in the order of `texts`."""
-    order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
+    ids = _token_ids(texts, model, tokenizer)
+    order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
     rows: list[torch.Tensor] = [torch.empty(0)] * len(texts)
     for start in range(0, len(order), batch_size):
         batch = order[start : start + batch_size]
-        encoded = tokenizer([texts[i] for i in batch], padding=True, return_tensors="pt").to(model.device)
-        states = run(model, **encoded, output_hidden_states=True).hidden_states
+        tokens, mask = padded([ids[i] for i in batch])
+        states = _hidden_states(model, tokens, mask)
         if not -len(states) <= layer < len(states):
             raise BadInput(
                 "layer", came=str(layer), wanted=f"{-len(states)} to {len(states) - 1}: {len(states)} hidden states"
             )
-        for i, row in zip(batch, pool(states, encoded["attention_mask"], pooling, layer).float().cpu(), strict=True):
+        for i, row in zip(batch, pool(states, mask.to(model.device), pooling, layer).float().cpu(), strict=True):
             rows[i] = row
     embeddings = torch.stack(rows)
     bad = (~embeddings.isfinite()).any(-1)
@@ -191,7 +196,28 @@ def _forward(texts: list[str], model, tokenizer, layer: int, pooling: str, batch
     return embeddings
 
 
-logger = logging.getLogger(__name__)
+def _token_ids(texts: list[str], model, tokenizer) -> list[list[int]]:
+    """Token ids of each text, cut at the model's limit."""
+    limit = window_limit(model, tokenizer)
+    cut = {} if limit is None else {"truncation": True, "max_length": limit}
+    ids = tokenizer(texts, verbose=False, **cut)["input_ids"]
+    empty = next((text for text, one in zip(texts, ids, strict=True) if not one), None)
+    if empty is not None:
+        raise BadInput("sentences", came=f"{empty[:40]!r}, which holds no token", wanted="texts with words in them")
+    long = sum(len(one) == limit for one in ids)
+    if long:
+        logger.warning(
+            "%d of %d texts reach the model's limit of %d tokens; longer ones are cut", long, len(ids), limit
+        )
+    return ids
+
+
+def _hidden_states(model, tokens: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """`(B, T, hidden_size)` of every layer; of an encoder-decoder, those of its encoder."""
+    inputs = text_inputs(model, tokens, mask)
+    if model.config.is_encoder_decoder:
+        model, inputs = model.get_encoder(), {name: inputs[name] for name in ("input_ids", "attention_mask")}
+    return run(model, **inputs, output_hidden_states=True).hidden_states
 
 
 class _Store:

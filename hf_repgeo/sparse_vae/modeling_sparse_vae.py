@@ -327,9 +327,7 @@ class SparseVAEForSentenceEmbedding(SparseVAEPreTrainedModel):
             raise ValueError(f"`sentences`: got {sentences!r}; wanted a list of at least one string.")
         encoder, tokenizer = self._reader(text_encoder, tokenizer)
         for start in range(0, len(sentences), batch_size):
-            batch = tokenizer(list(sentences[start : start + batch_size]), padding=True, return_tensors="pt")
-            batch = {name: value.to(encoder.device) for name, value in batch.items()}
-            rows = self._pooled(encoder, batch)
+            rows = self._pooled(encoder, _batch(tokenizer, sentences[start : start + batch_size], encoder.device))
             check_embeddings("text_encoder", rows, None, self.config.hidden_size)
             yield rows.to(self.device, self.dtype)
 
@@ -346,6 +344,8 @@ class SparseVAEForSentenceEmbedding(SparseVAEPreTrainedModel):
         return encoder.eval(), tokenizer or own
 
     def _pooled(self, encoder, batch):
+        if encoder.config.is_encoder_decoder:
+            encoder = encoder.get_encoder()
         states = encoder(**batch, output_hidden_states=True).hidden_states
         return pool(states, batch["attention_mask"], self.config.pooling, self.config.layer)
 
@@ -390,6 +390,14 @@ class SparseVAEForSentenceEmbedding(SparseVAEPreTrainedModel):
             loss = loss + weight * kl_divergence(mean, log_variance)
         output = SparseVAEOutput(loss, logits, latents, decoded, mean, log_variance)
         return output if return_dict is not False else output.to_tuple()
+
+
+def _batch(tokenizer, sentences, device):
+    """Token ids, filled up with zeros on the right, and their mask; sentences are cut at the tokenizer's limit."""
+    ids = tokenizer(list(sentences), truncation=tokenizer.model_max_length < 10**9)["input_ids"]
+    tokens = nn.utils.rnn.pad_sequence([torch.tensor(one) for one in ids], batch_first=True)
+    mask = nn.utils.rnn.pad_sequence([torch.ones(len(one), dtype=torch.long) for one in ids], batch_first=True)
+    return {"input_ids": tokens.to(device), "attention_mask": mask.to(device)}
 
 
 def _load_encoder(name):

@@ -5,12 +5,14 @@ import shutil
 
 import pytest
 import torch
-from datasets import Dataset, DatasetDict
+from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
+from tiny import make_tokenizer
 from transformers import AutoModel
 
 import hf_repgeo
 from hf_repgeo.cli.main import main
 from hf_repgeo.errors import BadInput, UnknownName
+from hf_repgeo.localization.locating import _folder_names
 from hf_repgeo.localization.own_pairs import property_pairs
 from hf_repgeo.localization.own_sentences import read_sentences
 from hf_repgeo.sparse_vae.configuration_sparse_vae import SparseVAEConfig
@@ -63,6 +65,18 @@ def test_a_data_frame_is_read_and_its_nan_means_none():
         read_sentences(frame.rename(columns={"number": "group"}))
 
 
+def test_columns_without_a_name_are_row_numbers_and_no_property(tmp_path):
+    (tmp_path / "s.csv").write_text(",text,number\n0,a,s\n1,b,p\n")
+    assert read_sentences(tmp_path / "s.csv").labels == {"number": ["s", "p"]}
+
+
+def test_classes_have_their_names_and_numbers_of_arrays_are_plain():
+    features = Features({"text": Value("string"), "mood": ClassLabel(names=["sad", "glad"])})
+    data = Dataset.from_dict({"text": ["a", "b", "c"], "mood": [1, 0, -1]}, features=features)
+    assert read_sentences(data).labels == {"mood": ["glad", "sad", None]}
+    assert read_sentences({"text": ["a", "b"], "n": torch.tensor([1, 2])}).labels == {"n": ["1", "2"]}
+
+
 def test_quotes_hold_separators_and_empty_cells_mean_none(tmp_path):
     path = tmp_path / "s.csv"
     path.write_text('\ufefftext,number\n"a key, lost",s\nkeys,\n"a key, lost",s\n', encoding="utf-8")
@@ -80,6 +94,8 @@ def test_quotes_hold_separators_and_empty_cells_mean_none(tmp_path):
         ("s.csv", "text,group,n\na,,s\n", "s.csv, line 2: no group"),
         ("s.csv", "text,group\na,1\n", "s.csv with the columns text, group; wanted the columns text, one or more"),
         ("s.csv", "", "s.csv, line 1: ''"),
+        ("s.csv", "text,n\n", "s.csv without a row"),
+        ("s.csv", "text,n,n\na,1,2\n", "s.csv, line 1: the column 'n' twice"),
         ("s.jsonl", '{"text": "a"}\n{"text"\n', "s.jsonl, line 2: "),
         ("s.jsonl", '{"text": "a", "n": 1}\n3\n', "s.jsonl, entry 2: no object"),
         ("s.json", '[{"sentence": "a"}]', "s.json with the columns sentence; wanted the columns text"),
@@ -232,6 +248,20 @@ def test_bad_options_are_named(encoder, tokenizer, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(BadInput, match="`out`: .*is a file; wanted a folder"):
         hf_repgeo.locate(data, encoder, tokenizer=tokenizer, epochs=0, out=tmp_path / "file")
+
+
+def test_folders_of_properties_differ_from_each_other_and_from_the_reports_files():
+    found = _folder_names(["a/b", "a-b", "A-B", "where.json", "?", "性"])
+    assert found == ["a-b", "a-b-2", "A-B-3", "where.json-2", "property", "性"]
+
+
+@pytest.mark.parametrize("kind", ["decoder", "encoder_decoder"])
+def test_other_architectures_and_tokenizers_without_padding_are_located(kind, request):
+    tokenizer = make_tokenizer(special=False)
+    tokenizer.pad_token = None
+    data = Dataset.from_list(ROWS)
+    report = hf_repgeo.locate(data, request.getfixturevalue(kind), tokenizer=tokenizer, epochs=0, properties=["noun"])
+    assert report.verdicts["noun"] not in ("absent", "cannot tell")
 
 
 def test_a_sentence_transformer_is_read_as_it_encodes(encoder_folder):

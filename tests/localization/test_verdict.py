@@ -430,7 +430,7 @@ X, Y = torch.randn(60, 8, generator=drawn(0)), [i % 2 for i in range(60)]
         ({"labels": {str(i): Y for i in range(11)}}, BadInput, "200 for 11 properties; wanted at least 219"),
         ({"labels": {}}, BadInput, "no property"),
         ({"labels": {"y": Y[:-1]}}, BadInput, r"`labels\['y'\]`: got 59 entries for 60 rows"),
-        ({"labels": {"y": ["a"] * 60}}, BadInput, r"1 different value"),
+        ({"labels": {"y": ["a"] * 60}}, BadInput, r"only the value 'a'; wanted at least two. Leave"),
         ({"labels": {"y": [*Y[:-1], "rare"]}}, BadInput, "the value 'rare' in 1 group"),
         ({"groups": ["g"] * 60}, TooFewRows, "`groups`: got 1 with 'y'|the value '0' in 1 group"),
         ({"groups": [1]}, BadInput, "`groups`: got 1 entries"),

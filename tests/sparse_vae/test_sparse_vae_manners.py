@@ -7,9 +7,11 @@ import sys
 
 import pytest
 import torch
+from tiny import make_tokenizer
 from torch.nn import functional as F
 from transformers import AutoModel, pipeline
 
+from hf_repgeo.errors import BadInput
 from hf_repgeo.sparse_vae import BLMBaseline, BLMBaselineConfig, example_checkpoint
 from hf_repgeo.sparse_vae.cards import model_card
 from hf_repgeo.sparse_vae.configuration_sparse_vae import SparseVAEConfig, SparseVAEForBLMConfig
@@ -37,6 +39,31 @@ def test_raw_sentences_give_the_latents_of_their_embeddings(wrapped, encoder, to
     alone.sentence.load_state_dict(wrapped.sentence.state_dict())
     found = alone.encode_sentences(SENTENCES, text_encoder=encoder, tokenizer=tokenizer)
     assert torch.allclose(found, wanted, atol=1e-5) and not any("text_encoder" in name for name in alone.state_dict())
+
+
+@pytest.mark.parametrize("kind", ["encoder", "decoder", "encoder_decoder"])
+def test_any_architecture_gives_one_row_a_sentence_whatever_the_batch_and_the_tokenizers_padding(kind, request):
+    """Also where the tokenizer has no padding token, and for a text longer than the model's 64 positions."""
+    model, tokenizer = request.getfixturevalue(kind), make_tokenizer(special=False)
+    tokenizer.pad_token = None
+    texts = [*SENTENCES, "the old cat " * 40] if kind == "decoder" else SENTENCES
+    for pooling in ("mean", "cls", "first-last"):
+        rows = embed_sentences(texts, model, tokenizer, pooling=pooling).rows
+        alone = torch.cat([embed_sentences([text], model, tokenizer, pooling=pooling).rows for text in texts])
+        assert torch.allclose(rows, alone, atol=1e-5)
+        alone = SparseVAEForSentenceEmbedding(SparseVAEConfig(hidden_size=32, **(SIZES | {"pooling": pooling})))
+        wanted = alone.eval()(inputs_embeds=rows).latents
+        assert torch.allclose(alone.encode_sentences(texts, model, tokenizer), wanted, atol=1e-5)
+
+
+def test_long_texts_are_cut_with_a_warning_and_texts_without_tokens_are_named(encoder, caplog):
+    tokenizer = make_tokenizer(special=False)
+    rows = embed_sentences(["the cat " * 32, "the cat " * 50, "a"], encoder, tokenizer, pooling="mean").rows
+    assert torch.equal(rows[0], rows[1]) and "2 of 3 texts reach the model's limit of 64 tokens" in caplog.text
+    with pytest.raises(BadInput, match="' ', which holds no token"):
+        embed_sentences(["a", " "], encoder, tokenizer)
+    with pytest.raises(BadInput, match="`layer`: got '2'; wanted an integer"):
+        embed_sentences(["a"], encoder, tokenizer, layer="2")
 
 
 def test_a_sentence_is_chosen_among_raw_candidates(wrapped, encoder, tokenizer):
