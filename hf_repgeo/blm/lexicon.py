@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 
 from ..errors import BadInput, UnknownName
+from ..rows.small_files import table_records, utf8_text
 
 HERE = Path(__file__).parent / "lexicons"
 LANGUAGES = ("en", "fr", "it")
@@ -67,21 +68,21 @@ def load_lexicon(language: str | Path = "en", columns: tuple[str, ...] = COLUMNS
 
 
 def _records(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
-    with path.open(encoding="utf-8", newline="") as file:
-        reader = csv.DictReader(file, delimiter=";")
-        absent = [column for column in columns if column not in (reader.fieldnames or ())]
-        if absent:
-            raise BadInput(
-                "lexicon",
-                came=f"{path.name} without the column(s) {', '.join(absent)}",
-                wanted=f"all of {', '.join(columns)}",
-            )
-        return list(reader)
+    records = table_records(utf8_text(path, "lexicon"), "lexicon", path.name, delimiter=";")
+    _, header = next(records, (1, []))
+    absent = [column for column in columns if column not in header]
+    if absent:
+        raise BadInput(
+            "lexicon",
+            came=f"{path.name} without the column(s) {', '.join(absent)}",
+            wanted=f"all of {', '.join(columns)}",
+        )
+    return [dict(zip_longest(header, cells[: len(header)], fillvalue="")) for _, cells in records if cells]
 
 
 def _row(path: Path, number: int, record: dict[str, str], columns: tuple[str, ...]) -> Row:
     for column in columns:
-        if not (record[column] or "").strip():
+        if not record[column].strip():
             raise BadInput(
                 "lexicon",
                 came=f"no form in row {number}, column {column!r} of {path.name}",
@@ -89,7 +90,7 @@ def _row(path: Path, number: int, record: dict[str, str], columns: tuple[str, ..
                 cure="Fill the cell, or leave the row out.",
             )
     forms = {column: record[column].strip() for column in columns}
-    return Row(number, (record.get("group") or "").strip() or f"row {number}", forms)
+    return Row(number, record.get("group", "").strip() or f"row {number}", forms)
 
 
 def _check_distinct(rows: list[Row]) -> None:

@@ -43,7 +43,12 @@ class Repair(nn.Module, ABC):
 
     @classmethod
     def load(cls, model_name_or_path: str, subfolder: str = "", **options) -> Self:
-        """Reads what `save` wrote; a name on the Hub is downloaded."""
+        """Reads what `save` wrote; a name on the Hub is downloaded.
+
+        Raises:
+            BadInput: no such file, or one of something else.
+        """
+        from safetensors import SafetensorError
         from safetensors.torch import load_file
 
         folder = Path(model_name_or_path, subfolder)
@@ -51,7 +56,11 @@ class Repair(nn.Module, ABC):
             from huggingface_hub import snapshot_download
 
             folder = Path(snapshot_download(model_name_or_path, allow_patterns=[f"{subfolder}/*"]), subfolder)
-        return cls(**load_file(folder / "model.safetensors"))
+        try:
+            return cls(**load_file(folder / "model.safetensors"))
+        except (OSError, SafetensorError, TypeError) as error:
+            came = f"{str(folder)!r} ({str(error).splitlines()[0]})"
+            raise BadInput("model_name_or_path", came=came, wanted=f"what {cls.__name__}.save wrote") from None
 
 
 class Centred(Repair):

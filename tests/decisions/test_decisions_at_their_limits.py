@@ -10,6 +10,7 @@ from tiny import WORDS
 
 from hf_repgeo.decisions import (
     Centred,
+    Whitened,
     check_finetune,
     check_index,
     check_quantization,
@@ -332,6 +333,17 @@ def test_a_repair_on_the_hub_is_downloaded_with_its_subfolder_alone(tmp_path, mo
     rows = gaussian(5, 8, 1)
     assert torch.equal(Centred.load("me/model", "2_Centred").apply_to(rows), repair.apply_to(rows))
     assert asked == {"me/model": ["2_Centred/*"]}
+
+
+def test_a_folder_without_a_repair_or_with_another_one_is_refused(tmp_path):
+    with pytest.raises(BadInput, match="wanted what Centred.save wrote"):
+        Centred.load(str(tmp_path))
+    Centred.fit(gaussian(50, 8)).save(str(tmp_path))
+    with pytest.raises(BadInput, match="wanted what Whitened.save wrote"):
+        Whitened.load(str(tmp_path))
+    (tmp_path / "model.safetensors").write_bytes(b"{}")
+    with pytest.raises(BadInput, match="wanted what Centred.save wrote"):
+        Centred.load(str(tmp_path))
 
 
 def test_rows_without_a_measurable_dimension_are_truncated_all_the_same(monkeypatch):

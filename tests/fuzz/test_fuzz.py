@@ -19,9 +19,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import hf_repgeo
+from hf_repgeo.blm.lexicon import load_lexicon
 from hf_repgeo.blm.loaders import load_fragments, load_genbench, load_matrices, load_sequences
 from hf_repgeo.cli.main import main
-from hf_repgeo.decisions import read_groups, read_pairs
+from hf_repgeo.decisions import Centred, read_groups, read_pairs
 from hf_repgeo.decisions.checkpoint import _losses
 from hf_repgeo.decisions.embeddings import sentence_pooling
 from hf_repgeo.downstream import expect_score, sample_sequences, select_encoder
@@ -312,6 +313,8 @@ SMALL_FILES = {  # reader, and the name of the file that it reads
     "matrices": (load_matrices, "matrices.csv"),
     "matrices of JSON": (lambda path: load_matrices(with_its_siblings(path)), "x.json"),
     "genbench": (load_genbench, "genbench.jsonl"),
+    "lexicon": (load_lexicon, "lexicon.csv"),
+    "repair": (lambda path: Centred.load(str(path.parent)), "model.safetensors"),
     "sequences": (load_sequences, "sequences.csv"),
     "fragments": (load_fragments, "fragments.csv"),
     "GLUE": (lambda path: read_rows(task_of("cola"), path), "cola.tsv"),
