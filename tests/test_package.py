@@ -72,8 +72,8 @@ def test_no_function_is_shadowed_by_a_module():
     assert not modules & set(hf_repgeo.__all__)
 
 
-def test_the_measures_import_torch_and_numpy_only():
-    allowed = {"torch", "numpy", "faiss"}
+def test_the_measures_import_torch_and_numpy_and_what_sets_the_threads_of_numpy():
+    allowed = {"torch", "numpy", "threadpoolctl", "faiss"}
     standard = sys.stdlib_module_names
     for path in (ROOT / "hf_repgeo" / "measures").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):

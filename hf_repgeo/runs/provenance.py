@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from functools import cache
 from importlib.metadata import version
 
 import torch
@@ -14,8 +15,13 @@ from ..version import __version__
 
 def versions() -> dict:
     """Versions and kernels that decide the numbers: part of a run's identity."""
-    others = {name: version(name) for name in ("torch", "transformers", "numpy")}
-    return {"kernels": family(), "versions": {"hf_repgeo": __version__, **others, "python": platform.python_version()}}
+    known = {"hf_repgeo": __version__, **_installed(), "python": platform.python_version()}
+    return {"kernels": family(), "versions": known}
+
+
+@cache
+def _installed() -> dict[str, str]:
+    return {name: version(name) for name in ("torch", "transformers", "numpy")}
 
 
 def machine() -> dict:

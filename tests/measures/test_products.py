@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 
+import numpy as np
 import pytest
 import torch
 
@@ -75,7 +76,7 @@ def test_precision_survives_threads_that_leave_in_any_order(setting):
 
 
 def test_a_thread_that_wants_another_precision_waits_its_turn(setting):
-    precision, order = products._Precision.of(setting), []
+    precision, order = products._Setting.of(setting), []
 
     def rough():
         with precision.held(products.ROUGH):
@@ -175,3 +176,19 @@ def test_measures_agree_on_both_kernels(generator):
     for key, value in values["fast"].items():
         other = values["reference"][key]
         assert value is other if None in (value, other) else value == pytest.approx(other, rel=1e-3, abs=1e-6), key
+
+
+def test_numpy_takes_as_many_threads_as_pytorch_and_gets_its_own_number_back(monkeypatch):
+    blas, seen = products._numpy_blas(), []
+    before = blas._read()
+    multiply = np.linalg.eigvalsh
+    monkeypatch.setattr(np.linalg, "eigvalsh", lambda matrix: seen.append(blas._read()) or multiply(matrix))
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    eigvalsh(torch.eye(4, dtype=torch.float64))
+    assert seen == [3] and blas._read() == before
+
+
+def test_without_a_library_whose_threads_can_be_set_products_still_work(monkeypatch):
+    monkeypatch.setattr(products, "_numpy_blas", lambda: None)
+    rows = torch.arange(6, dtype=torch.float64).reshape(3, 2)
+    assert torch.equal(gram(rows), rows.T @ rows)

@@ -11,6 +11,7 @@ from hf_repgeo.errors import BadInput, MissingExtra, TooFewRows, UnknownName
 from hf_repgeo.measures import PointCloud
 from hf_repgeo.measures.kernels import additive, kmeans, quantizers
 from hf_repgeo.measures.kernels.quantizers import quantize
+from hf_repgeo.measures.kernels.switch import kernels
 
 OURS = ["product", "residual", "additive"]
 
@@ -279,6 +280,17 @@ def test_splitting_finds_every_clump_whatever_the_order_of_the_rows():
     assert float(nearest.values.max()) < 1e-9 and len(set(nearest.indices.tolist())) == 16
     order = torch.randperm(600, generator=torch.Generator().manual_seed(1))
     assert torch.allclose(kmeans.split_start(X[order], 16), found, atol=1e-12)
+
+
+def test_splitting_gives_the_same_start_in_numpy_and_in_pytorch_and_writes_to_nobodys_rows():
+    """A GPU and the reference kernels take tensors; a few far rows make offsets that float32 must not lose."""
+    X = clusters(600, 16, 8).float()
+    X[:3] += 1e4
+    given = X.clone()
+    found = kmeans.split_start(X, 16)
+    with kernels("reference"):
+        assert torch.allclose(kmeans.split_start(X, 16), found, rtol=1e-5, atol=1e-5)
+    assert torch.equal(X, given)
 
 
 def test_splitting_takes_pieces_of_large_error_and_stops_at_copies():

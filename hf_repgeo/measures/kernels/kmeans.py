@@ -13,7 +13,7 @@ from heapq import nlargest
 import numpy as np
 import torch
 
-from .products import times_transposed
+from .products import numpy_threads, times_transposed
 from .switch import fast
 
 MAX_ITERATIONS = 25
@@ -113,50 +113,50 @@ def split_start(rows: torch.Tensor, n_cells: int) -> torch.Tensor:
     at a time; the means of the pieces are the centroids (PCA-Part: Su & Dy, "In search of deterministic methods for
     initializing k-means", Intelligent Data Analysis 11, 2007). Each doubling reads the rows about ten times.
     """
-    pieces = [_piece(rows)]
-    while len(pieces) < n_cells:
-        errors = [piece.error for piece in pieces]
-        most = min(n_cells - len(pieces), -(-len(pieces) // 2) if len(pieces) > 4 else len(pieces))
-        chosen = nlargest(most, range(len(pieces)), key=errors.__getitem__)
-        halves = {i: pieces[i].halves() for i in chosen if errors[i] > 0}
-        if not halves:  # the rows of each piece are equal: a centroid occurs several times
-            pieces += pieces[:1] * (n_cells - len(pieces))
-            break
-        whole = [piece for i, piece in enumerate(pieces) if i not in halves]
-        pieces = whole + [half for pair in halves.values() for half in pair]
+    with numpy_threads(1):  # its products are too small for more
+        pieces = [_whole(rows)]
+        while len(pieces) < n_cells:
+            errors = [piece.error for piece in pieces]
+            most = min(n_cells - len(pieces), -(-len(pieces) // 2) if len(pieces) > 4 else len(pieces))
+            chosen = nlargest(most, range(len(pieces)), key=errors.__getitem__)
+            halves = {i: pieces[i].halves() for i in chosen if errors[i] > 0}
+            if not halves:  # the rows of each piece are equal: a centroid occurs several times
+                pieces += pieces[:1] * (n_cells - len(pieces))
+                break
+            whole = [piece for i, piece in enumerate(pieces) if i not in halves]
+            pieces = whole + [half for pair in halves.values() for half in pair]
     return torch.stack([torch.as_tensor(piece.mean) for piece in pieces])
 
 
-def _piece(rows: torch.Tensor) -> _Piece:
+def _whole(rows: torch.Tensor) -> _Piece:
     """All rows as one piece; the caller's are not written to.
 
-    Most pieces are so small that the time goes into calling functions: numpy's take half as long as PyTorch's.
+    Most pieces are so small that the time goes into calling functions: on a CPU numpy's take half as long as PyTorch's.
     """
-    own = rows.clone()
-    own = own.numpy() if own.device.type == "cpu" and fast() else own
-    return _Piece(own, 0 * own[0], 0 * own[:, 0] + 1)
+    given = rows.clone(), rows.new_zeros(rows.shape[1]), rows.new_ones(len(rows))
+    return _Piece(*(part.numpy() for part in given) if rows.device.type == "cpu" and fast() else given)
 
 
 class _Piece:
-    """Some of the rows, a numpy array or a tensor, and their mean.
+    """Some of the rows, and their mean; numpy arrays or tensors.
 
-    The rows are kept relative to the mean of the piece that these were cut from, until `error` is asked for: the last
-    pieces need their mean only.
+    The mean is subtracted when `error` is asked for: the last pieces do not need it.
     """
 
-    __slots__ = ("_energies", "_error", "_ones", "_own", "_rows", "mean")
+    __slots__ = ("_energies", "_error", "_offset", "_ones", "_rows", "mean")
 
     def __init__(self, rows: Array, origin: Array, ones: Array):
+        """`rows` are relative to `origin` and may be written to; `ones` are at least as many."""
         self._rows, self._ones = rows, ones[: len(rows)]
-        self._own = self._ones @ rows / len(rows)
-        self.mean = origin + self._own
+        self._offset = self._ones @ rows / len(rows)
+        self.mean = origin + self._offset
         self._error: float | None = None
 
     @property
     def error(self) -> float:
         """Sum of all squares of the rows minus their mean; zero where they cannot be split."""
         if self._error is None:
-            torch.as_tensor(self._rows).sub_(torch.as_tensor(self._own))  # in place, and twice as fast as numpy's
+            torch.as_tensor(self._rows).sub_(torch.as_tensor(self._offset))  # in place, and twice as fast as numpy's
             self._energies = self._ones @ (self._rows * self._rows)  # of each column
             self._error = float(self._energies.sum()) if len(self._rows) > 1 else 0.0
         return self._error
@@ -191,7 +191,7 @@ def _fill_empty(
     by_cell = torch.zeros(len(means), dtype=errors.dtype, device=errors.device).index_add_(0, cells, errors)
     worst = [k for k in by_cell.topk(min(len(empty), len(means))).indices.tolist() if float(by_cell[k]) > 0]
     for cell, place in zip(worst, empty.tolist()):
-        halves = _piece(rows[cells == cell]).halves()
+        halves = _whole(rows[cells == cell]).halves()
         means[cell], means[place] = (torch.as_tensor(half.mean) for half in (halves[0], halves[-1]))
     return means, bool(worst)
 

@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import cache
 from typing import Any
 
 import numpy as np
 import torch
+from threadpoolctl import ThreadpoolController
 
 from .switch import fast
 
@@ -25,29 +26,29 @@ BLOCK_ROWS = 2048
 FULL, ROUGH = "ieee", "bf16"
 
 
-# --- precision: a setting of the process -----------------------------------------------------------------------------
+# --- settings of the process -----------------------------------------------------------------------------------------
 
 
-class _Precision:
-    """The float32 precision of one backend of PyTorch, shared by threads.
+class _Setting:
+    """A setting of the process, such as the float32 precision of one backend of PyTorch, shared by threads.
 
-    The first holder of a precision writes it, the last one puts back what it found; a thread that wants another
-    precision waits until then.
+    The first holder of a value writes it, the last one puts back what it found; a thread that wants another value waits
+    until then.
     """
 
-    def __init__(self, read: Callable[[], str], write: Callable[[str], Any]):
+    def __init__(self, read: Callable[[], Any], write: Callable[[Any], Any]):
         self._read, self._write = read, write
         self._turn = threading.Condition()
-        self._holders, self._before = 0, ""
-        self._held: str | None = None
+        self._holders = 0
+        self._before = self._held = None
 
     @contextmanager
-    def held(self, precision: str) -> Iterator[None]:
+    def held(self, value: Any) -> Iterator[None]:
         with self._turn:
-            self._turn.wait_for(lambda: self._held in (None, precision))
+            self._turn.wait_for(lambda: self._held in (None, value))
             if not self._holders:
-                self._before, self._held = self._read(), precision
-                self._write(precision)
+                self._before, self._held = self._read(), value
+                self._write(value)
             self._holders += 1
         try:
             yield
@@ -60,7 +61,7 @@ class _Precision:
                     self._turn.notify_all()
 
     @classmethod
-    def of(cls, backend: Any) -> _Precision | None:
+    def of(cls, backend: Any) -> _Setting | None:
         """The setting of a module such as `torch.backends.cuda.matmul`; `None` before PyTorch 2.9, without it."""
         if not hasattr(backend, "fp32_precision"):
             return None
@@ -68,11 +69,11 @@ class _Precision:
 
 
 _WORDS = {FULL: "highest", ROUGH: "medium"}
-_BOTH = _Precision(  # before PyTorch 2.9 one setting ruled CPU and GPU
+_BOTH = _Setting(  # before PyTorch 2.9 one setting ruled CPU and GPU
     torch.get_float32_matmul_precision, lambda word: torch.set_float32_matmul_precision(_WORDS.get(word, word))
 )
-_ON_CPU = _Precision.of(getattr(torch.backends.mkldnn, "matmul", None))
-_ON_GPU = _Precision.of(torch.backends.cuda.matmul)
+_ON_CPU = _Setting.of(getattr(torch.backends.mkldnn, "matmul", None))
+_ON_GPU = _Setting.of(torch.backends.cuda.matmul)
 
 
 @contextmanager
@@ -85,8 +86,25 @@ def full_precision(device: torch.device) -> Iterator[None]:
         yield
 
 
-def _precision(device: torch.device) -> _Precision:
+def _precision(device: torch.device) -> _Setting:
     return (_ON_GPU if device.type == "cuda" else _ON_CPU) or _BOTH
+
+
+@contextmanager
+def numpy_threads(count: int) -> Iterator[None]:
+    """numpy's products take this many threads; otherwise as many as the environment says, whatever PyTorch was told."""
+    blas = _numpy_blas()
+    with blas.held(count) if blas else nullcontext():
+        yield
+
+
+@cache
+def _numpy_blas() -> _Setting | None:
+    """The number of threads of numpy's BLAS; `None` where it cannot be set."""
+    found = ThreadpoolController().select(user_api="blas").lib_controllers
+    if not found:
+        return None
+    return _Setting(lambda: found[0].num_threads, lambda count: [library.set_num_threads(count) for library in found])
 
 
 # --- products --------------------------------------------------------------------------------------------------------
@@ -132,7 +150,8 @@ def gram(rows: torch.Tensor) -> torch.Tensor:
         product = rows.T @ rows
         return (product + product.T) / 2
     array = rows.detach().numpy()
-    return torch.from_numpy(array.T @ array)  # numpy sees that both factors are one, and calls BLAS's syrk
+    with numpy_threads(torch.get_num_threads()):
+        return torch.from_numpy(array.T @ array)  # numpy sees that both factors are one, and calls BLAS's syrk
 
 
 def eigvalsh(matrix: torch.Tensor) -> torch.Tensor:
@@ -142,7 +161,8 @@ def eigvalsh(matrix: torch.Tensor) -> torch.Tensor:
     """
     if matrix.device.type != "cpu" or not fast():
         return torch.linalg.eigvalsh(matrix)
-    return torch.from_numpy(np.linalg.eigvalsh(matrix.detach().numpy()))
+    with numpy_threads(torch.get_num_threads()):
+        return torch.from_numpy(np.linalg.eigvalsh(matrix.detach().numpy()))
 
 
 @cache
