@@ -170,7 +170,10 @@ def _of_the_disk(error: Exception) -> str | None:
 
 @contextmanager
 def _terminated_as_interrupted() -> Iterator[None]:
-    """Makes SIGTERM raise `Terminated`, if this is the main thread: only it can handle signals."""
+    """Makes SIGTERM raise `Terminated`, if this is the main thread: only it can handle signals.
+
+    Python drops an exception that is raised while it deletes an object: a signal that came then is sent once more.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -178,10 +181,22 @@ def _terminated_as_interrupted() -> Iterator[None]:
     def terminate(number, frame):
         raise Terminated
 
-    earlier = signal.signal(signal.SIGTERM, terminate)
+    def dropped(lost: sys.UnraisableHookArgs) -> None:
+        if not isinstance(lost.exc_value, KeyboardInterrupt):
+            return hook(lost)
+        number = signal.SIGTERM if isinstance(lost.exc_value, Terminated) else signal.SIGINT
+        repeats.append(threading.Timer(0.01, os.kill, (os.getpid(), number)))
+        repeats[-1].start()
+
+    repeats: list[threading.Timer] = []
+    earlier, hook = signal.signal(signal.SIGTERM, terminate), sys.unraisablehook
+    sys.unraisablehook = dropped
     try:
         yield
     finally:
+        sys.unraisablehook = hook
+        for timer in repeats:
+            timer.cancel()
         signal.signal(signal.SIGTERM, earlier)
 
 

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -148,6 +149,36 @@ def test_sigterm_ends_a_command_as_ctrl_c_does_and_leaves_the_handler_as_it_was(
     assert main(["measure", str(rows_file)]) == 143
     assert "terminated; no file is half-written, and the same command starts over" in capsys.readouterr().err
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_while_an_object_is_deleted_ends_a_command_too(rows_file, monkeypatch, capsys, number, status):
+    class Deleted:
+        def __del__(self):
+            signal.raise_signal(number)
+
+    def measured(*arguments, **options):
+        Deleted()
+        threading.Event().wait(20)
+        raise AssertionError("the signal was dropped")
+
+    hook = sys.unraisablehook
+    monkeypatch.setattr("hf_repgeo.profiling.measure", measured)
+    assert main(["measure", str(rows_file)]) == status
+    assert "no file is half-written" in capsys.readouterr().err and sys.unraisablehook is hook
+
+
+def test_an_error_while_an_object_is_deleted_is_told_as_ever(rows_file, monkeypatch, capsys):
+    class Broken:
+        def __del__(self):
+            raise ValueError("broken")
+
+    told = []
+    monkeypatch.setattr(sys, "unraisablehook", told.append)
+    monkeypatch.setattr("hf_repgeo.profiling.measure", lambda *_, **__: Broken() and 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        main(["measure", str(rows_file)])
+    assert [type(lost.exc_value) for lost in told] == [ValueError]
 
 
 def test_a_closed_pipe_ends_a_command_quietly():
