@@ -3,6 +3,7 @@
     python benchmarks/experiments/planted_places.py --seeds 100
     python benchmarks/experiments/planted_places.py --noise neighbours --planted five --first 1000 --seeds 40
     python benchmarks/experiments/planted_places.py --noise uneven --planted sizes --first 1000 --seeds 20
+    python benchmarks/experiments/planted_places.py --noise white --planted blocks --first 7000 --seeds 24
 
 One cloud per seed holds all the properties at once, two values each, three standard deviations of the noise apart: in a
 block of dimensions, in scattered ones, in a block turned by a random rotation, in all dimensions; 104 values in 103
@@ -43,12 +44,14 @@ PLANTED = {
     "5 scattered": ("scattered few", "scattered", 5),
     "50 scattered": ("scattered few", "scattered", 50),
     "200 scattered": ("many dimensions", "scattered", 200),
-    "block of 5": ("block", "block", 5),
     "block of 50": ("block", "block", 50),
     "block of 200": ("many dimensions", "block", 200),
     "all dimensions": ("rotated subspace", "scattered", None),
 }
-SETS = {"five": FIVE, "sizes": tuple(name for name in PLANTED if name not in FIVE)}
+SIZES = tuple(name for name in PLANTED if name not in FIVE)
+BLOCKS = tuple(f"block of {size}" for size in (2, 3, 5, 8, 12))
+PLANTED |= {name: ("block", "block", int(name.split()[-1])) for name in BLOCKS}
+SETS = {"five": FIVE, "sizes": SIZES, "blocks": BLOCKS}
 NOISE = (
     "white", "uneven", "neighbours", "blocks", "sizes", "giant", "heavy rows", "heavy entries", "mislabelled",
 )  # fmt: skip

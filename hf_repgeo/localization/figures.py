@@ -97,7 +97,8 @@ def plot_confusion(selection: Selection):
     for row, values in enumerate(counts):
         for column, count in enumerate(values):
             if count:
-                axes.text(column, row, str(count), ha="center", va="center", fontsize="x-small")
+                colour = "white" if 2 * count > max(map(max, counts)) else "black"  # on dark cells, on light ones
+                axes.text(column, row, str(count), ha="center", va="center", fontsize="x-small", color=colour)
     return figure
 
 

@@ -152,3 +152,4 @@ def _draw_curve(axis, one: Mapping) -> None:
     axis.axvline(one["dimensions"]["value"], color="#0072B2", linewidth=0.8, label="smallest set")
     axis.axvline(one["rank"]["value"], color="#D55E00", linewidth=0.8, linestyle=":", label="rank of the best subspace")
     axis.set_xscale("log", base=2)
+    axis.xaxis.set_major_formatter("{x:.0f}")
