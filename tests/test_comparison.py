@@ -1,6 +1,7 @@
 """Two models on the same rows: equal models, changed weights, other tokenizers, other depths, one model's layers."""
 
 import copy
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from tiny import SIZES, make_tokenizer, seeded
 
 import hf_repgeo
 from hf_repgeo.cli.main import main
+from hf_repgeo.comparison import matched
 from hf_repgeo.errors import BadInput, UnknownName
 from hf_repgeo.rows.capture import Place
 from hf_repgeo.rows.models import load_model
@@ -241,3 +243,53 @@ def test_the_command_writes_numbers_and_figure(encoder_folder, documents, tmp_pa
     assert {file.name for file in (tmp_path / "out").iterdir()} == {"comparison.json", "comparison.png"}
     said = capsys.readouterr().out
     assert "linear_cka" in said and "differences, second minus first" in said
+
+
+def test_places_are_matched_within_stacks_that_both_models_have():
+    def places(**depths):
+        return {Place(stack, layer, "residual"): None for stack, depth in depths.items() for layer in range(depth)}
+
+    def found(a, b, layers=None):
+        pairs = matched(SimpleNamespace(a=a, b=b), layers, one_model=False)
+        return [(first.stack, first.layer, second.stack, second.layer) for first, second in pairs]
+
+    both, one = places(encoder=2, decoder=3), places(decoder=2)
+    assert found(both, one) == [
+        ("decoder", 0, "decoder", 0),
+        ("decoder", 1, "decoder", 0),
+        ("decoder", 2, "decoder", 1),
+    ]
+    assert found(places(encoder=2), one) == [("encoder", 0, "decoder", 0), ("encoder", 1, "decoder", 1)]
+    with pytest.raises(BadInput, match="models without a stack in common"):
+        found(both, places(vision=2, text=2))
+    with pytest.raises(BadInput, match=r"\[1\], none of them compared; wanted some of \[0, 1\]"):
+        matched(SimpleNamespace(a=places(encoder=2), b={}), [1], one_model=True)
+
+
+def test_an_option_that_no_comparison_takes_is_refused(encoder, tokenizer, documents):
+    with pytest.raises(UnknownName, match="unknown option 'depth'"):
+        hf_repgeo.compare(encoder, encoder, documents, tokenizer=tokenizer, depth=3)
+
+
+def test_a_matrix_alone_has_one_panel_and_cells_without_a_value_stay_empty():
+    made = hf_repgeo.GeometryReport(provenance={"model": "m"})
+    for layer, value in ((0, 0.5), (1, None)):
+        details = {"stack_b": "encoder", "layer_b": 0}
+        made.add(layer=layer, stack="encoder", measure="linear_cka", convention="x", protocol="matrix", value=value,
+                 details=details)  # fmt: skip
+    figure = hf_repgeo.plots.plot_comparison(made)
+    [image] = figure.axes[0].get_images()
+    assert image.get_array().mask.tolist() == [[False], [True]] and image.get_array()[0, 0] == 0.5
+
+
+def test_four_panels_leave_two_places_empty_and_a_comparison_without_values_has_no_curve():
+    from hf_repgeo.plots import plot_comparison
+
+    made = hf_repgeo.GeometryReport(provenance={"model": "m", "other": {"model": "n"}})
+    usual = {"layer": 0, "stack": "encoder", "convention": "x", "details": {}}
+    made.add(measure="linear_cka", protocol="whole", value=None, **usual)
+    for measure in ("anisotropy", "iso_score", "effective_rank"):
+        made.add(measure=measure, protocol="paired", value=0.1, **usual)
+    figure = plot_comparison(made)
+    assert len(figure.axes) == 4 and not figure.axes[0].get_lines()
+    assert "m against n" in figure.get_suptitle()

@@ -238,3 +238,28 @@ def test_a_difference_has_a_star_only_below_five_percent(p, star):
     report.add(layer=1, measure="anisotropy", convention="razzhigaev", protocol="paired", value=0.2, details=details)
     heading, *_, last = str(report).splitlines()[1:]
     assert "* p < 0.05" in str(report) and last.split() == ["1", "0.2", *["*"] * star]
+
+
+def test_a_report_of_the_first_format_has_points_and_numbers_that_are_not_finite_are_refused(tmp_path):
+    made = GeometryReport(provenance={"final_norm": "applied"})
+    for layer in (None, 0, 1):
+        made.add(layer=layer, stack="encoder", measure="anisotropy", convention="razzhigaev", value=0.5, n=9)
+    old = made.as_dict()
+    for row in old["rows"]:
+        del row["point"]
+    (tmp_path / "old.json").write_text(json.dumps(old | {"format": 1}))
+    assert [row["point"] for row in GeometryReport.from_json(tmp_path / "old.json")] == [None, "residual", "final_norm"]
+    old["rows"][1]["value"] = float("nan")
+    (tmp_path / "old.json").write_text(json.dumps(old))
+    with pytest.raises(BadInput, match="row 1 has nan as 'value'"):
+        GeometryReport.from_json(tmp_path / "old.json")
+
+
+def test_a_row_that_is_not_there_is_told_by_the_first_column_that_lacks_it():
+    made = GeometryReport()
+    for layer, name in ((0, "anisotropy"), (1, "iso_score")):
+        made.add(layer=layer, measure=name, convention="x", value=0.5)
+    with pytest.raises(RepgeoError, match="no row with layer=1; measured of it: 0$"):
+        made.value("anisotropy", layer=1)
+    with pytest.raises(RepgeoError, match="no row with measure='patchiness'; measured: anisotropy, iso_score$"):
+        made.value("patchiness", layer=1)

@@ -102,3 +102,14 @@ def test_the_command_writes_numbers_and_figure(encoder_folder, documents, tmp_pa
     assert len(figure.axes[0].lines) == 2 * 2  # a curve and its chance for each token policy
     with pytest.raises(BadInput, match="no measure of sequences"):
         hf_repgeo.plot_sequences(hf_repgeo.measure(torch.eye(8), "anisotropy"))
+
+
+def test_sequences_without_a_value_leave_their_panel_empty():
+    from hf_repgeo.plots import plot_sequences
+    from hf_repgeo.report import GeometryReport
+
+    made = GeometryReport(provenance={"model": "m"})
+    for tokens, value in (("all", 0.4), ("no_special", None)):
+        made.add(layer=0, stack="encoder", tokens=tokens, measure="curvature", convention="x", value=value, se=None)
+    [axis] = plot_sequences(made).axes
+    assert [line.get_label() for line in axis.get_lines()] == ["tokens: all"]

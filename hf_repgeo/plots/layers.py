@@ -202,13 +202,19 @@ def plot_comparison(report: ReportTable) -> Figure:
     return figure
 
 
+def legend_of(axis: Axes) -> None:
+    """A legend, where there is a curve to name."""
+    if axis.get_legend_handles_labels()[0]:
+        axis.legend(frameon=False, fontsize="small")
+
+
 def _similarities(axis: Axes, lines: ReportTable) -> None:
     """Every comparison by layer."""
     for number, measure in enumerate(lines.unique("measure")):
         _compared(axis, measure, lines.select(measure=measure).rows, number)
     axis.set_title("How alike (± 1 standard error)", fontsize="medium")
     _layer_axis(axis)
-    axis.legend(frameon=False, fontsize="small")
+    legend_of(axis)
 
 
 def _layer_axis(axis: Axes) -> None:
@@ -302,7 +308,7 @@ def plot_sequences(report: ReportTable) -> Figure:
         axis.set_title(name.replace("_", " ").capitalize(), fontsize="medium")
         axis.set_ylabel(UNITS[name])
         _layer_axis(axis)
-        axis.legend(frameon=False, fontsize="small")
+        legend_of(axis)
     model = shown_name(report.provenance.get("model"))
     figure.suptitle(f"{drawable(model)}; bands: ± 1 standard error; dotted: tokens shuffled", fontsize="medium")
     return figure
@@ -350,7 +356,7 @@ def plot_scale_curves(curves: dict[str, list]) -> Figure:
     axis.set_ylabel("intrinsic dimension (TwoNN)")
     axis.grid(alpha=0.25)
     axis.spines[["top", "right"]].set_visible(False)
-    axis.legend(frameon=False, fontsize="small")
+    legend_of(axis)
     return figure
 
 

@@ -9,7 +9,7 @@ from ..errors import BadInput
 from ..measures import MEASURES
 from ..report_text import shown_name
 from .glyphs import drawable
-from .layers import COLOURS, DASHES, DEFAULT_PANELS, MARKERS, TITLES, check_cells
+from .layers import COLOURS, DASHES, DEFAULT_PANELS, MARKERS, TITLES, check_cells, legend_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -54,7 +54,7 @@ def plot_training(
     for row, measure in zip(axes, panels):
         _heat_map(row[0], runs, measure, tokens or policies[0])
         _lines(row[1], runs, measure, policies)
-    axes[0, 1].legend(frameon=False, fontsize="small")
+    legend_of(axes[0, 1])
     band = "band: layers" if len(runs) == 1 else f"mean of {len(runs)} runs, band: 1 standard deviation"
     name = shown_name(runs[0].provenance.get("model"))
     figure.suptitle(drawable(" · ".join(filter(None, [name, "geometry over training", band]))), fontsize="medium")
