@@ -48,6 +48,19 @@ def test_a_report_that_cannot_be_written_is_refused_before_the_work(rows, capsys
     assert said in refused(capsys, "measure", rows / "x.npy", "--out", rows / out)
 
 
+def test_a_report_is_written_in_the_format_of_its_name_and_never_over_the_rows(rows, capsys):
+    from hf_repgeo.report import GeometryReport
+
+    command = ("measure", rows / "x.npy", "--measures", "anisotropy", "--out")
+    before = (rows / "x.npy").read_bytes()
+    assert "`--out`: got" in refused(capsys, *command, rows / "x.npy")
+    assert "a name that ends in one of .json, .parquet" in refused(capsys, *command, rows / "report")
+    assert (rows / "x.npy").read_bytes() == before
+    for name in ("r.json", "r.parquet"):
+        assert main([*map(str, command), str(rows / name)]) == 0
+    assert GeometryReport.from_parquet(rows / "r.parquet") == GeometryReport.from_json(rows / "r.json")
+
+
 def test_a_profile_into_a_file_is_refused(rows, capsys, encoder_folder):
     assert "x.npy" in refused(capsys, "profile", encoder_folder, "--out", rows / "x.npy", "--quiet")
 
