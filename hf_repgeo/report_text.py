@@ -109,7 +109,7 @@ def _table(report: ReportTable, stack: str | None, tokens: str | None) -> str:
     if report.unique("layer") == [None]:
         heading = ["measure", "convention", "value", *_interval_heading(report)]
         heading += ["chance", "p"] if _has_chance(report) else []
-        title = ", ".join(part for part in (_counts(report), _errors(report)) if part)
+        title = ", ".join(part for part in (stack, _counts(report), _errors(report)) if part)
         return title + "\n" + _aligned([heading, *_lines(report)])
     measures = [measure for measure in HEADINGS if measure in report.unique("measure")]
     measures = measures or report.unique("measure")

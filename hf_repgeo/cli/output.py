@@ -52,7 +52,7 @@ def _paint(style: str, line: str) -> str:
 
 
 def read_report(path: str | Path) -> GeometryReport:
-    """A report from its `.json` or `.parquet` file, or from the folder of a profile.
+    """A report from its `.json` or `.parquet` file, or from the folder of a profile; a `WhereReport` if it is one.
 
     Raises:
         BadInput: no report there.
@@ -61,7 +61,12 @@ def read_report(path: str | Path) -> GeometryReport:
 
     path = Path(path)
     path = path / "profile.json" if path.is_dir() else path
-    return GeometryReport.from_parquet(path) if path.suffix == ".parquet" else GeometryReport.from_json(path)
+    report = GeometryReport.from_parquet(path) if path.suffix == ".parquet" else GeometryReport.from_json(path)
+    if "where" in report.provenance:
+        from ..localization.where_report import WhereReport
+
+        return WhereReport(report.rows, report.provenance)
+    return report
 
 
 def save_figure(figure: Figure, path: Path, dpi: int = 150) -> None:

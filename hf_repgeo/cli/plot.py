@@ -43,5 +43,10 @@ def run(options: argparse.Namespace) -> None:
         name = name or shown_name(report.provenance.get("model")) or Path(path).stem
         named[f"{name} ({place})" if name in named else name] = report
     chosen = named if len(named) > 1 else next(iter(named.values()))
-    save_figure(plot_layers(chosen, options.measures, options.tokens), out)
+    if not isinstance(chosen, dict) and "where" in chosen.provenance:
+        from ..localization.where_report import plot_where
+
+        save_figure(plot_where(chosen), out)
+    else:
+        save_figure(plot_layers(chosen, options.measures, options.tokens), out)
     print(options.out)

@@ -162,6 +162,9 @@ def test_the_command_writes_a_report_figures_and_a_truthful_checkpoint(encoder_f
     report = hf_repgeo.GeometryReport.from_json(out / "where.json")
     assert set(report.provenance["where"]) == {"noun"}
     assert report.provenance["where"]["noun"]["verdict"] not in ("absent", "cannot tell")  # nouns differ in meaning
+    assert main(["report", "show", str(out / "where.json")]) == 0
+    assert "verdict" in capsys.readouterr().out and "noun, n = 168\n" in repr(report)
+    assert main(["plot", str(out / "where.json"), "--out", str(tmp_path / "again.png")]) == 0
     row = report.row("selection_accuracy", stack="noun")
     assert 0 <= row["value"] <= 1 and row["details"]["null"] == 1 / 8 and "shuffled_dimensions" in row["details"]
     assert {path.name for path in out.iterdir()} == {"where.json", "where.png", "where.html", "noun"}
