@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 from ..plots.glyphs import drawable
 from ..report import GeometryReport
+from ..report_table import ReportTable
 from ..report_text import number, without_folders
 from .verdict import Interval, Where
 
@@ -115,11 +116,11 @@ def _line(name: str, one: Mapping) -> list[str]:
     return [name, one["verdict"], *known, *of_chance, neighbours, interval(one["rank"])]
 
 
-def plot_where(report: WhereReport) -> Figure:
+def plot_where(report: ReportTable) -> Figure:
     """Share of the variance between values against the number of dimensions, one panel per property.
 
     Args:
-        report: of `where_report`.
+        report: of `where_report`, or the same read from its file.
 
     Returns:
         A matplotlib figure. Line: the best dimensions, chosen on other groups; grey: 95 % of randomly rotated bases;
