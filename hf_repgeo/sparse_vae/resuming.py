@@ -38,8 +38,7 @@ def checkpoint_to_resume(folder: Path, identity: dict, epochs: float) -> Path | 
     Raises:
         BadInput: the folder holds another training, or one that has gone further than `epochs`.
     """
-    found = sorted(folder.glob("checkpoint-*"), key=lambda path: -int(path.name.rpartition("-")[2]))
-    for path in found:
+    for path in _checkpoints(folder):
         state = _state(path)
         if state is not None:
             _check(folder, identity, epochs, state)
@@ -51,16 +50,22 @@ def checkpoint_to_resume(folder: Path, identity: dict, epochs: float) -> Path | 
 def begin(folder: Path, identity: dict) -> None:
     """Writes down which training the folder holds; checkpoints of an earlier one are deleted."""
     folder.mkdir(parents=True, exist_ok=True)
-    for path in folder.glob("checkpoint-*"):
+    for path in _checkpoints(folder):
         shutil.rmtree(path)
     write_whole(folder / FILE, json.dumps(identity, indent=1) + "\n")
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    """The Trainer's own checkpoints, the last one first; a folder such as `checkpoint-best` is the user's."""
+    numbered = [path for path in folder.glob("checkpoint-*") if path.name.rpartition("-")[2].isdecimal()]
+    return sorted(numbered, key=lambda path: -int(path.name.rpartition("-")[2]))
 
 
 def _state(checkpoint: Path) -> TrainerState | None:
     """The Trainer's state, the last file that it writes; `None` if that is incomplete."""
     try:
         return TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, RecursionError):
         return None
 
 

@@ -723,3 +723,29 @@ def test_fragments_and_sequences_are_read(tmp_path):
         load_sequences(tmp_path / "bad.csv")
     with pytest.raises(BadInput, match="which is not a file"):
         load_fragments(tmp_path / "none.csv")
+
+
+@pytest.mark.parametrize("content", ['{"a": 1}', "[1, 2]", '["a sentence"]', "null"])
+def test_a_folder_of_json_that_holds_no_lists_is_refused(tmp_path, content):
+    for name in ("x.json", "y.json", "truth_bool.json"):
+        (tmp_path / name).write_text(content)
+    with pytest.raises(BadInput, match="wanted a list with a list per matrix|neither labels.json nor truth_bool.json"):
+        load_matrices(tmp_path)
+
+
+def test_genbench_without_a_matrix_or_with_other_fields_is_refused(tmp_path):
+    path = tmp_path / "data.jsonl"
+    with pytest.raises(UnknownName, match="unknown way of a duplicated answer 'keep'"):
+        load_genbench(path, duplicated_answer="keep")
+    path.write_text("\n\n")
+    with pytest.raises(BadInput, match="without a matrix; wanted at least one"):
+        load_genbench(path)
+    for record in ({"input": 3, "target_options": ["a"], "target": 0}, {"input": "a", "target": 0}, ["a"]):
+        path.write_text(json.dumps(record))
+        with pytest.raises(BadInput, match="line 1: .*wanted an object with input, target_options and target"):
+            load_genbench(path)
+
+
+def test_sentences_without_a_row_of_every_pattern_make_no_pairs():
+    with pytest.raises(BadInput, match="sentences without a row of all patterns"):
+        pair_instances(chunk_sentences("en")[:3])

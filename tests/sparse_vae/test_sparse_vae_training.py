@@ -393,3 +393,27 @@ def test_a_trained_model_is_saved_and_read_back(pairs, table, tmp_path):
     loaded = SparseVAEForSentenceEmbedding.from_pretrained(tmp_path / "model")
     assert torch.equal(loaded(table.rows).latents, run.model(table.rows).latents)
     assert json.loads((tmp_path / "model" / "config.json").read_text())["mask"] == "random"
+
+
+def test_only_numbered_checkpoints_are_the_trainings_and_damaged_facts_name_no_entry(tmp_path):
+    from hf_repgeo.sparse_vae.resuming import FILE, _changed, _earlier, begin, checkpoint_to_resume
+
+    identity = {"model": {"latents": 5}, "options": {}}
+    for name in ("checkpoint-3", "checkpoint-best", "checkpoint-12"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "trainer_state.json").write_text("[" * 5000)
+    assert checkpoint_to_resume(tmp_path, identity, 1.0) is None  # both were cut short, and are deleted
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-best"]
+    (tmp_path / "checkpoint-7").mkdir()
+    begin(tmp_path, identity)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-best", FILE]
+    assert _earlier(tmp_path, identity) == identity
+    for damaged in ("[1]", '{"model": 3}', "{"):
+        (tmp_path / FILE).write_text(damaged)
+        assert _earlier(tmp_path, identity) is None
+    assert _changed(3, {"a": 1}) == "" and _changed({"a": 2}, {"a": 1}) == " (a: 2 there, 1 here)"
+
+
+def test_a_shape_that_is_not_the_size_is_refused():
+    with pytest.raises(ValueError, match="`shape`: got .*; wanted two factors of `hidden_size` 64"):
+        BLMBaselineConfig(hidden_size=64, shape=(8, 9))
