@@ -54,7 +54,7 @@ def check_rows(rows: torch.Tensor) -> torch.Tensor:
     """The rows in float32 and in units of each dimension's standard deviation; a constant dimension is 0.
 
     Raises:
-        BadInput: rows that do not form a matrix.
+        BadInput: rows that do not form a matrix, or do not differ.
         NonFiniteRows: NaN or infinity.
     """
     if not isinstance(rows, torch.Tensor) or rows.dim() != 2:
@@ -66,6 +66,8 @@ def check_rows(rows: torch.Tensor) -> torch.Tensor:
     centred = rows.detach().cpu().double() - rows.detach().cpu().double().mean(0)
     deviation = centred.square().mean(0).sqrt()
     moves = deviation > 1e-9 * rows.abs().amax(0).double().clamp(min=1e-300)
+    if not moves.any():
+        raise BadInput("rows", came=f"{len(rows)} rows that are all the same", wanted="rows that differ")
     return torch.where(moves, centred / deviation.clamp(min=1e-300), 0.0).float()
 
 

@@ -190,7 +190,8 @@ def where_is(
         property -> `Where`, in the order of `labels`.
 
     Raises:
-        BadInput: rows, labels or groups that do not fit; too few nulls; a value in fewer than three groups.
+        BadInput: rows, labels, groups, columns or regions that do not fit; too few nulls; a value in fewer than three
+            groups.
         TooFewRows: fewer than six groups.
         NonFiniteRows: NaN or infinity.
 
@@ -207,7 +208,12 @@ def where_is(
         ('block', [40, 41, 42, 43, 44, 45])
     """
     x = check_rows(rows)
+    if not isinstance(labels, Mapping):
+        raise BadInput("labels", came=f"a {type(labels).__name__}", wanted="property -> one value per row")
+    labels = {name: _as_list(values) for name, values in labels.items()}
+    groups = None if groups is None else _as_list(groups)
     _check(rows, labels, groups, n_null, divisions, keep, few, alpha, seed)
+    _check_array(x.shape[1], columns, regions)
     x, labels, groups = _drawn(x, labels, groups, seed)
     finder = _Finder(x, n_null, divisions, keep, few * x.shape[1], columns, regions, seed)
     read = {name: read_values(values, groups, name) for name, values in labels.items()}
@@ -241,6 +247,19 @@ def _check(rows, labels, groups, n_null, divisions, keep, few, alpha, seed) -> N
     for name, values in (lists | ({"groups": groups} if groups is not None else {})).items():
         if len(values) != len(rows):
             raise BadInput(name, came=f"{len(values)} entries for {len(rows)} rows", wanted="one for each row")
+
+
+def _as_list(values: Any) -> list:
+    """Plain values: equal numbers of a tensor would count as different groups."""
+    return values.tolist() if hasattr(values, "tolist") else list(values)
+
+
+def _check_array(d: int, columns, regions) -> None:
+    if columns is not None and (isinstance(columns, bool) or not isinstance(columns, int) or not 1 <= columns <= d):
+        raise BadInput("columns", came=repr(columns), wanted=f"an integer from 1 to {d}, or None")
+    if regions is not None and (regions.dim() != 2 or regions.shape[1] != d or regions.dtype != torch.bool):
+        came = f"{regions.dtype} of shape {tuple(regions.shape)}"
+        raise BadInput("regions", came=came, wanted=f"torch.bool of shape (regions, {d})")
 
 
 def _drawn(rows, labels, groups, seed: int):

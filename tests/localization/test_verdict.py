@@ -429,6 +429,12 @@ X, Y = torch.randn(60, 8, generator=drawn(0)), [i % 2 for i in range(60)]
         ({"n_null": 100}, BadInput, "`n_null`: got 100; wanted an integer, at least 200"),
         ({"labels": {str(i): Y for i in range(11)}}, BadInput, "200 for 11 properties; wanted at least 219"),
         ({"labels": {}}, BadInput, "no property"),
+        ({"labels": Y}, BadInput, "`labels`: got a list; wanted property -> one value per row"),
+        ({"rows": torch.ones(60, 8)}, BadInput, "60 rows that are all the same"),
+        ({"columns": 0}, BadInput, "`columns`: got 0; wanted an integer from 1 to 8"),
+        ({"columns": 9}, BadInput, "`columns`: got 9"),
+        ({"regions": torch.ones(3, 7).bool()}, BadInput, r"`regions`: got torch.bool of shape \(3, 7\)"),
+        ({"regions": torch.ones(3, 8)}, BadInput, "`regions`: got torch.float32"),
         ({"labels": {"y": Y[:-1]}}, BadInput, r"`labels\['y'\]`: got 59 entries for 60 rows"),
         ({"labels": {"y": ["a"] * 60}}, BadInput, r"only the value 'a'; wanted at least two. Leave"),
         ({"labels": {"y": [*Y[:-1], "rare"]}}, BadInput, "the value 'rare' in 1 group"),
@@ -446,6 +452,14 @@ def test_bad_input_is_named(change, error, message):
     given = {"rows": X, "labels": {"y": Y}} | change
     with pytest.raises(error, match=message):
         where_is(given.pop("rows"), given.pop("labels"), **given)
+
+
+def test_groups_and_labels_of_a_tensor_are_their_numbers():
+    groups = torch.arange(60) // 4
+    found, wanted = (
+        where_is(X, {"y": y}, own, divisions=2)["y"] for y, own in ((torch.tensor(Y), groups), (Y, groups.tolist()))
+    )
+    assert found == wanted and found.groups == 15
 
 
 def test_input_is_not_written_to():
