@@ -19,6 +19,7 @@ from .regions import cell_map
 from .transfer import RungTransfer, Transfer
 
 MOST = 3.0  # largest multiple of an even spread that colours distinguish
+MOST_NAMES = 40  # values that a figure names one by one
 
 
 def _subplots(rows: int = 1, columns: int = 1, *, squeeze: bool = True, figsize: tuple[float, float]):
@@ -34,7 +35,7 @@ def latents_of(model, x: torch.Tensor) -> torch.Tensor:
 
 
 def plot_latents(latents: torch.Tensor, labels: Sequence[str], method: str = "pca", seed: int = 0):
-    """Latents in two dimensions, coloured by pattern, as in the paper's figures.
+    """Latents in two dimensions, coloured by pattern, as in the paper's figures; a legend names up to 40 patterns.
 
     Args:
         latents: `(n, L)`.
@@ -63,7 +64,10 @@ def plot_latents(latents: torch.Tensor, labels: Sequence[str], method: str = "pc
             points[at, 0], points[at, 1], s=12, color=colors(place / max(1, len(names) - 1)), label=drawable(name)
         )
     axes.set(xlabel=f"{method} 1", ylabel=f"{method} 2")
-    figure.legend(loc="outside right upper", fontsize="small")
+    if len(names) <= MOST_NAMES:
+        figure.legend(loc="outside right upper", fontsize="small")
+    else:
+        axes.set_title(f"{len(names)} labels, in alphabetical order from violet to red", fontsize="small")
     return figure
 
 
@@ -76,7 +80,7 @@ def _tsne(latents: torch.Tensor, seed: int):
 
 
 def plot_confusion(selection: Selection):
-    """True against chosen patterns, counts as colours and digits.
+    """True against chosen patterns, counts as colours and, of up to 40 patterns, digits.
 
     Args:
         selection: of `evaluate_model` on pairs.
@@ -89,12 +93,13 @@ def plot_confusion(selection: Selection):
     if any(NO_CHOICE in row for row in selection.confusion.values()):
         chosen.append(NO_CHOICE)
     counts = [[selection.confusion[one].get(other, 0) for other in chosen] for one in true]
-    figure, axes = _subplots(figsize=(2 + 0.5 * len(chosen), 2 + 0.45 * len(true)))
+    figure, axes = _subplots(figsize=(2 + 0.5 * min(len(chosen), MOST_NAMES), 2 + 0.45 * min(len(true), MOST_NAMES)))
     axes.imshow(counts, cmap="Blues")
-    axes.set_xticks(range(len(chosen)), [drawable(name) for name in chosen], rotation=90)
-    axes.set_yticks(range(len(true)), [drawable(name) for name in true])
+    across, down = (range(0, len(names), -(-len(names) // MOST_NAMES)) for names in (chosen, true))
+    axes.set_xticks(across, [drawable(chosen[i]) for i in across], rotation=90)
+    axes.set_yticks(down, [drawable(true[i]) for i in down])
     axes.set(xlabel="chosen pattern", ylabel="true pattern")
-    for row, values in enumerate(counts):
+    for row, values in enumerate(counts if len(chosen) <= MOST_NAMES else []):
         for column, count in enumerate(values):
             if count:
                 colour = "white" if 2 * count > max(map(max, counts)) else "black"  # on dark cells, on light ones

@@ -1,6 +1,8 @@
 """The verdict names what was planted, claims no more than the rows show, and its parts obey closed forms."""
 
 import math
+import warnings
+from io import BytesIO
 
 import pytest
 import torch
@@ -27,10 +29,11 @@ from hf_repgeo.localization.effects import (
     shrunk_covariance,
     shuffled_codes,
 )
-from hf_repgeo.localization.figures import plot_latents
+from hf_repgeo.localization.figures import plot_confusion, plot_latents
 from hf_repgeo.localization.subspaces import erase, inlp_rank, spectrum, subspace_rank
 from hf_repgeo.localization.verdict import VERDICTS, Interval, Where, _verdict, _well_read, where_is
 from hf_repgeo.localization.where_report import plot_where, where_report
+from hf_repgeo.sparse_vae.scoring import Selection
 
 D, N = 256, 480
 APART = 3.0
@@ -401,6 +404,21 @@ def test_labels_that_no_font_draws_stay_distinct_and_none_is_drawn_as_a_formula(
     figure.savefig(tmp_path / "latents.png")  # a warning of a missing glyph would be an error
     shown = {text.get_text() for text in figure.legends[0].get_texts()}
     assert shown == {"[5355 6570]", "[8907 6570]", " _x", r"\$a\$"}
+
+
+def test_figures_of_hundreds_of_values_stay_readable():
+    names = [f"value {i:03}" for i in range(300)]
+    confusion = {name: {name: 2, names[i - 1]: 1} for i, name in enumerate(names)}
+    figures = [
+        plot_confusion(Selection(0.5, 0.1, None, {}, {}, confusion)),
+        plot_latents(torch.randn(600, 2, generator=drawn(0)), names * 2),
+    ]
+    for figure in figures:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            figure.savefig(BytesIO())
+        assert max(figure.get_size_inches()) <= 22 and not figure.legends
+    assert len(figures[0].axes[0].get_xticklabels()) <= 40 and not figures[0].axes[0].texts
 
 
 def test_the_report_prints_the_verdict_and_is_read_back_equal(found, tmp_path):
