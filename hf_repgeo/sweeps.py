@@ -23,13 +23,13 @@ from .errors import BadInput, RepgeoError
 from .measures import check_options
 from .profiling import profile
 from .report import GeometryReport
+from .rows.shared_findings import shared_findings
 from .rows.small_files import utf8_text
 from .rows.texts import corpus_of, packaged_sample
 from .writing import write_whole, written_whole
 
 if TYPE_CHECKING:
     import pyarrow
-    from transformers import PreTrainedTokenizerBase
 
 OF_PROFILE = frozenset(inspect.signature(profile).parameters)
 WEIGHTS = ("*.safetensors", "*.bin", "*.gguf", "config.json")
@@ -119,13 +119,14 @@ def sweep(
         raise BadInput("out", came=f"{str(out)!r}, which is a file", wanted="a folder, which need not exist yet")
     (out / "runs").mkdir(parents=True, exist_ok=True)
     settings = json.dumps({"text": corpus.provenance(), **options}, sort_keys=True, default=str)
-    for member in _share(members):
-        if _is_done(out, member, settings):
-            continue
-        _measure(out, member, corpus, settings, progress, options)
-        if evict:
-            _evict(member)
-        collect(out, members, settings)
+    with shared_findings():
+        for member in _share(members):
+            if _is_done(out, member, settings):
+                continue
+            _measure(out, member, corpus, settings, progress, options)
+            if evict:
+                _evict(member)
+            collect(out, members, settings)
     return collect(out, members, settings)
 
 
@@ -247,7 +248,7 @@ def _measure(out: Path, member: Member, corpus, settings: str, progress: bool, o
     try:
         asked: dict[str, Any] = {
             "revision": member.revision,
-            "tokenizer": _tokenizer(member),
+            "tokenizer": member.tokenizer,
             "out": folder,
             "progress": progress,
         }
@@ -257,14 +258,6 @@ def _measure(out: Path, member: Member, corpus, settings: str, progress: bool, o
             raise  # results cannot be written, so that every later model would fail too
         note["failed"] = f"{type(error).__name__}: {error}".splitlines()[0][:500]
     write_whole(folder / "note.json", json.dumps(note))
-
-
-def _tokenizer(member: Member) -> PreTrainedTokenizerBase | None:
-    if member.tokenizer is None:
-        return None
-    from transformers import AutoTokenizer
-
-    return AutoTokenizer.from_pretrained(member.tokenizer)
 
 
 def _note(out: Path, member: Member) -> dict:

@@ -11,12 +11,15 @@ import pyarrow.parquet
 import pytest
 import torch
 from tiny import SIZES, seeded
+from transformers import BertConfig, BertModel
 
 import hf_repgeo
 import hf_repgeo.sweeps as sweeps
 from hf_repgeo.cli.main import main
 from hf_repgeo.cli.sweep import read_recipe
 from hf_repgeo.errors import BadInput, RepgeoError
+from hf_repgeo.rows import forward, models
+from hf_repgeo.runs import texts
 
 ROOT = Path(__file__).parents[1]
 CHEAP = {"measures": ["anisotropy", "effective_rank"], "tokens": "all", "rows": 200, "progress": False, "device": "cpu"}
@@ -25,8 +28,6 @@ CHEAP = {"measures": ["anisotropy", "effective_rank"], "tokens": "all", "rows": 
 @pytest.fixture(scope="module")
 def training(tokenizer, tmp_path_factory):
     """A folder as a Trainer leaves it: three checkpoints, the tokenizer beside them."""
-    from transformers import BertConfig, BertModel
-
     folder = tmp_path_factory.mktemp("training")
     model = seeded(BertModel, BertConfig(**SIZES, max_position_embeddings=64, initializer_range=0.5))
     for step in (20, 100, 3):
@@ -62,6 +63,31 @@ def test_checkpoints_are_profiled_in_the_order_of_their_steps(training, document
     assert table.column("member").unique().to_pylist() == ["checkpoint-3", "checkpoint-20", "checkpoint-100"]
     assert hf_repgeo.GeometryReport.from_json(tmp_path / "sweep.json").rows == report.rows
     assert "step" in repr(report) and not list(tmp_path.glob(".*"))
+
+
+def test_checkpoints_share_tokenizer_windows_and_places(training, documents, tmp_path, monkeypatch):
+    made = []
+    for module, name in ((models, "_loaded_tokenizer"), (texts, "make_windows"), (forward, "find_stacks")):
+        kept = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda *given, kept=kept, name=name: made.append(name) or kept(*given))
+    hf_repgeo.sweep(checkpoints=training, texts=documents, out=tmp_path, **CHEAP)
+    assert sorted(made) == ["_loaded_tokenizer", "find_stacks", "make_windows"]
+
+
+def test_a_checkpoint_without_spread_is_measured_as_far_as_it_can_be(training, documents, tmp_path):
+    folder = tmp_path / "training"
+    shutil.copytree(training, folder)
+    dead = BertModel.from_pretrained(folder / "checkpoint-3")
+    with torch.no_grad():
+        for weight in dead.parameters():
+            weight.zero_()
+    dead.save_pretrained(folder / "checkpoint-3")
+    asked = CHEAP | {"measures": ["anisotropy", "intrinsic_dimension"], "tokens": ["all", "sink_robust"]}
+    report = hf_repgeo.sweep(checkpoints=folder, texts=documents, out=tmp_path / "out", **asked)
+    assert not report.provenance["failed"]
+    first = [row for row in report if row["details"]["step"] == 3]
+    assert {row["value"] for row in first} == {None}
+    assert all(row["warnings"] for row in first)
 
 
 def test_nothing_is_measured_twice_and_what_changed_is_measured_again(training, documents, tmp_path, calls):

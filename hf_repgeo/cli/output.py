@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shlex
 import sys
@@ -29,9 +28,7 @@ def add_json_flag(parser: argparse.ArgumentParser) -> None:
 
 def print_report(report: GeometryReport, options: argparse.Namespace) -> None:
     """Prints the report as a table, or as the JSON that `to_json` writes."""
-    print(
-        json.dumps(report.as_dict(), indent=1, allow_nan=False) if options.json else coloured(str(report), sys.stdout)
-    )
+    print(report.as_json().rstrip() if options.json else coloured(str(report), sys.stdout))
 
 
 def coloured(text: str, stream: TextIO) -> str:

@@ -155,7 +155,7 @@ def _pooled(ends: torch.Tensor, poolings: tuple[str, ...], positions: torch.Tens
     owner = torch.searchsorted(ends, positions, right=True)
     counts = torch.unique_consecutive(owner, return_counts=True)[1].tolist()
 
-    def pool(states: torch.Tensor) -> dict[str, torch.Tensor]:
+    def pool(_: Place, states: torch.Tensor) -> dict[str, torch.Tensor]:
         texts = states.float().split(counts)
         return {pooling: torch.stack([ROW[pooling](text) for text in texts]).cpu() for pooling in poolings}
 

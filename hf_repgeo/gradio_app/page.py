@@ -14,7 +14,6 @@ from typing import Any
 from ..errors import MissingExtra, RepgeoError
 from ..measures import MEASURES
 from ..plots import DEFAULT_PANELS
-from ..report_table import ReportTable
 from ..writing import write_whole
 from .figures import PAGE_CSS
 
@@ -246,11 +245,6 @@ def files_for(contents: dict[str, str | bytes], folder: str | Path) -> list[str]
         place = own / safe
         places.append(str(write_whole(place, content)))
     return places
-
-
-def as_json(report: ReportTable) -> str:
-    """What `to_json` writes."""
-    return json.dumps(report.as_dict(), indent=1, allow_nan=False) + "\n"
 
 
 def described(figure: Any, words: str) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 import torch
@@ -99,9 +100,9 @@ class BatchMeans:
         """The clouds of the parts; parts that nearly coincide are cut from one cloud and share its neighbour search."""
         for group in _groups_that_overlap(parts):
             union = torch.unique(torch.cat([parts[case] for case in group]))
-            whole = self._cloud(states, documents, union)
+            whole = self._cloud(states, documents, union) if len(group) > 1 else None
             for case in group:
-                if len(group) == 1 or isinstance(whole, BadInput):
+                if not isinstance(whole, PointCloud):
                     yield case, self._cloud(states, documents, parts[case])
                     continue
                 self._compute_shared(whole)
@@ -110,10 +111,11 @@ class BatchMeans:
     def _compute_shared(self, cloud: PointCloud) -> None:
         """Computes what the subsets of this cloud will take from it instead of computing it themselves."""
         needs = [MEASURES[name].needs for name, _ in self.pairs]
-        if "neighbors" in needs:
-            cloud.neighbors  # noqa: B018
-        if needs.count("spectrum") > 1 and cloud.n > cloud.d:  # with fewer rows, no measure takes the scatter
-            cloud.moments  # noqa: B018
+        with suppress(BadInput):  # which every measure that needs it will meet again, and tell
+            if "neighbors" in needs:
+                cloud.neighbors  # noqa: B018
+            if needs.count("spectrum") > 1 and cloud.n > cloud.d:  # with fewer rows, no measure takes the scatter
+                cloud.moments  # noqa: B018
 
     def _cloud(self, states: torch.Tensor, documents: torch.Tensor, positions: torch.Tensor) -> PointCloud | BadInput:
         try:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import nn
 
@@ -11,8 +13,16 @@ from .passes import run
 LIKE = 16  # rows before a changed token that move by less than this fraction of those after it count as not seeing it
 
 
-def kinds_of(model: nn.Module, inputs: dict, ends: list[Tap], before: list[torch.Tensor]) -> list[str]:
-    """`"decoder"` for a stack whose tokens see only earlier ones, else `"encoder"`; found by running the model.
+class Kind(NamedTuple):
+    """`"decoder"` for a stack whose tokens see only earlier ones, else `"encoder"`; `seen`: whether a token was seen to
+    change the row of another one. In a model just initialized none may."""
+
+    name: str
+    seen: bool
+
+
+def kinds_of(model: nn.Module, inputs: dict, ends: list[Tap], before: list[torch.Tensor]) -> list[Kind]:
+    """The kind of each stack, found by running the model.
 
     A token in the middle of the input is changed. Where rows after it change and none before it does, the stack is
     causal. The decoder's input comes first: a decoder sees all of what its encoder has read.
@@ -23,7 +33,7 @@ def kinds_of(model: nn.Module, inputs: dict, ends: list[Tap], before: list[torch
         ends: what leaves the last block of each stack.
         before: the rows there on these inputs, `(batch, tokens, features)` each.
     """
-    kinds: dict[Place, str] = {}
+    kinds: dict[Place, Kind] = {}
     names = sorted(
         (name for name in inputs if name.endswith("input_ids")), key=lambda name: name != "decoder_input_ids"
     )
@@ -35,10 +45,10 @@ def kinds_of(model: nn.Module, inputs: dict, ends: list[Tap], before: list[torch
             rounding = 8 * torch.finfo(a.dtype).eps
             if end.place not in kinds and len(gaps) == length and bool(gaps[middle] > rounding):
                 kinds[end.place] = _kind(gaps, middle, rounding)
-    return [kinds.get(end.place, "encoder") for end in ends]
+    return [kinds.get(end.place, Kind("encoder", False)) for end in ends]
 
 
-def _kind(gaps: torch.Tensor, middle: int, rounding: float) -> str:
+def _kind(gaps: torch.Tensor, middle: int, rounding: float) -> Kind:
     """The kind of a stack, from how far changing the middle token moved each row; if only its own, none sees another.
 
     In half precision rounding hides small effects, so rows before are also compared with rows after: a causal stack
@@ -46,7 +56,8 @@ def _kind(gaps: torch.Tensor, middle: int, rounding: float) -> str:
     """
     before, behind = (float(part.max()) if len(part) else 0.0 for part in (gaps[:middle], gaps[middle + 1 :]))
     last = middle + 1 == len(gaps)
-    return "decoder" if before <= rounding and (last or before < behind / LIKE) else "encoder"
+    causal = before <= rounding and (last or before < behind / LIKE)
+    return Kind("decoder" if causal else "encoder", max(before, behind) > rounding)
 
 
 def _middle(model: nn.Module, ids: torch.Tensor) -> int:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
 
 from ..errors import BadInput, RepgeoError, UnknownName
-from .capture import FINAL_NORM, RESIDUAL, Place, Tap, read_places
+from .capture import FINAL_NORM, RESIDUAL, Place, Tap, copied, read_places
+from .identity import architecture
 from .options import as_layers
 from .passes import encoder_of, is_out_of_memory, run, undisturbed
 from .points import OF_STREAM, point_taps
 from .readers import reader_of
+from .shared_findings import found_once
 from .stacks import Stack, find_stacks
 from .token_inputs import padded, padding_leaks, probe_ids, text_inputs
 from .windows import Windows
@@ -38,9 +41,9 @@ def forward_windows(
         final_norm: `"applied"`: also what leaves the final norm, a place of its own; `"raw"`: the residual stream only.
         batch_size: windows per pass.
         progress: wraps the iteration, `(iterator, total) -> iterator`; or `None`.
-        take: given the flat positions of a batch's tokens in the windows, returns a function that is applied to the
-            `(n_tokens, hidden_size)` states of every place while the model runs, such as one that copies the wanted
-            rows to the CPU. Default: all rows are kept.
+        take: given the flat positions of a batch's tokens in the windows, returns a function that is applied to every
+            place and its `(n_tokens, hidden_size)` states while the model runs, such as one that copies the wanted rows
+            to the CPU. Default: all rows are kept.
         points: instead of the stream and the final norm: names of `hf_repgeo.rows.points.POINTS`, or paths of modules
             relative to their block.
         share: given the list of batches, returns those to run.
@@ -58,7 +61,7 @@ def forward_windows(
     for begin, end in progress(iter(batches), len(batches)) if progress else batches:
         positions = torch.arange(int(starts[begin]), int(starts[end]))
         ids, mask = padded(windows.ids[begin:end])
-        kept = take(positions) if take else torch.clone
+        kept = take(positions) if take else copied
         yield positions, _read(model, taps, text_inputs(model, ids, mask), mask.bool(), kept)
 
 
@@ -97,12 +100,12 @@ def _read(model, taps: list[Tap], inputs: dict, mask: torch.Tensor, take: Callab
 
     whole = bool(mask.all())  # then a view suffices, without a copy
 
-    def of_tokens(_: Place, rows: torch.Tensor) -> Any:
+    def of_tokens(place: Place, rows: torch.Tensor) -> Any:
         if rows.shape[1] < mask.shape[1]:
             came = f"{type(model).__name__}, with {rows.shape[1]} rows for {mask.shape[1]} tokens in one of its layers"
             raise BadInput("model", came=came, wanted="a model with a row for every token")
         rows = rows[:, : mask.shape[1]]
-        return take(rows.flatten(0, 1) if whole else rows[mask.to(rows.device)])
+        return take(place, rows.flatten(0, 1) if whole else rows[mask.to(rows.device)])
 
     with read_places(model, taps, of_tokens) as found:
         try:
@@ -127,16 +130,20 @@ def stacks_of(model, windows: Windows) -> list[Stack]:
     Raises:
         BadInput: there is no other.
     """
-    shape = _shape(model)
-    if model in _known and _known[model][0] == shape:
-        return _known[model][1]
-    probe = probe_ids(windows.ids)
     try:
-        found = find_stacks(model, text_inputs(model, probe, torch.ones_like(probe)))
+        return _stacks(model, windows)
     except RepgeoError:
         raise
     except Exception as error:  # whatever a forward pass raises
         raise _no_text_model(model, windows) from error
+
+
+def _stacks(model, windows: Windows) -> list[Stack]:
+    shape = _shape(model)
+    if model in _known and _known[model][0] == shape:
+        return _known[model][1]
+    inputs = _probe(model, windows)
+    found = found_once("stacks", lambda: architecture(model), lambda: find_stacks(model, inputs), _certain)
     stacks = [stack for stack in found if stack.by_token]
     if not stacks:
         came = f"{type(model).__name__}, whose {found[0].path} has fewer rows than the text has tokens"
@@ -145,13 +152,17 @@ def stacks_of(model, windows: Windows) -> list[Stack]:
     return stacks
 
 
+def _certain(stacks: list[Stack]) -> bool:
+    return all(stack.certain for stack in stacks)
+
+
 def _shape(model) -> int:
     return hash(tuple(name for name, _ in model.named_modules()))
 
 
 def _no_text_model(model, windows: Windows) -> BadInput:
     """The error for a model that failed on texts; it names the part of the model that reads them, if one does."""
-    reader = text_reader(model, windows)
+    reader = reader_of(model, _probe(model, windows))
     wanted = "a model whose forward pass runs on texts alone"
     came = f"{type(model).__name__}, of which only a {type(reader).__name__} reads texts alone"
     return BadInput("model", came=came, wanted=wanted, cure="Pass that part of it with tokenizer=.")
@@ -163,8 +174,16 @@ def text_reader(model, windows: Windows):
     Raises:
         BadInput: nothing in it runs on token ids alone.
     """
-    probe = probe_ids(windows.ids)
-    return reader_of(model, text_inputs(model, probe, torch.ones_like(probe)))
+    with suppress(Exception):  # the short run that finds the stacks, which are wanted next, shows that a model reads
+        _stacks(model, windows)
+        return model
+    return reader_of(model, _probe(model, windows))
+
+
+def _probe(model, windows: Windows) -> dict:
+    """The arguments of a pass over a few tokens."""
+    ids = probe_ids(windows.ids)
+    return text_inputs(model, ids, torch.ones_like(ids))
 
 
 def places_of(
@@ -179,8 +198,7 @@ def places_of(
     Raises:
         UnknownName: a layer or point that no stack has, or another `final_norm`.
     """
-    stacks, probe = stacks_of(model, windows), probe_ids(windows.ids)
-    return taps_at(model, stacks, text_inputs(model, probe, torch.ones_like(probe)), layers, final_norm, points)
+    return taps_at(model, stacks_of(model, windows), _probe(model, windows), layers, final_norm, points)
 
 
 def taps_at(

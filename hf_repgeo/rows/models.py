@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import BadInput, RepgeoError
 from .descriptions import description
+from .identity import tokenizer_fingerprint
 from .packaged import cache_folder, converted, packaged
 from .random_weights import Look, check_weights
+from .shared_findings import found_once
 from .wrappers import unwrapped
 
 if TYPE_CHECKING:
@@ -225,10 +227,21 @@ def _tokenizer(tokenizer: PreTrainedTokenizerBase | str | Path, options: dict) -
             wanted = "a tokenizer of transformers, its folder or Hub id"
             raise BadInput("tokenizer", came=f"a {type(tokenizer).__name__}", wanted=wanted)
         return tokenizer
-    from transformers import AutoTokenizer
-
     if not str(tokenizer).startswith((".", "/", "~")):
         tokenizer, _ = resolved_place(str(tokenizer), None)
+    return found_once(
+        "tokenizer", lambda: _files_and_options(tokenizer, options), lambda: _loaded_tokenizer(tokenizer, options)
+    )
+
+
+def _files_and_options(place: str | Path, options: dict) -> str:
+    """What decides a tokenizer: its files, or its name on the Hub."""
+    return f"{tokenizer_fingerprint(Path(place)) if Path(place).is_dir() else place} {options}"
+
+
+def _loaded_tokenizer(tokenizer: str | Path, options: dict) -> PreTrainedTokenizerBase:
+    from transformers import AutoTokenizer
+
     try:
         found = AutoTokenizer.from_pretrained(str(tokenizer), **options)
     except Exception as error:

@@ -108,16 +108,21 @@ def undisturbed(model: torch.nn.Module) -> Iterator[None]:
 
     Modes are kept module by module, because `model.train()` would wake parts that the user has frozen in eval mode.
     """
-    modes = [(module, module.training) for module in model.modules()]
-    devices = sorted({p.device.index for p in model.parameters() if p.device.type == "cuda"})
+    modules = [module for module in model.modules() if module.training]
     python_state, numpy_state = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng(devices=devices), torch.no_grad():
+    with torch.random.fork_rng(devices=_cuda_devices(model)), torch.no_grad():
         try:
-            for module, _ in modes:
+            for module in modules:
                 module.training = False
             yield
         finally:
-            for module, mode in modes:
-                module.training = mode
+            for module in modules:
+                module.training = True
             random.setstate(python_state)
             np.random.set_state(numpy_state)
+
+
+def _cuda_devices(model: torch.nn.Module) -> list[int]:
+    if not torch.cuda.is_initialized():  # then no weight is there, and looking at each takes milliseconds
+        return []
+    return sorted({p.device.index for p in model.parameters() if p.device.type == "cuda"})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -122,7 +122,8 @@ def windows_for(
     headless = "sink_robust" in policies
 
     def usable(ids: list[int]) -> int:
-        return sum(i not in dropped for i in (ids[1:] if headless else ids))
+        counted = ids[1:] if headless else ids
+        return sum(i not in dropped for i in counted) if dropped else len(counted)
 
     needed = rows + math.ceil(rows * MASSIVE_SHARE) if headless else rows
     drawn = draw_windows(windows, seed, tokens=oversample * needed, usable=usable)
@@ -186,16 +187,14 @@ def token_representations(
     pools = [_Pool.of(read, tokenizer, seed) for read in _read_by_stacks(model, windows)]
     candidates = [{policy: pool.candidates(policy, rows) for policy in policies} for pool in pools]
     kept = torch.unique(torch.cat([tokens for one in candidates for tokens in one.values()]))
-    parts: dict[Place, list[torch.Tensor]] = {}
+    collected = _Collected(kept)
     norms: dict[Place, list[torch.Tensor]] = {}
-    run: dict[str, Any] = {"take": partial(_rows_and_norms, kept), "points": points, "share": current_team().share}
+    run: dict[str, Any] = {"take": collected.take, "points": points, "share": current_team().share}
     for _, found in forward_windows(model, windows, layers, final_norm, batch_size, progress, **run):
-        for place, (rows_there, norms_there) in found.items():
-            parts.setdefault(place, []).append(rows_there)
+        for place, norms_there in found.items():
             norms.setdefault(place, []).append(norms_there)
     places = tuple(tap.place for tap in places_of(model, windows, layers, final_norm, points))
     massive = _massive([torch.cat(norm) for norm in _of_all_processes(norms, places)])
-    parts = _own_places(parts, places)
     place_of = torch.full((len(pools[0].ids),), -1)
     place_of[kept] = torch.arange(len(kept))
     chosen = [
@@ -203,7 +202,7 @@ def token_representations(
         for one in candidates
     ]
     return Representations(
-        states=joined(parts),
+        states=collected.of_own_places(places),
         documents=pools[0].documents[kept],
         policies=chosen[0],
         facts=_facts(pools[0], windows, massive) | {"padding_leaks": runs_unpadded(model, windows)},
@@ -212,6 +211,48 @@ def token_representations(
         all_places=places,
         positions=kept,
     )
+
+
+@dataclass
+class _Collected:
+    """The rows of every place that a policy may use, on the CPU, in memory that is allocated once.
+
+    Attributes:
+        kept: positions of these rows among all tokens, ascending.
+        states: `(n_kept, hidden_size)` of each place; batch after batch, the rows that this process ran.
+        sizes: rows of each batch.
+    """
+
+    kept: torch.Tensor
+    states: dict[Place, torch.Tensor] = field(default_factory=dict)
+    sizes: list[int] = field(default_factory=list)
+
+    def take(self, positions: torch.Tensor) -> Callable[[Place, torch.Tensor], torch.Tensor]:
+        """What takes the rows of a batch of tokens in one place; it returns the norm of every token."""
+        wanted = torch.nonzero(torch.isin(positions, self.kept))[:, 0]
+        start = sum(self.sizes)
+        self.sizes.append(len(wanted))
+
+        def take(place: Place, states: torch.Tensor) -> torch.Tensor:
+            if place not in self.states:
+                self.states[place] = torch.empty(len(self.kept), *states.shape[1:], dtype=states.dtype)
+            own = self.states[place][start : start + len(wanted)]
+            if states.device.type == "cpu":
+                torch.index_select(states, 0, wanted, out=own)
+            else:
+                own.copy_(states[wanted.to(states.device)])
+            return torch.linalg.vector_norm(states, dim=1, dtype=torch.float32).cpu()
+
+        return take
+
+    def of_own_places(self, places: tuple[Place, ...]) -> dict[Place, torch.Tensor]:
+        """The rows that all processes ran, in the places of this one."""
+        if current_team().size == 1:
+            return {place: self.states[place] for place in places}
+        ran = sum(self.sizes)
+        # cloned, since a view is sent with all that it is a view of
+        parts = {p: [part.clone() for part in rows[:ran].split(self.sizes)] for p, rows in self.states.items()}
+        return joined(_own_places(parts, places))
 
 
 def joined(parts: dict[Place, list[torch.Tensor]]) -> dict[Place, torch.Tensor]:
@@ -241,17 +282,6 @@ def _read_by_stacks(model: PreTrainedModel, windows: Windows) -> list[Windows]:
         return [windows]
     start = start_token(model)
     return [windows, Windows([[start, *ids[:-1]] for ids in windows.ids], windows.documents)]
-
-
-def _rows_and_norms(kept: torch.Tensor, positions: torch.Tensor) -> Callable:
-    """What is kept of a batch in each place, on the CPU: the rows that a policy may use, and the norm of every row."""
-    wanted = torch.nonzero(torch.isin(positions, kept))[:, 0]
-
-    def take(states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        norms = torch.linalg.vector_norm(states, dim=1, dtype=torch.float32)
-        return states[wanted.to(states.device)].cpu(), norms.cpu()
-
-    return take
 
 
 def _chosen(policy: str, allowed: torch.Tensor, massive: torch.Tensor, rows: int) -> torch.Tensor:
@@ -318,7 +348,7 @@ def pooled_representations(
 def _pooled(ends: torch.Tensor, pooling: str, positions: torch.Tensor) -> Callable:
     owner = torch.searchsorted(ends, positions, right=True)
     _, owner, counts = torch.unique_consecutive(owner, return_inverse=True, return_counts=True)
-    return lambda states: _pool_tokens(states, owner.to(states.device), counts.to(states.device), pooling).cpu()
+    return lambda _, states: _pool_tokens(states, owner.to(states.device), counts.to(states.device), pooling).cpu()
 
 
 def _pool_tokens(tokens: torch.Tensor, owner: torch.Tensor, counts: torch.Tensor, pooling: str) -> torch.Tensor:

@@ -9,6 +9,7 @@ to check them.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -34,6 +35,8 @@ class Stack:
         final_norm: path of the norm after the last block, or `None`.
         by_token: whether each layer has a row for every token of the text; CANINE's inner stack sees four characters
             as one. `True` without a text.
+        certain: whether another model of this architecture has the same stacks. A model just initialized may have
+            blocks that change nothing or tokens that see no other, which hides where and which its stacks are.
     """
 
     name: str
@@ -42,6 +45,7 @@ class Stack:
     turns: int
     final_norm: str | None
     by_token: bool = True
+    certain: bool = True
 
     @property
     def layers(self) -> list[int]:
@@ -84,7 +88,9 @@ def find_stacks(model: nn.Module, inputs: dict) -> list[Stack]:
     for runs in filter(None, scopes):
         _check_count(model, runs)
     ends = [stack.end.layout.rows(run.states[-1]) for run, stack in zip(found, stacks)]
-    return _named(stacks, kinds_of(model, inputs, [stack.end for stack in stacks], ends))
+    kinds = kinds_of(model, inputs, [stack.end for stack in stacks], ends)
+    certain = all(kind.seen for kind in kinds) and all(map(_changes, found))
+    return [replace(stack, certain=certain) for stack in _named(stacks, [kind.name for kind in kinds])]
 
 
 # --- places ---------------------------------------------------------------------------------------------------------
@@ -166,6 +172,11 @@ def _final_norm(run: BlockRun, calls: list[Call]) -> Call | None:
     after = calls[calls.index(run.blocks[-1][2]) + 1 :]
     norms = [call for call in after if not isinstance(call, BlockCall) and call.inputs and call.outputs]
     return next((c for c in norms if same(c.inputs[0], state) and c.outputs[0].shape == state.shape), None)
+
+
+def _changes(run: BlockRun) -> bool:
+    """Whether every block changes the state."""
+    return not any(same(before, after) for before, after in pairwise(run.states))
 
 
 # --- checks ---------------------------------------------------------------------------------------------------------

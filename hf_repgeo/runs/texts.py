@@ -16,6 +16,7 @@ from ..rows.processes import current_team
 from ..rows.random_weights import states_on_tokens
 from ..rows.representations import Representations, pooled_representations, token_representations, windows_for
 from ..rows.sentences import check_sentence_transformer, sentence_facts, sentence_representations
+from ..rows.shared_findings import found_once
 from ..rows.text_stream import TextStream
 from ..rows.windows import Windows, check_vocabulary, draw_windows, make_windows, resolve_window, window_limit
 from .job import Job
@@ -26,6 +27,7 @@ from .run_file import Run, open_run
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
+    from transformers import PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)
@@ -85,8 +87,7 @@ class TextReading:
         around = check_sentence_transformer(job.model) if given.pooling == "sentence" else None
         loaded = job.load(given.tokenizer, states_on_tokens)
         window = resolve_window(given.window, window_limit(loaded.model, loaded.tokenizer))
-        texts = given.corpus.texts(loaded.tokenizer)
-        windows = make_windows(loaded.tokenizer, texts, window, given.pack, given.corpus.separator)
+        windows = _windows(given, loaded.tokenizer, window)
         check_vocabulary(loaded.model, windows)
         return cls(job, given, replace(loaded, model=text_reader(loaded.model, windows)), around, window, windows)
 
@@ -137,6 +138,16 @@ class TextReading:
         if not self.by_token:
             return pooled_representations(model, self.drawn, given.pooling, **forward)
         return token_representations(model, tokenizer, self.drawn, policies=given.policies, **draw, **forward)
+
+
+def _windows(given: TextInput, tokenizer: PreTrainedTokenizerBase, window: int) -> Windows:
+    """The windows of the corpus; models with the same tokenizer share them."""
+    corpus, pack = given.corpus, given.pack
+    return found_once(
+        "windows",
+        lambda: (tokenizer, str(corpus.provenance()), window, pack),
+        lambda: make_windows(tokenizer, corpus.texts(tokenizer), window, pack, corpus.separator),
+    )
 
 
 def _measure_places(run: Run, reading: TextReading) -> None:

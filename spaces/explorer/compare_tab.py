@@ -9,7 +9,7 @@ from hf_repgeo.errors import BadInput
 from hf_repgeo.gradio_app.code import code_of
 from hf_repgeo.gradio_app.curves import TOKENS, WITH, WORDS, layer_rows, measure_figure, measured_curves
 from hf_repgeo.gradio_app.finding import DECODER, ENCODER, NAMES, packaged_reports
-from hf_repgeo.gradio_app.page import Address, as_json, code_block, described, files_for, in_sentences, plots_in_pairs
+from hf_repgeo.gradio_app.page import Address, code_block, described, files_for, in_sentences, plots_in_pairs
 from hf_repgeo.plots import DEFAULT_PANELS
 from hf_repgeo.report_text import number
 
@@ -82,7 +82,7 @@ def show(first: str, second: str, tokens: str, mine: dict) -> list:
             raise BadInput("tokens", came=f"{WORDS[tokens]!r}, not measured for {name}", wanted=f"one of {measured}")
     words = "\n".join([*(facts(name, report) for name, report in reports.items()), *caveats(reports, tokens)])
     figures = [described(measure_figure(reports, m, [tokens]), f"{m} by layer of {first}") for m in DEFAULT_PANELS]
-    files = {f"{name}.json": as_json(report) for name, report in reports.items()}
+    files = {f"{name}.json": report.as_json() for name, report in reports.items()}
     code = code_of(reports, [tokens])
     return [words, *figures, table(reports, tokens), code, files_for(files, utils.get_upload_folder())]
 

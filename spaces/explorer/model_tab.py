@@ -12,7 +12,7 @@ from hf_repgeo.gradio_app.curves import WITH, WITHOUT, layer_rows, measure_figur
 from hf_repgeo.gradio_app.inputs import MAX_TEXT, PACKAGED_MODEL
 from hf_repgeo.gradio_app.jobs import Job, Stopped
 from hf_repgeo.gradio_app.models import MAX_PARAMETERS, measure_model, name_of
-from hf_repgeo.gradio_app.page import Address, as_json, code_block, described, files_for, in_sentences, plots_in_pairs
+from hf_repgeo.gradio_app.page import Address, code_block, described, files_for, in_sentences, plots_in_pairs
 from hf_repgeo.plots import DEFAULT_PANELS
 
 ABOUT = f"an id on the Hub; safetensors, at most {MAX_PARAMETERS // 10**6} million parameters"
@@ -69,7 +69,7 @@ def measure(model: str, text: str, mine: dict, request: gr.Request):
     words = story(name, report)
     figures = [described(measure_figure(named, m, [WITH, WITHOUT]), f"{m} by layer. {words}") for m in DEFAULT_PANELS]
     code = code_of(named, [WITH, WITHOUT], text)
-    files = files_for({f"{name}.json": as_json(report)}, utils.get_upload_folder())
+    files = files_for({f"{name}.json": report.as_json()}, utils.get_upload_folder())
     yield [words, gr.Column(visible=True), *figures, code, files, mine]
 
 
