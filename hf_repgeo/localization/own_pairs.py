@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 SHARES = {"train": 0.6, "validation": 0.2, "test": 0.2}
 SIZES = {"train": 1000, "validation": 250, "test": 250}
 NEGATIVES = 7
-TRIES = 100
+TRIES, BY_VALUE = 100, 10  # divisions drawn at random, then value by value
 
 
 def property_pairs(
@@ -60,17 +60,36 @@ def property_pairs(
 def _divided(held, labels, groups, rng: random.Random) -> dict[str, list[int]]:
     names = list(dict.fromkeys(groups[i] for i in held))
     values = {labels[i] for i in held}
-    for _ in range(TRIES):
+    possible = _fewest_groups(held, labels, groups, values) >= 2 * len(SHARES)
+    for attempt in range(TRIES + BY_VALUE if possible else 0):
         order = rng.sample(names, len(names))
         first = round(len(order) * SHARES["train"])
         second = first + round(len(order) * SHARES["validation"])
         cuts = dict(zip(SHARES, (order[:first], order[first:second], order[second:]), strict=True))
+        if attempt >= TRIES:  # by chance alone, a part of many values lacks one of them
+            cuts = _by_value(order, held, labels, groups, rng)
         parts = {name: [i for i in held if groups[i] in set(chosen)] for name, chosen in cuts.items()}
         if all(_fewest_groups(places, labels, groups, values) >= 2 for places in parts.values()):
             return parts
     rare = min(values, key=lambda value: len({groups[i] for i in held if labels[i] == value}))
     came = f"{rare!r} in {len({groups[i] for i in held if labels[i] == rare})} groups"
     raise BadInput("labels", came=came, wanted="every value in six groups or more, two for each part of the data")
+
+
+def _by_value(order, held, labels, groups, rng: random.Random) -> dict[str, list]:
+    """Parts of the groups: two groups of each value for each part, the rarest value first; the others by `SHARES`."""
+    found: dict[str, dict] = {}
+    for i in held:
+        found.setdefault(labels[i], {})[groups[i]] = None
+    part_of: dict = {}
+    for own in sorted(found.values(), key=len):
+        for part in SHARES:
+            free = [group for group in order if group in own and group not in part_of]
+            lacking = 2 - sum(part_of.get(group) == part for group in own)
+            part_of |= dict.fromkeys(free[: max(0, lacking)], part)
+    for group in order:
+        part_of.setdefault(group, rng.choices(list(SHARES), list(SHARES.values()))[0])
+    return {part: [group for group in order if part_of[group] == part] for part in SHARES}
 
 
 def _fewest_groups(places, labels, groups, values) -> int:

@@ -145,6 +145,19 @@ def test_pairs_share_a_value_and_never_a_group_and_parts_share_no_group():
     assert again["test"].to_dict() == data["test"].to_dict()
 
 
+def test_many_values_of_six_groups_each_are_divided_so_that_no_part_lacks_one():
+    """Sixty values in six groups each: at random, a part would lack some of them always."""
+    labels = [str(i % 60) for i in range(360)]
+    texts = [f"sentence {i}" for i in range(360)]
+    value = dict(zip(texts, labels, strict=True))
+    seen = []
+    for part in property_pairs(texts, labels, None).values():
+        inside = {text for row in part for text in (*row["candidates"], row["input"])}
+        assert {value[text] for text in inside} == set(labels)
+        seen.append(inside)
+    assert not seen[0] & seen[1] and not seen[1] & seen[2] and not seen[0] & seen[2]
+
+
 def test_too_few_groups_for_three_parts_are_named():
     with pytest.raises(BadInput, match="'b' in 5 groups; wanted every value in six groups"):
         property_pairs([str(i) for i in range(25)], ["b" if i < 5 else "a" for i in range(25)], None)
