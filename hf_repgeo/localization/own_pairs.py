@@ -68,7 +68,8 @@ def _divided(held, labels, groups, rng: random.Random) -> dict[str, list[int]]:
         cuts = dict(zip(SHARES, (order[:first], order[first:second], order[second:]), strict=True))
         if attempt >= TRIES:  # by chance alone, a part of many values lacks one of them
             cuts = _by_value(order, held, labels, groups, rng)
-        parts = {name: [i for i in held if groups[i] in set(chosen)] for name, chosen in cuts.items()}
+        part_of = {group: name for name, chosen in cuts.items() for group in chosen}
+        parts = {name: [i for i in held if part_of[groups[i]] == name] for name in SHARES}
         if all(_fewest_groups(places, labels, groups, values) >= 2 for places in parts.values()):
             return parts
     rare = min(values, key=lambda value: len({groups[i] for i in held if labels[i] == value}))
@@ -93,7 +94,10 @@ def _by_value(order, held, labels, groups, rng: random.Random) -> dict[str, list
 
 
 def _fewest_groups(places, labels, groups, values) -> int:
-    return min(len({groups[i] for i in places if labels[i] == value}) for value in values)
+    found: dict[str, set] = {value: set() for value in values}
+    for i in places:
+        found[labels[i]].add(groups[i])
+    return min(map(len, found.values()))
 
 
 def _instance(texts, labels, groups, by_value: dict[str, list[int]], rng: random.Random) -> dict:
