@@ -15,7 +15,6 @@ import torch
 from transformers import ProgressCallback, Trainer, TrainerCallback
 from transformers.trainer_callback import DefaultFlowCallback, PrinterCallback
 
-from .training.history import FILE
 from .training.measurement import Measurement
 from .training.processes import is_first
 from .training.reporters import Reporters
@@ -91,6 +90,8 @@ class GeometryCallback(TrainingWatch, TrainerCallback):
         log: `"summary"` or `"layers"`: the keys of a line in the training log and of the trackers.
         verbose: print one line per measurement.
         seed: of the draw of examples and of the quantizers.
+        name: takes the place of `geometry` in keys and in the file of the history. Two callbacks in one trainer, such
+            as for two languages, need a name each: `GeometryCallback(texts, name="geometry_german")`.
         images, audio: measured instead of texts, in the forms that `hf_repgeo.profile` takes; rows are patches or
             frames. Beside texts, one for each, what is written about an image or said in a sound.
         processor: of images or audio; default: the Trainer's `processing_class`, else the one saved with the model.
@@ -162,18 +163,18 @@ class GeometryCallback(TrainingWatch, TrainerCallback):
         folders = [_output_folder(args) / f"checkpoint-{state.global_step}"]
         if isinstance(args.resume_from_checkpoint, str):
             folders.insert(0, Path(args.resume_from_checkpoint))
-        self.begin(model, state.max_steps, state.global_step, [folder / FILE for folder in folders])
+        self.begin(model, state.max_steps, state.global_step, [folder / self.file for folder in folders])
 
     # --- when -------------------------------------------------------------------------------------------------------
 
     def on_step_end(self, args, state, control, *, model: Any = None, **kwargs: Any) -> None:
         self._align(state)
         if self.due(state.global_step):
-            self._record("geometry/", args, state, control, model)
+            self._record(args, state, control, model)
 
     def on_epoch_end(self, args, state, control, *, model: Any = None, **kwargs: Any) -> None:
         if self.schedule == "epochs" and self.counts("epochs"):
-            self._record("geometry/", args, state, control, model)
+            self._record(args, state, control, model)
 
     def on_evaluate(
         self,
@@ -189,15 +190,15 @@ class GeometryCallback(TrainingWatch, TrainerCallback):
         self._join(args, model, processing_class)
         if self.schedule == "evaluate" and not self.counts("evaluate"):
             return
-        measurement = self._record("eval_geometry/", args, state, control, model)
+        measurement = self._record(args, state, control, model, evaluating=True)
         if metrics is not None:
-            metrics.update(_with_prefix("eval_geometry/", measurement.layers))
+            metrics.update(self.keyed(measurement.layers, evaluating=True))
         if not self._is_training(state):
             self.save(_output_folder(args))
 
     def on_save(self, args, state, control, *, model: Any = None, **kwargs: Any) -> None:
         if self.schedule == "save" and self.counts("save"):
-            self._record("geometry/", args, state, control, model)
+            self._record(args, state, control, model)
         self.save(_output_folder(args), _output_folder(args) / f"checkpoint-{state.global_step}")
 
     def on_log(self, args, state, control, **kwargs: Any) -> None:
@@ -206,7 +207,7 @@ class GeometryCallback(TrainingWatch, TrainerCallback):
     def on_train_end(self, args, state, control, *, model: Any = None, **kwargs: Any) -> None:
         stopped_early = state.global_step < state.max_steps and state.global_step not in self.steps
         if stopped_early and self.schedule in (None, *STEPWISE) and not args.load_best_model_at_end:
-            self._record("geometry/", args, state, control, model)
+            self._record(args, state, control, model)
         self.save(_output_folder(args))
         if self.reporters is not None:
             self.reporters.close()
@@ -220,20 +221,22 @@ class GeometryCallback(TrainingWatch, TrainerCallback):
 
     # --- where to ---------------------------------------------------------------------------------------------------
 
-    def _record(self, prefix: str, args, state: TrainerState, control: TrainerControl, model) -> Measurement:
-        """Measures, and puts the numbers into the log history and the trackers, once per prefix and measurement."""
+    def _record(
+        self, args, state: TrainerState, control: TrainerControl, model, *, evaluating: bool = False
+    ) -> Measurement:
+        """Measures, and puts the numbers into the log history and the trackers, once in training, once evaluating."""
         batch_size = args.per_device_eval_batch_size
         measurement = self.measure(
             model, state.global_step, state.epoch, batch_size=batch_size, autocast=_autocast(args, model)
         )
-        if prefix not in measurement.logged:
-            measurement.logged.add(prefix)
-            full = prefix.startswith("eval") or self.log == "layers"
-            line = _with_prefix(prefix, measurement.layers if full else measurement.summary)
+        if evaluating not in measurement.logged:
+            measurement.logged.add(evaluating)
+            full = evaluating or self.log == "layers"
+            line = self.keyed(measurement.layers if full else measurement.summary, evaluating)
             epoch = {} if state.epoch is None else {"epoch": state.epoch}
             state.log_history.append(line | epoch | {"step": state.global_step})
             if state.is_world_process_zero:
-                self._report(self._join(args, model, None), prefix, measurement, args, state, control)
+                self._report(self._join(args, model, None), evaluating, measurement, args, state, control)
         if self.should_stop:
             control.should_training_stop = True
         return measurement
@@ -241,21 +244,21 @@ class GeometryCallback(TrainingWatch, TrainerCallback):
     def _report(
         self,
         reporters: Reporters,
-        prefix: str,
+        evaluating: bool,
         measurement: Measurement,
         args,
         state: TrainerState,
         control: TrainerControl,
     ) -> None:
         values = self.logged(measurement)
-        shown = _with_prefix(prefix.replace("eval_", "eval/"), values)
+        shown = {("eval/" if evaluating else "") + key: value for key, value in self.keyed(values).items()}
         self.guarded("trackers", reporters.write, shown, state.global_step, self._tensorboard_writer())
         for stack, layer, why in [flag[1:] for flag in self.new_collapses]:
             text = f"step {state.global_step}, {stack} layer {layer}: {why}"
-            self.guarded("alerts", reporters.alert, "geometry: collapse", text)
+            self.guarded("alerts", reporters.alert, f"{self.name}: collapse", text)
         self.new_collapses = []
         for callback in self._others():
-            self.guarded("trackers", callback.on_log, args, state, control, logs=_with_prefix(prefix, values))
+            self.guarded("trackers", callback.on_log, args, state, control, logs=self.keyed(values, evaluating))
 
     def _tensorboard_writer(self):
         """The Trainer's own, where the trainer is known."""
@@ -269,10 +272,6 @@ class GeometryCallback(TrainingWatch, TrainerCallback):
         known = (*CONSOLE, TensorBoardCallback, WandbCallback, TrackioCallback)
         callbacks = self.trainer.callback_handler.callbacks if self.trainer else ()
         return [each for each in callbacks if each is not self and not isinstance(each, known)]
-
-
-def _with_prefix(prefix: str, values: dict[str, float]) -> dict[str, float]:
-    return {prefix + key: value for key, value in values.items()}
 
 
 def _output_folder(args: TrainingArguments) -> Path:

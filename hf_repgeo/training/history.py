@@ -1,4 +1,4 @@
-"""geometry.json: the history of a training beside its checkpoints."""
+"""The file with the history of a training, beside its checkpoints."""
 
 from __future__ import annotations
 
@@ -6,19 +6,18 @@ from pathlib import Path
 
 from ..report import GeometryReport
 
-FILE = "geometry.json"
 KEPT = ("counts", "skipped")  # counters that continue from the earlier training
 
 
-def save_history(history: GeometryReport, folder: Path) -> None:
-    """Writes the history into a folder, if that exists."""
-    if folder.is_dir():
-        history.to_json(folder / FILE)
+def save_history(history: GeometryReport, file: Path) -> None:
+    """Writes the history, if its folder exists."""
+    if file.parent.is_dir():
+        history.to_json(file)
 
 
 def earlier_history(files: list[Path], now: GeometryReport) -> tuple[GeometryReport | None, str]:
     """The first history that can be read and was measured on the same texts, else `None` and the reason."""
-    why = f"no {FILE} in {files[-1].parent if files else 'any folder'}"
+    why = f"no {files[-1].name} in {files[-1].parent}" if files else "no folder to read it from"
     for path in files:
         if path.exists():
             try:
@@ -39,7 +38,7 @@ def _checked(earlier: GeometryReport, now: GeometryReport) -> GeometryReport:
     if texts is None:
         raise ValueError("it does not say what was measured")
     if texts != now.provenance["texts"]:
-        raise ValueError("it is of other texts")
+        raise ValueError("it is of other texts; callbacks side by side need a name= each")
     if not isinstance(facts.get("counts", {}), dict) or not isinstance(facts.get("skipped", []), list):
         raise ValueError("its provenance is damaged")
     whole = GeometryReport(provenance=now.provenance | {key: facts.get(key, now.provenance[key]) for key in KEPT})

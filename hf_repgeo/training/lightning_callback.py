@@ -71,7 +71,7 @@ class LightningGeometryCallback(TrainingWatch, Callback):
         if self.due(step):
             autocast = trainer.precision_plugin.forward_context()
             measurement = self.measure(pl_module, step, float(trainer.current_epoch), autocast=autocast)
-            values = {f"geometry/{key}": value for key, value in self.logged(measurement).items()}
+            values = self.keyed(self.logged(measurement))
             for log in trainer.loggers if is_first() else ():
                 self.guarded("loggers", log.log_metrics, values, step)
             trainer.should_stop |= self.should_stop
@@ -79,6 +79,11 @@ class LightningGeometryCallback(TrainingWatch, Callback):
     def on_train_end(self, trainer, pl_module) -> None:
         """Writes the history."""
         self.save(trainer.default_root_dir)
+
+    @property
+    def state_key(self) -> str:
+        """Tells this callback's history from another's in Lightning's checkpoints."""
+        return self._generate_state_key(name=self.name)
 
     def state_dict(self) -> dict:
         """The history, for Lightning's checkpoint."""

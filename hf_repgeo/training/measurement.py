@@ -18,7 +18,7 @@ class Measurement:
         summary: the same in a few keys.
         flagged: layers that have collapsed, have sinks, or could not be measured.
         seconds: its duration.
-        logged: the log lines that already hold it.
+        logged: which log lines already hold it: that of the training (False), of an evaluation (True).
     """
 
     step: int
@@ -26,7 +26,7 @@ class Measurement:
     summary: dict[str, float]
     flagged: list[Flag]
     seconds: float
-    logged: set[str] = field(default_factory=set)
+    logged: set[bool] = field(default_factory=set)
 
     @classmethod
     def of(

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from .history import FILE
 from .measurement import Measurement
 from .watch import TrainingWatch
 
@@ -73,7 +72,7 @@ class GeometryMonitor(TrainingWatch):
         """
         self.accelerator, self.folder, self._model = accelerator, folder, model
         self.read(tokenizer, model)
-        self.begin(model, steps, at, [Path(folder) / FILE] if folder else [])
+        self.begin(model, steps, at, [Path(folder) / self.file] if folder else [])
         return self
 
     def step(self, step: int, epoch: float | None = None) -> Measurement | None:
@@ -91,8 +90,7 @@ class GeometryMonitor(TrainingWatch):
         autocast = self.accelerator.autocast() if self.accelerator else None
         measurement = self.measure(self._model, step, epoch, autocast=autocast)
         if self.accelerator is not None and self.accelerator.trackers:
-            values = {f"geometry/{key}": value for key, value in self.logged(measurement).items()}
-            self.guarded("trackers", self.accelerator.log, values, step=step)
+            self.guarded("trackers", self.accelerator.log, self.keyed(self.logged(measurement)), step=step)
         if self.folder is not None:
             self.save(self.folder)
         return measurement

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import warnings
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -63,6 +64,7 @@ class TrainingWatch:
         log: str = "summary",
         verbose: bool = False,
         seed: int = 0,
+        name: str = "geometry",
         images: Any = None,
         audio: Any = None,
         processor: Any = None,
@@ -81,9 +83,15 @@ class TrainingWatch:
         self.schedule = "steps" if schedule is None and every is not None else schedule
         self.every = DEFAULT_EVERY.get(self.schedule or "", 1) if every is None else every
         _check_numbers(self.every, budget, rows)
-        for kind, name, known in (("schedule", self.schedule, (None, *SCHEDULES)), ("log", log, ("summary", "layers"))):
-            if name not in known:
-                raise UnknownName(kind, name, filter(None, known))
+        for kind, chosen, known in (
+            ("schedule", self.schedule, (None, *SCHEDULES)),
+            ("log", log, ("summary", "layers")),
+        ):
+            if chosen not in known:
+                raise UnknownName(kind, chosen, filter(None, known))
+        if not isinstance(name, str) or not re.fullmatch(r"\w[\w.-]*", name):
+            raise BadInput("name", came=repr(name), wanted="letters, digits, '_', '-' and '.', such as 'geometry_code'")
+        self.name = name
         self.policies = check_policies(tokens, MEDIA_POLICIES if isinstance(self.given, MediaInput) else POLICIES)
         self.budget, self.collapse, self.sink, self.stop = budget, check_bands(collapse), sink, stop
         self.asked = default_pairs(measures)
@@ -227,6 +235,16 @@ class TrainingWatch:
         """The steps in the history, ascending."""
         return list(dict.fromkeys(row["details"]["step"] for row in self.history))
 
+    @property
+    def file(self) -> str:
+        """The name of the file with the history."""
+        return f"{self.name}.json"
+
+    def keyed(self, values: dict[str, float], evaluating: bool = False) -> dict[str, float]:
+        """The values with the callback's name before their keys, and `eval_` before it at an evaluation."""
+        prefix = f"eval_{self.name}/" if evaluating else f"{self.name}/"
+        return {prefix + key: value for key, value in values.items()}
+
     def logged(self, measurement: Measurement) -> dict[str, float]:
         """The keys and numbers that go to a tracker."""
         return measurement.summary if self.log == "summary" else measurement.layers
@@ -280,10 +298,10 @@ class TrainingWatch:
     # --- after a measurement -----------------------------------------------------------------------------------------
 
     def save(self, *folders: str | Path) -> None:
-        """Writes `geometry.json` into folders that exist, from the first process; a failure is logged once."""
+        """Writes the history into folders that exist, from the first process; a failure is logged once."""
         if is_first() and len(self.history):
             for folder in map(Path, folders):
-                self.guarded("history", save_history, self.history, folder)
+                self.guarded("history", save_history, self.history, folder / self.file)
 
     def guarded(self, what: str, call, *arguments, **options) -> None:
         """Calls a function whose failure must not end the training; logs the failure once."""

@@ -117,6 +117,16 @@ def test_lightning_is_measured_logged_and_left_as_it_was(lightning_run, tmp_path
     assert numbers(GeometryReport.from_json(tmp_path / "geometry.json")) == numbers(callback.history)
 
 
+def test_two_callbacks_of_one_lightning_training_have_a_name_and_a_history_each(lightning_run, tmp_path):
+    run, make = lightning_run
+    one, other = make(), make(name="geometry_other")
+    trainer, _ = run([one, other])
+    assert one.state_key != other.state_key and one.steps == other.steps
+    assert numbers(GeometryReport.from_json(tmp_path / "geometry_other.json")) == numbers(other.history)
+    table = (tmp_path / "lightning_logs" / "version_0" / "metrics.csv").read_text().splitlines()
+    assert {"geometry/anisotropy/mean", "geometry_other/anisotropy/mean"} <= set(table[0].split(","))
+
+
 def test_lightning_goes_on_with_the_history_and_steps_over_accumulated_batches(lightning_run, tmp_path):
     run, make = lightning_run
     trainer, _ = run([make(every=2)], steps=4, accumulate_grad_batches=2)

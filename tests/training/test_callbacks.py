@@ -439,6 +439,29 @@ def test_a_resumed_training_and_its_history_are_those_of_an_uninterrupted_one(tm
     assert numbers(resumed.history) == numbers(whole.history) and resumed.steps == [6, 12]
 
 
+def test_two_callbacks_with_names_keep_their_keys_and_their_histories_apart(tmp_path, caplog):
+    arguments = {"save_strategy": "steps", "save_steps": 3, "eval_strategy": "steps", "eval_steps": 3}
+
+    def both():
+        return [
+            GeometryCallback(TEXTS, every=3, **CHEAP),
+            GeometryCallback(TEXTS[1:], every=3, name="geometry_short", **CHEAP),
+        ]
+
+    make_trainer(tmp_path, make_model("bert"), callbacks=both(), **arguments).train()
+    resumed = both()
+    trainer = make_trainer(tmp_path, make_model("bert"), callbacks=resumed, **arguments)
+    with caplog.at_level(logging.WARNING, "hf_repgeo"):
+        trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-3"))
+    assert [callback.steps for callback in resumed] == [[3, 6]] * 2
+    assert not [message for message in caplog.messages if "begins again" in message]
+    keys = set().union(*trainer.state.log_history)
+    for name in ("geometry", "eval_geometry", "geometry_short", "eval_geometry_short"):
+        assert f"{name}/anisotropy/layer_02" in keys
+    with pytest.raises(BadInput, match="`name`.*'a/b'"):
+        GeometryCallback(TEXTS, name="a/b")
+
+
 def test_a_resumption_without_its_history_or_with_another_probe_says_so(tmp_path, caplog):
     arguments = {"save_strategy": "steps", "save_steps": 3}
     trained(tmp_path, callback=GeometryCallback(TEXTS, every=3, **CHEAP), **arguments)
