@@ -102,7 +102,7 @@ def named() -> Iterator[tuple[Mutant, list[str]]]:
         ("measures/moments.py", "self.zeros - other.zeros)", "self.zeros)", left_out),
         ("rows/representations.py", " - {tokenizer.unk_token_id}", "", "tests/rows/test_representations.py"),
         ("hub/push.py", "digest([run_id(report), cases])", "digest([cases])", "tests/hub/test_outside_input.py"),
-        ("report_table.py", "return write_whole(path, ", "return path.write_text(", "tests/test_report.py"),
+        ("report_table.py", "write_whole(Path(path), ", "Path(path).write_text(", "tests/test_report.py"),
     ]
     for file, old, new, tests in cases:
         text = (ROOT / "hf_repgeo" / file).read_text()
