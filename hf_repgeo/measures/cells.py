@@ -129,7 +129,7 @@ def patchiness(
             that the paper ran, `"faiss-lsq"` and `"faiss-pq"`; `codebooks=4`, their number, fewer for the product
             quantizer on fewer than 32 columns; `bits=6`: a codebook has `2 ** bits` cells, so that 2,500 rows fill
             them; 8, the paper's, for additive and faiss's. Additive patchiness ranks clouds as faiss's does (Spearman
-            0.97 over 23 clouds); its values differ most where faiss fits poorly: token embeddings, few tight clusters.
+            0.96 over 23 clouds); its values differ most where faiss fits poorly: token embeddings, few tight clusters.
             Only faiss's are comparable with the paper's numbers.
 
     Returns:

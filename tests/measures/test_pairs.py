@@ -276,3 +276,12 @@ def test_the_matrix_of_layers_has_no_number_for_a_dead_layer_and_refuses_other_r
     assert found[0, 0] == 1 and found[0, 1].isnan() and found[1, 1].isnan()
     with pytest.raises(BadInput, match="clouds of 400 and 500 rows"):
         cka_matrix([X], [Y[:400]])
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e4])
+def test_a_cloud_beside_itself_reads_1_and_never_more(offset):
+    for seed in range(20):
+        X = torch.randn(30 + seed, 1 + seed, generator=torch.Generator().manual_seed(seed)) + offset
+        names = resolve_comparisons(["linear_cka", "linearity_score", "neighbourhood_overlap"])
+        for found in evaluate_pair(CloudPair(X, X), names):
+            assert found.value <= 1 and found.value == pytest.approx(1, abs=1e-5), found

@@ -69,7 +69,7 @@ def _alignment(pair: CloudPair, hsic: Callable[[FoldSums, int | None], float], l
     own = [hsic(sums, left_out) for sums in (pair.xx, pair.yy)]
     if min(own) <= 0:
         return None
-    return hsic(pair.xy, left_out) / (own[0] * own[1]) ** 0.5
+    return min(1.0, hsic(pair.xy, left_out) / (own[0] * own[1]) ** 0.5)  # above 1 is rounding: Cauchy and Schwarz
 
 
 def hsic_unbiased(sums: FoldSums, left_out: int | None = None) -> float:
@@ -206,7 +206,8 @@ def _residual(pair: CloudPair, left_out: torch.Tensor | None, scored: torch.Tens
     weights = torch.linalg.solve(fit.xx + ridge, fit.xy) if spread else torch.zeros_like(fit.xy)
     offset = (fit.y - fit.x @ weights) / fit.n  # the map is x -> offset + x weights
     predicted = (weights * (test.raw_xx @ weights)).sum() + 2 * (test.x @ weights) @ offset + test.n * offset @ offset
-    return test.yy - 2 * (test.y @ offset + (weights * test.raw_xy).sum()) + predicted
+    error = test.yy - 2 * (test.y @ offset + (weights * test.raw_xy).sum()) + predicted
+    return error.clamp_min(0)  # rounding of the sums can bring it below
 
 
 def _spread(pair: CloudPair, part: torch.Tensor) -> torch.Tensor:
