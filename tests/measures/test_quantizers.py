@@ -293,6 +293,13 @@ def test_splitting_gives_the_same_start_in_numpy_and_in_pytorch_and_writes_to_no
     assert torch.equal(X, given)
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("scale", [1e-40, 1e-22, 1e18, 1e25])
+def test_splitting_does_not_warn_where_squares_of_float32_leave_its_range(rows, scale):
+    """PointCloud keeps its rows in range; whoever calls the kernel with other rows gets the silence of PyTorch."""
+    assert kmeans.split_start((rows.double() * scale).float(), 16).shape == (16, rows.shape[1])
+
+
 def test_splitting_takes_pieces_of_large_error_and_stops_at_copies():
     wide, tight = torch.randn(2, 400, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     start = kmeans.split_start(torch.cat([wide, 20 + 0.1 * tight]), 32)

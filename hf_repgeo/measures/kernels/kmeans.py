@@ -113,7 +113,7 @@ def split_start(rows: torch.Tensor, n_cells: int) -> torch.Tensor:
     at a time; the means of the pieces are the centroids (PCA-Part: Su & Dy, "In search of deterministic methods for
     initializing k-means", Intelligent Data Analysis 11, 2007). Each doubling reads the rows about ten times.
     """
-    with numpy_threads(1):  # its products are too small for more
+    with numpy_threads(1), np.errstate(all="ignore"):  # the products are too small for more; PyTorch does not warn
         pieces = [_whole(rows)]
         while len(pieces) < n_cells:
             errors = [piece.error for piece in pieces]
