@@ -120,10 +120,12 @@ class ReportTable:
 
     def _absent(self, columns: dict[str, Any]) -> str:
         """Which column lacks the value asked for, and the values it holds."""
-        part, left = self, list(columns.items())
-        while len(found := part.select(**dict(left[:1]))):
-            part, left = found, left[1:]
-        column, wanted = left[0]
+        part = self
+        for column, wanted in columns.items():
+            found = part.select(**{column: wanted})
+            if not len(found):
+                break
+            part = found
         known = ", ".join(map(str, part.unique(column)))
         return f"no row with {column}={wanted!r}; measured{' of it' if part is not self else ''}: {known}"
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -97,6 +98,11 @@ def read_values(labels: Sequence, groups: Sequence[Hashable] | None, name: str) 
     codes = torch.tensor([names.index(label) for label in told])
     shares = torch.bincount(codes).double() / len(codes)
     return Values(torch.tensor(held), codes, names, shares, _unit_vectors(shares), torch.tensor(own))
+
+
+def as_list(values: Any) -> list:
+    """Plain values: equal numbers of a tensor would count as different ones."""
+    return values.tolist() if hasattr(values, "tolist") else list(values)
 
 
 def lacks(label: object) -> bool:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import BadInput, UnknownName
 from ..rows.small_files import json_value, table_records, utf8_text
-from .effects import lacks
+from .effects import as_list, lacks
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -81,8 +81,7 @@ def _column_names(sentences: Any) -> list[str]:
 
 def _plain(sentences: Any, name: Any) -> list:
     """A column as plain values; classes of a `datasets.ClassLabel` by their names."""
-    values = sentences[name]
-    values = values.tolist() if hasattr(values, "tolist") else list(values)
+    values = as_list(sentences[name])
     names = getattr((getattr(sentences, "features", None) or {}).get(name), "names", None)
     return [None if value is None or value < 0 else names[value] for value in values] if names else values
 

@@ -28,6 +28,7 @@ from .effects import (
     Levelled,
     Values,
     agreement,
+    as_list,
     check_rows,
     cross_covariance,
     divided,
@@ -210,8 +211,8 @@ def where_is(
     x = check_rows(rows)
     if not isinstance(labels, Mapping):
         raise BadInput("labels", came=f"a {type(labels).__name__}", wanted="property -> one value per row")
-    labels = {name: _as_list(values) for name, values in labels.items()}
-    groups = None if groups is None else _as_list(groups)
+    labels = {name: as_list(values) for name, values in labels.items()}
+    groups = None if groups is None else as_list(groups)
     _check(rows, labels, groups, n_null, divisions, keep, few, alpha, seed)
     _check_array(x.shape[1], columns, regions)
     x, labels, groups = _drawn(x, labels, groups, seed)
@@ -247,11 +248,6 @@ def _check(rows, labels, groups, n_null, divisions, keep, few, alpha, seed) -> N
     for name, values in (lists | ({"groups": groups} if groups is not None else {})).items():
         if len(values) != len(rows):
             raise BadInput(name, came=f"{len(values)} entries for {len(rows)} rows", wanted="one for each row")
-
-
-def _as_list(values: Any) -> list:
-    """Plain values: equal numbers of a tensor would count as different groups."""
-    return values.tolist() if hasattr(values, "tolist") else list(values)
 
 
 def _check_array(d: int, columns, regions) -> None:

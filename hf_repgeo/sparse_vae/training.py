@@ -61,7 +61,8 @@ class EmbeddedInstances(TorchDataset):
                 raise BadInput("data", came=f"{came} in row {int(wrong.nonzero()[0])}", wanted=wanted)
         places = table.places([text for one in sets for text in one]).split(sizes.tolist())
         places = pad_sequence(places, batch_first=True, padding_value=-1)  # (n, K)
-        self.candidates, self.candidate_mask = places.clamp(min=0), places >= 0
+        self.candidates, present = places.clamp(min=0), places >= 0
+        self.candidate_mask = None if present.all() else present
         if "context" in data.column_names:
             contexts = list(data["context"])
             self.inputs = table.places([text for one in contexts for text in one]).view(len(contexts), -1)  # (n, S)
@@ -85,7 +86,7 @@ class EmbeddedInstances(TorchDataset):
             "candidates": self.rows[self.candidates[at]],
             "labels": self.labels[at],
         }
-        return batch if bool(self.candidate_mask.all()) else batch | {"candidate_mask": self.candidate_mask[at]}
+        return batch if self.candidate_mask is None else batch | {"candidate_mask": self.candidate_mask[at]}
 
 
 def as_is(batch: Any) -> dict[str, torch.Tensor]:

@@ -13,7 +13,7 @@ from heapq import nlargest
 import numpy as np
 import torch
 
-from .products import numpy_threads, times_transposed
+from .products import numpy_as_pytorch, times_transposed
 from .switch import fast
 
 MAX_ITERATIONS = 25
@@ -21,8 +21,9 @@ TOLERANCE = 2.5e-3  # stop when a round lowers the squared error by less than th
 STEP = 1.8  # over-relaxed step to the mean: below 2 the error cannot rise; near 2 it needs about half the rounds
 ROUNDING = 16  # times eps: an error of a cell below this share of its energy may be rounding
 POWER_STEPS = 3  # towards a piece's principal direction
-Array = np.ndarray | torch.Tensor
 BLOCK_SCORES = 2**19  # rows x cells scored at once: 2 MiB in float32, so that they stay in the cache
+
+Array = np.ndarray | torch.Tensor
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,7 @@ def split_start(rows: torch.Tensor, n_cells: int) -> torch.Tensor:
     at a time; the means of the pieces are the centroids (PCA-Part: Su & Dy, "In search of deterministic methods for
     initializing k-means", Intelligent Data Analysis 11, 2007). Each doubling reads the rows about ten times.
     """
-    with numpy_threads(1), np.errstate(all="ignore"):  # the products are too small for more; PyTorch does not warn
+    with numpy_as_pytorch(threads=1):  # the products are too small for more
         pieces = [_whole(rows)]
         while len(pieces) < n_cells:
             errors = [piece.error for piece in pieces]
@@ -191,7 +192,8 @@ def _fill_empty(
     by_cell = torch.zeros(len(means), dtype=errors.dtype, device=errors.device).index_add_(0, cells, errors)
     worst = [k for k in by_cell.topk(min(len(empty), len(means))).indices.tolist() if float(by_cell[k]) > 0]
     for cell, place in zip(worst, empty.tolist()):
-        halves = _whole(rows[cells == cell]).halves()
+        with numpy_as_pytorch(threads=1):
+            halves = _whole(rows[cells == cell]).halves()
         means[cell], means[place] = (torch.as_tensor(half.mean) for half in (halves[0], halves[-1]))
     return means, bool(worst)
 

@@ -91,10 +91,13 @@ def _precision(device: torch.device) -> _Setting:
 
 
 @contextmanager
-def numpy_threads(count: int) -> Iterator[None]:
-    """numpy's products take this many threads; otherwise as many as the environment says, whatever PyTorch was told."""
+def numpy_as_pytorch(threads: int) -> Iterator[None]:
+    """numpy's products take this many threads, and like PyTorch's do not warn of overflow.
+
+    Otherwise they take as many as the environment says, whatever PyTorch was told.
+    """
     blas = _numpy_blas()
-    with blas.held(count) if blas else nullcontext():
+    with blas.held(threads) if blas else nullcontext(), np.errstate(all="ignore"):
         yield
 
 
@@ -150,7 +153,7 @@ def gram(rows: torch.Tensor) -> torch.Tensor:
         product = rows.T @ rows
         return (product + product.T) / 2
     array = rows.detach().numpy()
-    with numpy_threads(torch.get_num_threads()):
+    with numpy_as_pytorch(torch.get_num_threads()):
         return torch.from_numpy(array.T @ array)  # numpy sees that both factors are one, and calls BLAS's syrk
 
 
@@ -161,7 +164,7 @@ def eigvalsh(matrix: torch.Tensor) -> torch.Tensor:
     """
     if matrix.device.type != "cpu" or not fast():
         return torch.linalg.eigvalsh(matrix)
-    with numpy_threads(torch.get_num_threads()):
+    with numpy_as_pytorch(torch.get_num_threads()):
         return torch.from_numpy(np.linalg.eigvalsh(matrix.detach().numpy()))
 
 
